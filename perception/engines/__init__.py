@@ -1,0 +1,1 @@
+"""One interface to run a network's parts: torch, ONNX Runtime, and what is built from them."""

@@ -1,0 +1,1 @@
+"""Transforms, frames, camera models, boxes, rig and calibration files."""

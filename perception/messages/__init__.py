@@ -1,0 +1,1 @@
+"""Typed records: what sensors, networks and planners exchange, and its bytes."""

@@ -1,0 +1,1 @@
+"""The seven published networks, their layers, weights, cards and parity adapters."""

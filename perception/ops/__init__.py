@@ -1,0 +1,1 @@
+"""Voxelisation, scatter, sorting, matching and suppression: torch or numba, one reference each."""

@@ -1,0 +1,1 @@
+"""Launch file to graph, channels, synchronisation, runners, health, publisher and subscriber."""

@@ -1,0 +1,1 @@
+"""The synthetic world: scene and sensors with exact ground truth."""

@@ -1,0 +1,1 @@
+"""Association, filters and late fusion."""

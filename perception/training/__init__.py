@@ -1,0 +1,1 @@
+"""Loops and losses that made the bundled weights."""

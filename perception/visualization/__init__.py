@@ -1,0 +1,1 @@
+"""Views at the edge, never in the hot path."""
