@@ -56,7 +56,9 @@ def read_case(path: Path) -> ParityCase:
         with np.load(arrays_path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise CaseError(f"{path}: not a parity case ({error}); expected <case>.json with <case>.npz beside it") from error
+        raise CaseError(
+            f"{path}: not a parity case ({error}); expected <case>.json with <case>.npz beside it"
+        ) from error
     if not isinstance(notes, dict) or not isinstance(notes.get("model"), str):
         raise CaseError(f"{path}: no 'model' key; expected the json of a parity case")
     inputs = {name: array for name, array in arrays.items() if not name.startswith("out_")}
@@ -72,7 +74,7 @@ def subsampled(case: ParityCase, outputs: Mapping[str, NDArray[Any]]) -> dict[st
 
 def _parse_slices(text: str) -> tuple[slice | int, ...]:
     """Read numpy slice text such as "[:, :, ::6, ::6]" without evaluating it."""
-    parts = []
+    parts: list[slice | int] = []
     for item in text.strip().strip("[]").split(","):
         if ":" not in item:
             parts.append(int(ast.literal_eval(item.strip())))
