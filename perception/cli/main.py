@@ -10,10 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import click
+from typing import Any
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "launch": ("perception.cli.launch:launch", "Start the graph of a launch file, live or from a recorded log."),
@@ -84,7 +81,7 @@ def _run(name: str, arguments: list[str]) -> int:
         return int(error.exit_code)
 
 
-def _command(name: str) -> click.Command:
+def _command(name: str) -> Any:
     import typer
 
     module, _, attribute = COMMANDS[name][0].partition(":")
