@@ -56,7 +56,9 @@ def read_case(path: Path) -> ParityCase:
         with np.load(arrays_path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise CaseError(f"{path}: not a parity case ({error}); expected <case>.json with <case>.npz beside it") from error
+        raise CaseError(
+            f"{path}: not a parity case ({error}); expected <case>.json with <case>.npz beside it"
+        ) from error
     if not isinstance(notes, dict) or not isinstance(notes.get("model"), str):
         raise CaseError(f"{path}: no 'model' key; expected the json of a parity case")
     inputs = {name: array for name, array in arrays.items() if not name.startswith("out_")}
