@@ -1,1 +1,39 @@
 """Typed records: what sensors, networks and planners exchange, and its bytes."""
+
+from perception.messages.array import Array, DeviceArray, host
+from perception.messages.message import Header, Message, ModelId, SensorState, Span, Timing, derived
+from perception.messages.outputs import (
+    Detections2D,
+    Detections3D,
+    FreeSpace,
+    FusedObject,
+    GraphState,
+    InputStatus,
+    NodeStatus,
+    ObjectClass,
+    PaintedPoints,
+    Pose3D,
+    Recognition,
+    SegmentationMask,
+    Skeleton,
+    Status,
+    TrackedObjects,
+)
+from perception.messages.sensors import (
+    CameraInfo,
+    EventPacket,
+    Gnss,
+    Image,
+    Imu,
+    Odometry,
+    PointCloud,
+    RawPackets,
+    Trigger,
+)
+
+__all__ = [
+    "Array", "CameraInfo", "Detections2D", "Detections3D", "DeviceArray", "EventPacket", "FreeSpace", "FusedObject",
+    "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "Message", "ModelId", "NodeStatus", "ObjectClass",
+    "Odometry", "PaintedPoints", "PointCloud", "Pose3D", "RawPackets", "Recognition", "SegmentationMask", "SensorState",
+    "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived", "host",
+]  # fmt: skip

@@ -74,7 +74,7 @@ def subsampled(case: ParityCase, outputs: Mapping[str, NDArray[Any]]) -> dict[st
 
 def _parse_slices(text: str) -> tuple[slice | int, ...]:
     """Read numpy slice text such as "[:, :, ::6, ::6]" without evaluating it."""
-    parts = []
+    parts: list[slice | int] = []
     for item in text.strip().strip("[]").split(","):
         if ":" not in item:
             parts.append(int(ast.literal_eval(item.strip())))

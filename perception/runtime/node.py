@@ -1,0 +1,239 @@
+"""A node: a plain class with ports, settings and one method per input.
+
+A node never reads a clock, sleeps, opens sockets or starts threads; time is inside the messages. Tests, the inline
+runner and the Ray runner call the same methods:
+
+    class Painter(Node):
+        Config = PainterConfig
+        scene = Join(sweep=PointCloud, masks=Many[SegmentationMask], tolerance_ms=50, deadline_ms=80)
+        ego = Lookup[Odometry]()
+        painted = Out[PaintedPoints]
+
+        def on_scene(self, sweep: PointCloud, masks: Sequence[SegmentationMask]) -> PaintedPoints: ...
+
+Inputs are `On`, `Join`, `Lookup` and `Every`; the method of port `x` is `on_x`. It returns a message for the node's only
+output, `None`, or yields `(port, message)`. `warm_up`, `reset` and `finish` are optional. A `PerceptionError` out of a
+method is one counted drop with its text as the reason. Arrays of a received message are read-only views that are valid
+until the method returns; what lives longer is taken with `message.keep()`, or is declared by `holds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict
+
+from perception.messages import Message
+
+if TYPE_CHECKING:
+    from perception.geometry.rig import Rig
+
+T = TypeVar("T", bound=Message)
+Keep: TypeAlias = Literal["latest", "all"]
+OnMissing: TypeAlias = Literal["continue", "skip"]
+
+
+class NodeConfig(BaseModel):
+    """Settings of a node as they stand in the launch file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Port(Generic[T]):
+    """What `On`, `Lookup` and `Out` share: the message type in the brackets."""
+
+    @property
+    def message_type(self) -> type[T]:
+        alias = getattr(self, "__orig_class__", None)
+        if alias is None:
+            raise TypeError(f"{type(self).__name__} needs its message type: write {type(self).__name__}[PointCloud]")
+        return get_args(alias)[0]  # type: ignore[no-any-return]
+
+
+class On(_Port[T]):
+    """One call per message. `keep` and `bound` are defaults that a launch file may change.
+
+    `holds` is how many messages of this input the node keeps beyond its method, as views.
+    """
+
+    def __init__(self, *, keep: Keep = "latest", bound: int = 10, holds: int = 0) -> None:
+        self.keep, self.bound, self.holds = keep, bound, holds
+
+
+class Lookup(_Port[T]):
+    """No call of its own; `at(t_ns)` interpolates.
+
+    The runtime calls the node only when the lookup's bound has passed the stamp of the message, or `deadline_ms` has.
+    """
+
+    def __init__(self, *, deadline_ms: float = 100.0, history_ms: float = 2000.0) -> None:
+        self.deadline_ms, self.history_ms = deadline_ms, history_ms
+
+    def at(self, t_ns: int) -> T | None:
+        """Return the message interpolated to `t_ns`, or None where there is nothing around it."""
+        raise RuntimeError("a Lookup answers only inside a runner: it is bound to the node when the node is made")
+
+
+class Many(Generic[T]):
+    """A member of a join that stands for any number of topics of one type; the method gets those that came."""
+
+
+class Maybe(Generic[T]):
+    """A member of a join that may be missing; the method gets None then."""
+
+
+class Join:
+    """One call per set of messages of one instant. The first member is the reference: its stamp is the set's.
+
+    A member is a message type, `Maybe[T]` or `Many[T]`. A message belongs to the set when its stamp (plus the input's
+    offset, given in the launch file) differs by at most `tolerance_ms`; of several the nearest is taken. The set is
+    decided when every member is there or cannot come any more (its bound passed), or `deadline_ms` of sensor time after
+    the reference. Then, with members missing, `on_missing` says whether to go on without them or to skip the set; a
+    missing member that is a plain type always skips it.
+    """
+
+    def __init__(
+        self,
+        *,
+        tolerance_ms: float = 50.0,
+        deadline_ms: float = 100.0,
+        on_missing: OnMissing = "continue",
+        history_ms: float | None = None,
+        **members: Any,
+    ) -> None:
+        self.tolerance_ms, self.deadline_ms, self.on_missing, self.history_ms = (
+            tolerance_ms, deadline_ms, on_missing, history_ms,
+        )  # fmt: skip
+        self.members = {name: Member.of(declared) for name, declared in members.items()}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of a join."""
+
+    message_type: type[Message]
+    many: bool = False
+    optional: bool = False
+
+    @classmethod
+    def of(cls, declared: Any) -> Self:
+        origin = get_origin(declared)
+        if origin is Many:
+            return cls(get_args(declared)[0], many=True, optional=True)
+        if origin is Maybe:
+            return cls(get_args(declared)[0], optional=True)
+        return cls(declared)
+
+
+class Every:
+    """A call every `period_ns` of sensor time: `on_<port>(t_ns)`, at whole multiples of the period."""
+
+    def __init__(self, period_ns: int) -> None:
+        self.period_ns = period_ns
+
+
+class Out(_Port[T]):
+    """An output. Its topic is `<node>/<port>` unless the launch file names another."""
+
+
+@dataclass(frozen=True)
+class NodeSetup:
+    """What the runtime hands to a node that is being made."""
+
+    name: str
+    rig: Rig | None
+    """Sensors with calibration; None only for graphs that need none."""
+    inputs: Mapping[str, tuple[str, ...]]
+    """Topics by input; the members of a join are inputs of their own."""
+    search_folders: tuple[Path, ...]
+    """Where relative paths (weights, worlds) are looked up, first match wins."""
+    lockstep: bool = False
+    threads: int = 1
+    """Threads an engine may use."""
+
+
+Output: TypeAlias = "Message | Iterator[tuple[str, Message]] | None"
+
+
+class Node:
+    """Base of all nodes; see the module's text."""
+
+    Config: ClassVar[type[NodeConfig]] = NodeConfig
+    rig: Rig
+    notes: tuple[str, ...] = ()
+    """Facts for the status, such as "untrained weights"."""
+
+    @classmethod
+    def create(cls, config: Any, setup: NodeSetup) -> Self:
+        """Make the node from its settings; nodes that need a network or the rig override this."""
+        return cls(config)
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = config
+
+    def warm_up(self) -> None:
+        """Run once on made-up input before the first message."""
+
+    def reset(self, reason: str) -> None:
+        """Forget what belongs to the past: after a seek, a loop, a clock jump or a restart."""
+
+    def finish(self) -> Output:
+        """Give out what is left; no message comes any more."""
+        return None
+
+    @classmethod
+    def inputs(cls) -> dict[str, On[Any] | Join | Lookup[Any] | Every]:
+        """Input ports by name, in the order of their declaration."""
+        return {name: port for name, port in _ports(cls) if isinstance(port, On | Join | Lookup | Every)}
+
+    @classmethod
+    def outputs(cls) -> dict[str, Out[Any]]:
+        """Output ports by name."""
+        return {name: port for name, port in _ports(cls) if isinstance(port, Out)}
+
+
+class Source(Node):
+    """A driver, a simulator or a log: it has no inputs and yields what its sensors measure.
+
+    `messages` runs in a thread that the runtime owns. A source that is `paced` yields as fast as it is asked and the
+    runtime waits for each stamp's turn; a driver blocks on its device. A source may yield a `Bound` to promise that a
+    topic has nothing before an instant any more.
+    """
+
+    paced: ClassVar[bool] = False
+
+    @classmethod
+    def topics(cls, config: Any, setup: NodeSetup) -> Mapping[str, type[Message]]:
+        """Topics it will publish, without starting anything."""
+        raise NotImplementedError(f"{cls.__name__} must say what it publishes")
+
+    def messages(self) -> Iterator[tuple[str, Message | Bound]]:
+        """Yield (topic, message) in the order of arrival."""
+        raise NotImplementedError(f"{type(self).__name__} must yield messages")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A promise: nothing with a stamp below `t_ns` comes on the topic any more."""
+
+    t_ns: int
+
+
+def _ports(cls: type[Node]) -> Iterator[tuple[str, Any]]:
+    seen: set[str] = set()
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            origin = get_origin(value)
+            port = value() if origin in (On, Lookup, Out) else value
+            if isinstance(port, On | Join | Lookup | Every | Out) and name not in seen:
+                seen.add(name)
+                yield name, port
+
+
+__all__ = [
+    "Bound", "Every", "Join", "Keep", "Lookup", "Many", "Maybe", "Member", "Node", "NodeConfig", "NodeSetup", "On",
+    "OnMissing", "Out", "Output", "Source",
+]  # fmt: skip
