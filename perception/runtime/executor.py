@@ -8,8 +8,8 @@ No clock, no threads, no sockets. A runner drives it:
     executor.output_bound()             the promise to give on for the node's outputs
     executor.finish()                   after the last message
 
-What may run, by input: an `On` runs its messages; a `Join` its decided sets; an `Every` the multiples of its period that
-sensor time has passed; a `Lookup` only holds others back until it can answer. Live, what came first runs first. In
+What may run, by input: an `On` runs its messages; a `Join` its decided sets; an `Every` the multiples of its period
+that sensor time has passed; a `Lookup` only holds others back until it can answer. Live, what came first runs first. In
 lockstep, candidates run in the order (t_sensor_ns, topic rank, seq), and none runs before every other input is decided
 up to it, so that the order does not depend on how messages travelled.
 """
@@ -18,37 +18,23 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from perception.errors import GraphError, PerceptionError
-from perception.messages import Message, NodeStatus, Span, Timing
+from perception.messages import Message, NodeStatus, Span
 from perception.messages.outputs import InputStatus
 from perception.runtime.counters import InputCounters, LatencyHistogram
 from perception.runtime.graph import Edge, NodeSpec
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL, History, LookupHandle
 from perception.runtime.joins import JoinedSet, JoinState
 from perception.runtime.node import Every, Join, Lookup, Node, On
-from perception.runtime.ownership import message_bytes, settled
+from perception.runtime.output_stamper import OutputStamper, RunContext
+from perception.runtime.ownership import message_bytes
 
 LOG = logging.getLogger(__name__)
 MAX_CRASHES_IN_A_ROW = 10
 MAX_REASON = 200
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What the outputs of all nodes of one run have in common."""
-
-    run: str = ""
-    epoch: int = 0
-    calibration: str = ""
-    lockstep: bool = False
-    clock_ns: Callable[[], int] = lambda: 0
-    """Host time, for spans and `t_published_ns` only."""
-    max_join_bytes: int = 2 << 30
 
 
 @dataclass
@@ -86,8 +72,7 @@ class NodeExecutor:
         self._ranks = ranks
         self.counters: dict[str, InputCounters] = {edge.topic: InputCounters() for edge in spec.edges}
         self.latency = LatencyHistogram()
-        self.published: dict[str, int] = dict.fromkeys(spec.outputs.values(), 0)
-        self.copied = 0
+        self.stamper = OutputStamper(spec, context)
         self.last_error = ""
         self._crashes = 0
         self._queues: dict[str, _Queue] = {}
@@ -104,7 +89,8 @@ class NodeExecutor:
             if isinstance(declared, Every):
                 self._ticks[port] = None
             elif isinstance(declared, Join):
-                self._joins[port] = JoinState(port, declared, self.spec.joins[port], edges, self.counters)
+                settings, lockstep = self.spec.joins[port], self.context.lockstep
+                self._joins[port] = JoinState(port, declared, settings, edges, self.counters, lockstep=lockstep)
             elif isinstance(declared, Lookup):
                 history = History()
                 self._lookups[port] = (declared, history, edges)
@@ -126,7 +112,7 @@ class NodeExecutor:
             if queue.edge.topic == topic:
                 self._enqueue(queue, message, counters)
         for join in self._joins_of(topic):
-            join.offer(topic, message, lossless=self.context.lockstep)
+            join.offer(topic, message)
             if not self.context.lockstep:
                 join.limit_history()
         for lookup, history, edges in self._lookups.values():
@@ -184,7 +170,7 @@ class NodeExecutor:
         if self.context.lockstep:
             return self._lockstep_call(best)
         for port, join in self._joins.items():
-            if self._lookups_answer(join.oldest_open_ns()) and (joined := join.take(newest=True)) is not None:
+            if self._lookups_answer(join.oldest_open_ns()) and (joined := join.take()) is not None:
                 return _Call(port, joined.t_ns, 0, 0, joined)
         if best is None or not self._lookups_answer(best.t_ns):
             return None
@@ -192,15 +178,18 @@ class NodeExecutor:
 
     def _lockstep_call(self, best: _Call | None) -> _Call | None:
         """Return the first call in lockstep's order, if no input can bring an earlier one."""
-        port, join = min(self._joins.items(), key=lambda item: item[1].oldest_open_ns(), default=(None, None))
-        if join is not None and (best is None or join.oldest_open_ns() <= best.t_ns):
-            assert port is not None
+        while True:
+            port, join = min(self._joins.items(), key=lambda item: item[1].oldest_open_ns(), default=("", None))
+            if join is None or (best is not None and best.t_ns < join.oldest_open_ns()):
+                break
             t_ns = join.oldest_open_ns()
             self._check_join_size(port, join)
             if not (self._others_decided(t_ns, None) and self._lookups_answer(t_ns)):
                 return None
-            joined = join.take(newest=False)
-            return None if joined is None else _Call(port, t_ns, 0, 0, joined)
+            if (joined := join.take()) is not None:
+                return _Call(port, t_ns, 0, 0, joined)
+            if join.oldest_open_ns() == t_ns:
+                return None  # not decided yet; else it was dropped, and the next one may be decided
         if best is None or not (self._others_decided(best.t_ns, best) and self._lookups_answer(best.t_ns)):
             return None
         return self._taken(best)
@@ -251,7 +240,7 @@ class NodeExecutor:
         if t_ns in (BEFORE_ALL, AFTER_ALL):
             return True
         for lookup, history, edges in self._lookups.values():
-            late = self._now_ns >= t_ns + round(lookup.deadline_ms * 1e6)
+            late = not self.context.lockstep and self._now_ns >= t_ns + round(lookup.deadline_ms * 1e6)
             if edges and history.bound_ns < t_ns and not late:
                 return False
         return True
@@ -276,11 +265,11 @@ class NodeExecutor:
                 result = method(**argument.arguments)
             else:
                 result = method(call.t_ns if argument is None else argument)
-            produced = self._collect(result)
+            produced = self.stamper.collect(result)
         except PerceptionError as error:
             self._drop(topic, str(error))
             return []
-        except Exception as error:  # a live graph survives one bad frame, whatever it broke
+        except Exception as error:  # noqa: BLE001 - a live graph survives one bad frame, whatever it broke
             self._crash(topic, error)
             return []
         self._crashes = 0
@@ -288,50 +277,12 @@ class NodeExecutor:
         self.latency.add(duration_ns)
         span = Span(self.spec.name, started_ns, duration_ns)
         residuals = argument.residuals_ns if isinstance(argument, JoinedSet) else {}
-        return [self._completed(name, message, reference, span, residuals) for name, message in produced]
+        return [self.stamper.complete(name, message, reference, span, residuals) for name, message in produced]
 
     def _topic_of(self, call: _Call) -> str | None:
         if isinstance(call.argument, JoinedSet):
             return self._joins[call.port].reference_topic
         return None if call.argument is None else self._queues[call.port].edge.topic
-
-    def _collect(self, result: object) -> list[tuple[str, Message]]:
-        """Return (port, message) for what a method returned or yielded."""
-        if result is None:
-            return []
-        if isinstance(result, Message):
-            ports = list(self.spec.outputs)
-            if len(ports) != 1:
-                raise TypeError(f"a node with the outputs {ports} must yield (port, message), not return a message")
-            return [(ports[0], result)]
-        produced: list[tuple[str, Message]] = []
-        for item in result:  # type: ignore[attr-defined]
-            port, message = item
-            if port not in self.spec.outputs:
-                raise TypeError(f"the node has no output '{port}', only {list(self.spec.outputs)}")
-            produced.append((port, message))
-        return produced
-
-    def _completed(
-        self, port: str, message: Message, reference: Message | None, span: Span, residuals: Mapping[str, int]
-    ) -> tuple[str, Message]:
-        topic = self.spec.outputs[port]
-        message, copied = settled(message)
-        self.copied += copied
-        before = message.timing.spans or (reference.timing.spans if reference is not None else ())
-        received_ns = message.timing.t_received_ns or (reference.timing.t_received_ns if reference is not None else 0)
-        timing = Timing(t_received_ns=received_ns, t_published_ns=self.context.clock_ns(), spans=(*before, span))
-        return topic, self._stamped(topic, msgspec.structs.replace(message, timing=timing), residuals)
-
-    def _stamped(self, topic: str, message: Message, residuals: Mapping[str, int]) -> Message:
-        seq = self.published[topic]
-        self.published[topic] = seq + 1
-        header = msgspec.structs.replace(
-            message.header, schema=type(message).SCHEMA, run=self.context.run, epoch=self.context.epoch, seq=seq,
-            calibration=message.header.calibration or self.context.calibration,
-            sync_residual_ns={**message.header.sync_residual_ns, **residuals},
-        )  # fmt: skip
-        return msgspec.structs.replace(message, header=header)
 
     def _drop(self, topic: str | None, reason: str) -> None:
         self.last_error = reason
@@ -344,7 +295,7 @@ class NodeExecutor:
         LOG.error("node '%s' failed on one message, which is dropped", self.spec.name, exc_info=error)
         if self._crashes >= MAX_CRASHES_IN_A_ROW:
             raise GraphError(
-                f"node '{self.spec.name}' failed {self._crashes} times in a row, last by {type(error).__name__}: {error}"
+                f"node '{self.spec.name}' failed {self._crashes} times in a row, last by {self.last_error}"
             ) from error
 
     def output_bound(self) -> int:
@@ -354,21 +305,20 @@ class NodeExecutor:
             for queue in self._queues.values()
         ]
         ahead += [join.oldest_open_ns() for join in self._joins.values()]
-        ahead += [BEFORE_ALL if last is None else last + self._every(port) for port, last in self._ticks.items()]
-        if any(bound < AFTER_ALL for bound in self._bounds.values()) or not self._ticks:
-            return min(ahead, default=AFTER_ALL)
-        return min([bound for bound in ahead if bound == AFTER_ALL], default=AFTER_ALL)
+        if any(bound < AFTER_ALL for bound in self._bounds.values()):
+            ahead += [BEFORE_ALL if last is None else last + self._every(port) for port, last in self._ticks.items()]
+        return min(ahead, default=AFTER_ALL)
 
     def finish(self) -> list[tuple[str, Message]]:
         """Run `finish` of the node after the last message."""
         started_ns = self.context.clock_ns()
         try:
-            produced = self._collect(self.node.finish())
+            produced = self.stamper.collect(self.node.finish())
         except PerceptionError as error:
             self._drop(None, str(error))
             return []
         span = Span(self.spec.name, started_ns, self.context.clock_ns() - started_ns)
-        return [self._completed(port, message, None, span, {}) for port, message in produced]
+        return [self.stamper.complete(port, message, None, span, {}) for port, message in produced]
 
     def reset(self, reason: str) -> None:
         """Forget what belongs to the past: after a seek, a loop, a clock jump or a restart."""
@@ -392,15 +342,15 @@ class NodeExecutor:
     def status(self, memory_mb: float = 0.0) -> NodeStatus:
         """Return how the node is doing."""
         notes = list(self.node.notes)
-        if self.copied:
-            notes.append(f"gave out views of memory that may change: {self.copied} arrays copied")
+        if self.stamper.copied:
+            notes.append(f"gave out views of memory that may change: {self.stamper.copied} arrays copied")
         inputs = tuple(
             InputStatus(topic=topic, received=c.received, rate_hz=c.rate_hz(), dropped=dict(c.dropped))
             for topic, c in self.counters.items()
         )
         return NodeStatus(
             node=self.spec.name, state="degraded" if self._crashes else "ok", epoch=self.context.epoch, inputs=inputs,
-            published=dict(self.published), latency_p50_ms=self.latency.percentile_ms(50),
+            published=dict(self.stamper.published), latency_p50_ms=self.latency.percentile_ms(50),
             latency_p99_ms=self.latency.percentile_ms(99), memory_mb=memory_mb, last_error=self.last_error,
             notes=tuple(notes),
         )  # fmt: skip
