@@ -53,6 +53,11 @@ class Group:
         for executor in self._readers.get(topic, ()):
             executor.offer(topic, message)
 
+    def count_drop(self, topic: str, reason: str, count: int) -> None:
+        """Count messages that were lost before they reached the readers of a topic."""
+        for executor in self._readers.get(topic, ()):
+            executor.counters[topic].drop(reason, count)
+
     def bound(self, topic: str, t_ns: int) -> None:
         """Take a bound from outside."""
         for executor in self._readers.get(topic, ()):
