@@ -113,6 +113,10 @@ class Group:
                 self._publish(topic, message)
             self.run_until_idle()
 
+    def is_idle(self) -> bool:
+        """True where no message waits to be run."""
+        return all(executor.is_idle() for executor in self.executors.values())
+
     def reset(self, reason: str) -> None:
         """Forget what belongs to the past, in all nodes."""
         self._given_bounds.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from perception.messages import GraphState, Header, Message, NodeStatus, SensorState
 from perception.runtime.graph import Graph, OutputSpec, SensorHealth
@@ -85,9 +86,10 @@ class Health:
         return "ok"
 
     def state(self, now_ns: int, seq: int, run: str) -> GraphState:
-        """Return the state of the graph: unsafe where a required sensor or output is gone, degraded for lesser faults."""
+        """Return the graph's state: unsafe where a required sensor or output is gone, degraded for lesser faults."""
         sensors = {name: self.sensor_state(name, now_ns) for name in self._sensors}
-        unsafe, reasons = [], []
+        unsafe: list[str] = []
+        reasons: list[str] = []
         for name, state in sensors.items():
             if state != "ok":
                 serious = self._sensors[name].health.required and state in ("lost", "frozen")
@@ -104,14 +106,14 @@ class Health:
             reasons.append(f"node {name} is lost and being restarted")
         for name, status in self._nodes.items():
             reasons += [f"{name}: {note}" for note in status.notes]
-        word = "unsafe" if unsafe else "degraded" if reasons else "ok"
+        word: Literal["ok", "degraded", "unsafe"] = "unsafe" if unsafe else "degraded" if reasons else "ok"
         header = Header(
             frame_id="", t_sensor_ns=now_ns, seq=seq, run=run, schema=GraphState.SCHEMA,
             calibration=self._graph.calibration, degraded=(*unsafe, *reasons), sensors=sensors,
         )  # fmt: skip
         return GraphState(
             header=header, state=word, reasons=(*unsafe, *reasons), sensors=sensors, nodes=dict(sorted(nodes.items()))
-        )  # type: ignore[arg-type]
+        )
 
     def _output_fault(self, output: OutputSpec, now_ns: int) -> str:
         last_ns = self._outputs.get(output.topic)

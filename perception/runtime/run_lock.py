@@ -2,8 +2,8 @@
 
 A launch holds a lock on its name, and writes down its run id and every process it started. The lock is the kernel's: it
 is free as soon as the launcher is gone, however it went. The next launch of any name looks for runs whose lock is free,
-ends what is left of their processes (by pid and start time, so that nobody else's process is touched), and removes their
-shared memory and sockets. Runs that live are never touched.
+ends what is left of their processes (by pid and start time, so that nobody else's is touched), and removes their shared
+memory and sockets. Runs that live are never touched.
 """
 
 from __future__ import annotations

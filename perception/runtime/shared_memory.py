@@ -10,6 +10,7 @@ slower, and named, but never sees its data change.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import weakref
 from collections.abc import Mapping, Sequence
@@ -264,7 +265,8 @@ class Sleeper:
 
     def sleep(self, seconds: float) -> None:
         """Wait until this process is woken, or so long; the GIL is free meanwhile."""
-        self._listener.timed_wait(iox.Duration.from_micros(max(1, round(seconds * 1e6))))
+        with contextlib.suppress(iox.ListenerWaitError):  # a signal came; whoever handles it is called next
+            self._listener.timed_wait(iox.Duration.from_micros(max(1, round(seconds * 1e6))))
 
 
 class BoundsWriter:

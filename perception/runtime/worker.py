@@ -66,6 +66,7 @@ class Worker:
         self._stop = threading.Event()
         self._sources_running = 0
         self._status_seq = 0
+        self._resting = False
         self._last_seq: dict[str, tuple[int, int]] = {}
         self.failure: PerceptionError | None = None
 
@@ -129,8 +130,12 @@ class Worker:
             raise self.failure
 
     def sources_ended(self) -> bool:
-        """True where this process had sources and all of them have given their last message."""
-        return any(spec.is_source for spec in self._specs) and self._sources_running == 0 and not self._inbox
+        """True where all sources of this process have given their last message."""
+        return self._sources_running == 0 and not self._inbox
+
+    def is_idle(self) -> bool:
+        """True where nothing that arrived waits to be run."""
+        return self._resting and not self._inbox and self.group.is_idle()
 
     def _loop_safely(self) -> None:
         try:
@@ -155,7 +160,8 @@ class Worker:
             if now_s >= next_status_s:
                 self._send_status()
                 next_status_s = now_s + STATUS_S
-            if not (took or ran):
+            self._resting = not (took or ran)
+            if self._resting:
                 gc.collect(0)
                 self._sleeper.sleep(min(IDLE_S, max(0.001, next_status_s - now_s)))
         self._send_status()
@@ -256,11 +262,19 @@ class Worker:
             seq=self._status_seq,
         )
         self._status_seq += 1
-        nodes = [executor.status(memory_mb) for executor in self.group.executors.values()]
+        nodes = [self._noted(executor.status(memory_mb)) for executor in self.group.executors.values()]
         nodes += [self._source_status(spec, memory_mb) for spec in self._specs if spec.is_source]
         return Status(
             header=header, process=self.process, host=os.uname().nodename, pid=os.getpid(), nodes=tuple(nodes)
         )
+
+    def _noted(self, status: NodeStatus) -> NodeStatus:
+        """Name a node that holds on to more views than it may, so that records had to be copied for it."""
+        copied = sum(self._readers[entry.topic].copied for entry in status.inputs if entry.topic in self._readers)
+        if not copied:
+            return status
+        note = f"{status.node} keeps more views than it declared by holds: {copied} records copied"
+        return msgspec.structs.replace(status, notes=(*status.notes, note))
 
     def _source_status(self, spec: NodeSpec, memory_mb: float) -> NodeStatus:
         return NodeStatus(
