@@ -53,7 +53,7 @@ def normalised(image: NDArray[np.uint8], normalization: Normalization) -> Tensor
     batch, height, width, _ = image.shape
     out = np.empty((batch, 3, height, width), np.float32)
     for index in range(batch):
-        _look_up(image[index], _table(normalization), out[index])
+        _look_up(_read_only(image[index]), _table(normalization), out[index], 0, 0)
     return torch.from_numpy(out)
 
 
@@ -66,11 +66,20 @@ def _table(normalization: Normalization) -> NDArray[np.float32]:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _look_up(image: NDArray[np.uint8], table: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+def _look_up(
+    image: NDArray[np.uint8], table: NDArray[np.float32], out: NDArray[np.float32], top: int, left: int
+) -> None:
     for row in range(image.shape[0]):
         for channel in range(3):
             for column in range(image.shape[1]):
-                out[channel, row, column] = table[channel, image[row, column, channel]]
+                out[channel, top + row, left + column] = table[channel, image[row, column, channel]]
+
+
+def _read_only(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a contiguous read-only view: numba compiles once more for every other kind of array."""
+    view = np.ascontiguousarray(image).view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass(frozen=True)
@@ -110,14 +119,13 @@ class Letterbox:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
             raise ShapeError(f"image {image.shape} {image.dtype}; expected (H, W, 3) uint8")
         if image.shape[:2] != self.inner_size:
-            pixels = torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)[None]
+            pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
             resized = F.interpolate(pixels, size=self.inner_size, mode="bilinear", antialias=True)
             image = resized[0].permute(1, 2, 0).numpy()
-        (top, left), (height, width) = self.offset, self.inner_size
         filled = np.empty if self.inner_size == self.input_size else np.zeros
-        out = filled((1, 3, *self.input_size), np.float32)
-        _look_up(image, _table(normalization), out[0, :, top : top + height, left : left + width])
-        return torch.from_numpy(out)
+        out = filled((3, *self.input_size), np.float32)
+        _look_up(_read_only(image), _table(normalization), out, *self.offset)
+        return torch.from_numpy(out[None])
 
     def labels(self, logits: NDArray[np.float32], align_corners: bool = False) -> NDArray[np.uint8]:
         """Return the class of each pixel of the image, uint8 (H, W), from logits (K, h, w) that span the whole input.

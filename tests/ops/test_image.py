@@ -99,6 +99,16 @@ def test_a_jpeg_decoded_at_reduced_size_stands_for_the_same_view() -> None:
     assert difference.abs().max() < 0.02
 
 
+def test_read_only_and_flipped_images_are_taken() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    frozen = image.copy()
+    frozen.flags.writeable = False
+    for box in (Letterbox.of((20, 30), (20, 30)), Letterbox.of((20, 30), (16, 16))):
+        torch.testing.assert_close(box.apply(frozen, IMAGENET), box.apply(image, IMAGENET))
+        flipped = box.apply(image[..., ::-1], PLAIN)
+        torch.testing.assert_close(flipped, box.apply(image, PLAIN).flip(1), rtol=0, atol=1 / 255)
+
+
 @pytest.mark.parametrize("data", [b"", b"not a jpeg", b"\xff\xd8\xff"])
 def test_bytes_that_are_no_jpeg_are_a_shape_error(data: bytes) -> None:
     with pytest.raises(ShapeError, match="JPEG"):
