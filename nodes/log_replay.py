@@ -62,7 +62,9 @@ class LogReplay(Source):
 
     def messages(self) -> Iterator[tuple[str, Message | Bound]]:
         config, log = self.config, self.log
-        wanted = [topic for topic in log.topics() if config.topics is None or config.remap.get(topic, topic) in config.topics]
+        wanted = [
+            topic for topic in log.topics() if config.topics is None or config.remap.get(topic, topic) in config.topics
+        ]
         shift_ns = 0
         while True:
             last_ns = None

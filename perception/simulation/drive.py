@@ -109,10 +109,15 @@ class Drive:
             angular_velocity_radps=(0.0, 0.0, motion.yaw_rate_radps(t_s)),
         )  # fmt: skip
 
-    def _sweep(self, name: str, header: Header, t_s: float, random: np.random.Generator) -> Iterator[tuple[str, Message]]:
+    def _sweep(
+        self, name: str, header: Header, t_s: float, random: np.random.Generator
+    ) -> Iterator[tuple[str, Message]]:
         sweep = self._lidars[name].sweep(self.scene, t_s, random)
-        yield f"{name}/points", PointCloud(
-            header=header, xyz_m=sweep.xyz_m, intensity=sweep.intensity, ring=sweep.ring, t_offset_ns=sweep.lag_ns
+        yield (
+            f"{name}/points",
+            PointCloud(
+                header=header, xyz_m=sweep.xyz_m, intensity=sweep.intensity, ring=sweep.ring, t_offset_ns=sweep.lag_ns
+            ),
         )
         yield "truth/objects", self._truth(header.t_sensor_ns, t_s, sweep.hit)
 
@@ -136,7 +141,9 @@ class Drive:
             velocity_mps=base_from_world.rotate(scene.velocity_mps[:count][seen])[:, :2].astype(np.float32),
         )
 
-    def _picture(self, name: str, header: Header, t_s: float, random: np.random.Generator) -> Iterator[tuple[str, Message]]:
+    def _picture(
+        self, name: str, header: Header, t_s: float, random: np.random.Generator
+    ) -> Iterator[tuple[str, Message]]:
         picture = self._cameras[name].picture(self.scene, t_s, random)
         height, width = picture.rgb.shape[:2]
         yield f"{name}/image", Image(header=header, encoding="rgb8", height_px=height, width_px=width, data=picture.rgb)

@@ -41,10 +41,10 @@ def check_cards(wiring: Wiring, nodes: Sequence[NodeSpec], launch_folder: Path) 
 
 
 def _card(wiring: Wiring, node: NodeSpec, address: str, launch_folder: Path) -> Card | None:
-    from perception.networks.address import card_of, parse_address
+    from perception.networks.address import card_of
 
     try:
-        return card_of(parse_address(address), launch_folder)
+        return card_of(address, launch_folder)
     except PerceptionError as error:
         wiring.add(
             "weights",
