@@ -101,17 +101,11 @@ def _check_lidar(wiring: Wiring, node: NodeSpec, wanted: PointsInput, sensor: Se
             f"the ground, at {ground:.1f} m, is outside the card's {wanted.minimum_m[2]:g} to {wanted.maximum_m[2]:g} m",
             "a range that holds the ground",
         )
-    if (
-        wanted.origin == "sensor"
-        and abs(mounted - wanted.origin_height_m) > 1.0
-        and not getattr(node.config, "any_height", False)
-    ):
-        wiring.add(
-            "card-height",
-            path,
-            f"'{sensor.name}' is {mounted:.2f} m above the road, the card's sensor {wanted.origin_height_m:.2f} m",
-            "about the same height, or settings: {any_height: true}",
-        )
+    differs = wanted.origin == "sensor" and abs(mounted - wanted.origin_height_m) > 1.0
+    if differs and not getattr(node.config, "any_height", False):
+        trained = f"the card's sensor {wanted.origin_height_m:.2f} m"
+        what = f"'{sensor.name}' is {mounted:.2f} m above the road, {trained}"
+        wiring.add("card-height", path, what, "about the same height, or settings: {any_height: true}")
 
 
 def _check_input_size(wiring: Wiring, node: NodeSpec, wanted: ImageInput) -> None:
