@@ -32,7 +32,7 @@ def test_an_engine_is_built_listed_measured_and_cleared(capsys: pytest.CaptureFi
     assert run("engine", "bench", "filled:ddrnet_compact", *sizes, "--repeats", "1") == 0
     printed = capsys.readouterr().out
     assert "building" not in printed  # the cached engine served
-    assert printed.count(" ms ") == 4
+    assert printed.count(" ms") == 4
     assert run("engine", "clear") == 0
     assert capsys.readouterr().out == "1 engines removed\n"
 

@@ -131,7 +131,7 @@ def test_a_weights_file_brings_its_card(folders: dict[str, Path]) -> None:
     path = write_weights(folders["launch"] / "car.safetensors", value=0.25)
     loaded = load_network("car.safetensors", DDRNet, folders["launch"])
     assert not loaded.untrained
-    assert loaded.card == find_card("ddrnet_compact") == card_of(parse_address("car.safetensors"), folders["launch"])
+    assert loaded.card == find_card("ddrnet_compact") == card_of("car.safetensors", folders["launch"])
     assert loaded.model_id == f"ddrnet_compact sha256:{file_sha256(path)[:12]}"
     assert float(loaded.network.state_dict()["final_layer.conv2.bias"][0]) == 0.25
 
@@ -150,7 +150,7 @@ def test_a_file_without_a_card_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(WeightsError, match="no model card"):
         load_network("a.safetensors", DDRNet, folders["launch"])
     with pytest.raises(WeightsError, match="no model card"):
-        card_of(parse_address("a.safetensors"), folders["launch"])
+        card_of("a.safetensors", folders["launch"])
 
 
 def test_an_own_card_file_is_found_beside_the_launch_file(folders: dict[str, Path]) -> None:
