@@ -21,10 +21,12 @@ def roi_sample_positions(boxes: Tensor, size: int, samples: int) -> tuple[Tensor
     Returns:
         x and y, each (N, size * samples), in pixels of the map, pixel centres at whole numbers.
     """
-    steps = (torch.arange(size * samples, device=boxes.device, dtype=boxes.dtype) + 0.5) / (size * samples)
-    start = boxes[:, :2] - 0.5
-    extent = boxes[:, 2:] - boxes[:, :2]
-    positions = start[:, :, None] + extent[:, :, None] * steps  # (N, 2, size * samples)
+    # In this order, as the published kernel: boxes with corners behind a camera are so large that rounding shows
+    start, end = boxes[:, :2, None, None] - 0.5, boxes[:, 2:, None, None] - 0.5
+    bins = (end - start) / size
+    whole = torch.arange(size, device=boxes.device, dtype=boxes.dtype)[:, None]
+    within = torch.arange(samples, device=boxes.device, dtype=boxes.dtype) + 0.5
+    positions = (start + whole * bins + within * bins / samples).flatten(2)  # (N, 2, size * samples)
     return positions[:, 0], positions[:, 1]
 
 

@@ -9,7 +9,9 @@ Shapes     B batch, V views, C channels, P queries, S_y x S_x cells of the bird'
 
 Kept on purpose: the 3 x 3 maximum drops the outermost cells, but for classes that take every cell (pedestrians and
 cones); a query whose depth is negative still counts as on the view where its clamped projection lands; a view with a
-single query is skipped; the LiDAR layers read twice the size of the box.
+single query is skipped; the LiDAR layers read twice the size of the box; the branch around the dynamic convolution is
+that of the first query of the view (in LiDAR layers, of all), added to every query: the published shapes (1, P, C) and
+(P, 1, C) broadcast, and row 0 is taken.
 """
 
 from __future__ import annotations
@@ -177,15 +179,27 @@ class RegionBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((1,), 0.5))
         self.self_scale = nn.Parameter(torch.full((1,), 0.5))
 
-    def forward(self, queries: Tensor, regions: Tensor, mask: Tensor | None) -> Tensor:
-        """Update queries (B, P, C) from regions (B * P, bins * bins, C); mask (B, P, P) is added to the attention."""
+    def forward(self, queries: Tensor, regions: Tensor, leaders: Tensor, group: Tensor, mask: Tensor | None) -> Tensor:
+        """Update queries from their regions, and from the first query of their group.
+
+        Args:
+            queries: (B, P, C).
+            regions: (B * P, bins * bins, C).
+            leaders: (B, G) int64, the first query of each group.
+            group: (B, P) int64, the group of each query.
+            mask: (B, P + G, P) added to the attention of queries and leaders on all queries.
+        """
         named = {name: self.get_submodule(name + self.suffix) for name in ("dyconv", "norm1", "norm2", "norm3")}
         attend = self.get_submodule(f"dyconv_pre_self_attn{self.suffix}")
-        queries = named["norm1"](queries + attend(queries, queries, queries, mask))
-        own = self.get_submodule(f"self_norm{self.suffix}")(self.self_ffn(queries))
+        channels, count = queries.shape[2], queries.shape[1]
+        asking = torch.cat([queries, queries.gather(1, leaders[..., None].expand(-1, -1, channels))], 1)
+        asking = named["norm1"](asking + attend(asking, queries, queries, mask))
+        queries, leading = asking[:, :count], asking[:, count:]
+        shared = self.get_submodule(f"self_norm{self.suffix}")(self.self_ffn(leading))  # (B, G, C)
         met = named["dyconv"](queries.flatten(0, 1), regions).reshape(queries.shape)
         queries = named["norm3"](self.ffn(named["norm2"](queries + met)))
-        return queries * self.scale + own * self.self_scale  # type: ignore[no-any-return]
+        shared = shared.gather(1, group[..., None].expand(-1, -1, channels))
+        return queries * self.scale + shared * self.self_scale  # type: ignore[no-any-return]
 
 
 def box_corners(boxes: Tensor) -> Tensor:
@@ -318,10 +332,11 @@ class InteractionDecoder(nn.Module):
         regions = torch.cat([corners.amin(2), corners.amax(2)], -1) / stride  # (B, P, 4)
         maps = torch.arange(batch, device=queries.device)[:, None] * views + view
         pooled = roi_align(image, regions.flatten(0, 1), maps.flatten(), self.config.bins)
-        # Queries see those of their own view; a query on no view sees all, and its result is dropped below
+        # Queries see those of their own view; a query on no view, and a view without queries, see all: dropped below
         together = holds.gather(1, view[:, :, None].expand(-1, -1, count)) | (on_view < 0)[:, :, None]
+        together = torch.cat([together, holds | ~holds.any(2, keepdim=True)], 1)  # (B, P + V, P)
         mask = torch.where(together, 0.0, -math.inf).to(queries.dtype)
-        updated = block(queries, pooled, mask)
+        updated = block(queries, pooled, holds.int().argmax(2), view, mask)
         return torch.where((on_view >= 0)[..., None], updated, torch.zeros_like(updated)), on_view
 
     def lidar_layer(self, block: nn.Module, queries: Tensor, current: BoxFields, fused: Tensor) -> Tensor:
@@ -331,6 +346,6 @@ class InteractionDecoder(nn.Module):
         cell, origin = (boxes.new_tensor(pair) for pair in (self.config.cell, self.config.origin))
         corners = (box_corners(boxes)[..., :2] - origin) / cell
         regions = torch.cat([corners.amin(2), corners.amax(2)], -1).flatten(0, 1)
-        maps = torch.arange(len(queries), device=queries.device).repeat_interleave(queries.shape[1])
-        pooled = roi_align(fused, regions, maps, self.config.bins)
-        return block(queries, pooled, None)  # type: ignore[no-any-return]
+        sample = torch.arange(len(queries), device=queries.device)[:, None].expand(-1, queries.shape[1])
+        pooled = roi_align(fused, regions, sample.flatten(), self.config.bins)
+        return block(queries, pooled, torch.zeros_like(sample[:, :1]), torch.zeros_like(sample), None)  # type: ignore[no-any-return]
