@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """`dtypes`: allowed numpy names, separated by spaces. `shape`: legend such as "(N, 3)"; a number in it is checked."""
+    """Numpy names of the allowed dtypes, separated by spaces, and legends of the allowed shapes, such as "(N, 3)".
+
+    Numbers are checked; a name stands for one size in all arrays of a message.
+    """
 
     dtypes: str
     shape: str

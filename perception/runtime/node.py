@@ -11,10 +11,10 @@ runner and the Ray runner call the same methods:
 
         def on_scene(self, sweep: PointCloud, masks: Sequence[SegmentationMask]) -> PaintedPoints: ...
 
-Inputs are `On`, `Join`, `Lookup` and `Every`; the method of port `x` is `on_x`. It returns a message for the node's only
-output, `None`, or yields `(port, message)`. `warm_up`, `reset` and `finish` are optional. A `PerceptionError` out of a
-method is one counted drop with its text as the reason. Arrays of a received message are read-only views that are valid
-until the method returns; what lives longer is taken with `message.keep()`, or is declared by `holds`.
+Inputs are `On`, `Join`, `Lookup` and `Every`; the method of port `x` is `on_x`. It returns a message for the node's
+only output, `None`, or yields `(port, message)`. `warm_up`, `reset` and `finish` are optional. A `PerceptionError` out
+of a method is one counted drop with its text as the reason. Arrays of a received message are read-only views that are
+valid until the method returns; what lives longer is taken with `message.keep()`, or is declared by `holds`.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ast
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,15 @@ class ParityCase:
         return self.notes["config"]  # type: ignore[no-any-return]
 
 
+class _Inputs(dict[str, NDArray[Any]]):
+    """The stored arrays by name; asking for one that is not there is the case's fault."""
+
+    path: Path
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise CaseError(f"{self.path}: no array '{name}'; it holds {', '.join(sorted(self)) or 'nothing'}")
+
+
 def read_case(path: Path) -> ParityCase:
     """Read `path` (the json) and the npz beside it.
 
@@ -55,13 +66,14 @@ def read_case(path: Path) -> ParityCase:
         notes = json.loads(path.read_text())
         with np.load(arrays_path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile, zlib.error) as error:
         raise CaseError(
             f"{path}: not a parity case ({error}); expected <case>.json with <case>.npz beside it"
         ) from error
     if not isinstance(notes, dict) or not isinstance(notes.get("model"), str):
         raise CaseError(f"{path}: no 'model' key; expected the json of a parity case")
-    inputs = {name: array for name, array in arrays.items() if not name.startswith("out_")}
+    inputs = _Inputs({name: array for name, array in arrays.items() if not name.startswith("out_")})
+    inputs.path = arrays_path
     expected = {name: array for name, array in arrays.items() if name.startswith("out_")}
     return ParityCase(path, notes["model"].split("_")[0].lower(), notes, inputs, expected)
 

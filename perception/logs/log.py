@@ -1,0 +1,79 @@
+"""What every recorded log offers, whatever its format.
+
+A log gives messages in the order of their stamps: after a message with stamp t nothing with a smaller stamp comes, on
+any topic. What cannot be read is skipped, counted and named in `skipped`; what the log does not hold and the reader had
+to assume is said in `notes`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from perception.messages import Message
+
+if TYPE_CHECKING:
+    from perception.geometry.rig import Rig
+
+
+@dataclass(frozen=True)
+class Span:
+    """First and last stamp, nanoseconds of sensor time."""
+
+    start_ns: int
+    end_ns: int
+
+
+class Log(ABC):
+    """A recorded log, opened for reading."""
+
+    FORMAT: ClassVar[str]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self.skipped: Counter[str] = Counter()
+
+    @property
+    @abstractmethod
+    def rig(self) -> Rig | None:
+        """Sensors with calibration, or None where the log does not tell."""
+
+    @abstractmethod
+    def topics(self) -> Mapping[str, type[Message]]:
+        """Message type by topic."""
+
+    @abstractmethod
+    def counts(self) -> Mapping[str, int]:
+        """Messages by topic, before anything that cannot be read is left out."""
+
+    @abstractmethod
+    def span(self) -> Span:
+        """Return the first and the last stamp.
+
+        Raises:
+            LogError: the log holds no message.
+        """
+
+    @abstractmethod
+    def messages(
+        self, from_ns: int | None = None, until_ns: int | None = None, topics: Collection[str] | None = None
+    ) -> Iterator[tuple[str, Message]]:
+        """Yield (topic, message) in the order of (t_sensor_ns, topic).
+
+        Args:
+            from_ns: the first stamp wanted; None is the beginning.
+            until_ns: the first stamp not wanted any more; None is the end.
+            topics: the topics wanted; None is all.
+        """
+
+    def attachments(self) -> Mapping[str, bytes]:
+        """Files that the log carries by name, such as the launch file and the calibration it was recorded with."""
+        return {}
+
+
+__all__ = ["Log", "Span"]

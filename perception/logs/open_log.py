@@ -1,0 +1,60 @@
+"""Open a recorded log of any known format, recognised by its content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perception.errors import LogError
+from perception.logs.log import Log
+
+FORMATS = """\
+  a .mcap file                      MCAP with our records (perception launch --record, perception record)
+  a folder with velodyne_points or image_0N     KITTI raw, <date>_drive_<n>_sync or a subset of it
+  a folder with v1.0-*/sample.json  nuScenes tables
+  a folder with info.json           one nuScenes keyframe in mmdetection3d's format"""
+
+
+def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
+    """Open a log for reading.
+
+    Args:
+        path: a file or a folder.
+        assume_rate_hz: rate of the sensors where the log holds no times; the clock is then named "assumed".
+
+    Raises:
+        LogError: nothing is there, nothing known is there, or it is damaged beyond what can be skipped.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise LogError(f"{path}: there is no such log. Expected one of:\n{FORMATS}")
+    if path.is_file():
+        return _open_file(path)
+    from perception.logs.kitti_raw import KittiRawLog, looks_like_kitti_raw
+    from perception.logs.nuscenes_info import NuscenesInfoLog
+    from perception.logs.nuscenes_tables import NuscenesTablesLog
+
+    if looks_like_kitti_raw(path):
+        return KittiRawLog(path, assume_rate_hz=assume_rate_hz)
+    if any(path.glob("v1.0-*/sample.json")) or (path / "sample.json").is_file():
+        return NuscenesTablesLog(path)
+    if (path / "info.json").is_file():
+        return NuscenesInfoLog(path)
+    raise LogError(f"{path}: the folder holds no known log. Expected one of:\n{FORMATS}")
+
+
+def _open_file(path: Path) -> Log:
+    from perception.logs.mcap_log import MAGIC, McapLog
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC))
+    except OSError as error:
+        raise LogError(f"{path}: cannot be read: {error.strerror}") from None
+    if not head:
+        raise LogError(f"{path}: the file is empty. Expected one of:\n{FORMATS}")
+    if head == MAGIC:
+        return McapLog(path)
+    raise LogError(f"{path}: not a known log (it begins with {head.hex(' ')}). Expected one of:\n{FORMATS}")
+
+
+__all__ = ["open_log"]

@@ -1,0 +1,260 @@
+"""Messages as bytes: one MessagePack array `[header, body, pad, buffer, pad, buffer, ..., timing]`.
+
+Header, body and timing are maps. An array field stands in the body as `{"dtype", "shape", "element"}` and its bytes are
+the record's element of that index. Each pad is a `bin` that brings the next buffer to a multiple of 64 bytes from the
+start of the record. `timing` is last, so that publishing moves no byte, and equal bytes before it mean equal messages.
+Any MessagePack library reads it:
+
+    header, body, *rest, timing = record = msgpack.unpackb(data)
+    label = body["label"]
+    mask = np.frombuffer(record[label["element"]], label["dtype"]).reshape(label["shape"])
+
+Shared memory, ZeroMQ, recordings and the ledger hold these bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar, cast, overload
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import MessageError
+from perception.messages.array import host
+from perception.messages.layout import ArrayRef, buffer_view, layout_of, little_endian
+from perception.messages.message import Header, Message, Timing
+from perception.messages.topics import message_type as type_of_schema
+
+M = TypeVar("M", bound=Message)
+Bytes: TypeAlias = bytes | bytearray | memoryview | NDArray[np.uint8]
+
+ALIGNMENT = 64
+MAX_ARRAYS = 32
+MAX_STRUCTURED_BYTES = 64 << 20  # header, body and timing, which become Python objects; buffers are never copied
+MAX_BUFFER_BYTES = 0xFFFF_FFFF  # of MessagePack's bin 32
+
+_encoder = msgspec.msgpack.Encoder()
+_header_decoder = msgspec.msgpack.Decoder(Header)
+_timing_decoder = msgspec.msgpack.Decoder(Timing)
+_parts_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+class Record:
+    """A message laid out as a record, not yet written.
+
+    It refers to the message's arrays: write it before they change. `size` is the exact number of bytes.
+    """
+
+    __slots__ = ("_buffers", "_head", "_tail", "size")
+
+    def __init__(self, head: bytes, buffers: list[tuple[bytes, NDArray[Any]]], tail: bytes) -> None:
+        self._head, self._buffers, self._tail = head, buffers, tail
+        self.size = len(head) + len(tail) + sum(len(lead) + array.nbytes for lead, array in buffers)
+
+    def write_into(self, target: memoryview | bytearray) -> int:
+        """Write the record to the start of a writable buffer of at least `size` bytes and return `size`.
+
+        Raises:
+            MessageError: the buffer is too small.
+        """
+        if len(target) < self.size:
+            raise MessageError(f"a record of {self.size} bytes does not fit into a buffer of {len(target)}")
+        at = len(self._head)
+        target[:at] = self._head
+        for lead, array in self._buffers:
+            start = at + len(lead)
+            target[at:start] = lead
+            at = start + array.nbytes
+            if array.nbytes:
+                np.copyto(np.frombuffer(target, array.dtype, array.size, start), array.reshape(-1))
+        target[at : self.size] = self._tail
+        return self.size
+
+    def to_bytes(self) -> bytes:
+        """Return the record as bytes of its own."""
+        pieces: list[Any] = [self._head]
+        for lead, array in self._buffers:
+            pieces += (lead, array.reshape(-1).view(np.uint8).data if array.nbytes else b"")
+        return b"".join([*pieces, self._tail])
+
+
+def encode(message: Message) -> Record:
+    """Lay a message out as a record; device arrays are copied to the host.
+
+    Raises:
+        MessageError: the header's schema is of another message type, or there are too many or too large arrays.
+        ShapeError: an array has not the dtype or shape that the message type declares.
+    """
+    schema, header = type(message).SCHEMA, message.header
+    if header.schema != schema:
+        if header.schema:
+            raise MessageError(f"the header's schema is '{header.schema}', a {type(message).__name__} has '{schema}'")
+        header = msgspec.structs.replace(header, schema=schema)
+    layout = layout_of(type(message))
+    body: dict[str, Any] = {}
+    arrays: list[NDArray[Any]] = []
+    sizes: dict[str, int] = {}
+    for name in layout.fields:
+        value = getattr(message, name)
+        if value is not None and (field := layout.arrays.get(name)) is not None:
+            array = host(value)
+            field.check(array.dtype.name, array.shape, sizes)
+            value = ArrayRef(array.dtype.name, array.shape, 3 + 2 * len(arrays))
+            arrays.append(little_endian(array))
+        body[name] = value
+    return _lay_out(_encode_map(header), _encode_map(body), arrays, _encode_map(message.timing))
+
+
+def _encode_map(value: Any) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except (TypeError, OverflowError, ValueError, RecursionError) as error:
+        raise MessageError(f"a message holds a value that has no place in a record: {error}") from None
+
+
+def _lay_out(header: bytes, body: bytes, arrays: list[NDArray[Any]], timing: bytes) -> Record:
+    if len(arrays) > MAX_ARRAYS or any(array.nbytes > MAX_BUFFER_BYTES for array in arrays):
+        raise MessageError(f"a record holds at most {MAX_ARRAYS} arrays of at most {MAX_BUFFER_BYTES} bytes")
+    elements = 3 + 2 * len(arrays)
+    head = (bytes([0x90 | elements]) if elements < 16 else struct.pack(">BH", 0xDC, elements)) + header + body
+    at, buffers = len(head), []
+    for array in arrays:
+        padding = -(at + 2 + 5) % ALIGNMENT  # after the two bytes of the pad's own head and the five of the buffer's
+        lead = struct.pack(f">BB{padding}xBI", 0xC4, padding, 0xC6, array.nbytes)
+        buffers.append((lead, array))
+        at += len(lead) + array.nbytes
+    return Record(head, buffers, timing)
+
+
+@overload
+def decode(data: Bytes, message_type: type[M]) -> M: ...
+@overload
+def decode(data: Bytes, message_type: None = None, more: Mapping[str, type[Message]] = ...) -> Message: ...
+def decode(
+    data: Bytes,
+    message_type: type[Message] | None = None,
+    more: Mapping[str, type[Message]] = MappingProxyType({}),
+) -> Message:
+    """Read a record; its arrays are read-only views of `data` and keep it alive.
+
+    Args:
+        data: exactly one record.
+        message_type: the expected type; None finds it by the header's schema.
+        more: the user's own message types by schema.
+
+    Raises:
+        MessageError: the bytes are not a record, or one of another type. Nothing is allocated beyond a small multiple
+            of `MAX_STRUCTURED_BYTES`, whatever the bytes claim.
+    """
+    view = _view(data)
+    parts = _split(view)
+    header = _read(_header_decoder, parts[0], "header")
+    if message_type is None:
+        message_type = type_of_schema(header.schema, more)
+    elif header.schema != message_type.SCHEMA:
+        raise MessageError(
+            f"a record of schema '{header.schema}' came where {message_type.__name__} "
+            f"('{message_type.SCHEMA}') is expected"
+        )
+    layout = layout_of(message_type)
+    body = _read(layout.decoder, parts[1], "body")
+    values: dict[str, Any] = {name: getattr(body, name) for name in layout.fields}
+    sizes: dict[str, int] = {}
+    for name, field in layout.arrays.items():
+        reference = values[name]
+        if reference is not None:
+            values[name] = buffer_view(reference, field, _buffer(parts, reference.element, name), sizes)
+    return message_type(header=header, timing=_read(_timing_decoder, parts[-1], "timing"), **values)
+
+
+def decode_header(data: Bytes) -> Header:
+    """Read a record's header alone.
+
+    Raises:
+        MessageError: the bytes are not a record.
+    """
+    return cast("Header", _read(_header_decoder, _split(_view(data))[0], "header"))
+
+
+def decode_timing(data: Bytes) -> Timing:
+    """Read a record's timing alone.
+
+    Raises:
+        MessageError: the bytes are not a record.
+    """
+    return cast("Timing", _read(_timing_decoder, _split(_view(data))[-1], "timing"))
+
+
+def content(data: Bytes) -> memoryview:
+    """Return the record's bytes without `timing`: equal contents are equal messages.
+
+    Raises:
+        MessageError: the bytes are not a record.
+    """
+    view = _view(data)
+    return view[: len(view) - len(_split(view)[-1])]
+
+
+def with_timing(data: Bytes, timing: Timing) -> bytes:
+    """Return the same record with another timing.
+
+    Raises:
+        MessageError: the bytes are not a record.
+    """
+    return b"".join((content(data), _encode_map(timing)))
+
+
+def _view(data: Bytes) -> memoryview:
+    view = memoryview(data)  # type: ignore[arg-type]
+    if view.ndim != 1 or view.itemsize != 1 or not view.c_contiguous:
+        raise MessageError(f"a record is a row of bytes, not {view.ndim} dimensions of '{view.format}'")
+    return view.cast("B") if view.format != "B" else view
+
+
+def _split(view: memoryview) -> list[memoryview]:
+    """Return the encoded elements of a record, after the checks that bound what reading them can cost."""
+    first = view[0] if len(view) else 0
+    count = first & 0x0F if first & 0xF0 == 0x90 else 0
+    if first == 0xDC and len(view) >= 3:
+        count = int.from_bytes(view[1:3], "big")
+    if not 3 <= count <= 3 + 2 * MAX_ARRAYS or count % 2 == 0:
+        raise MessageError(
+            "not a record: expected a MessagePack array [header, body, pad, buffer, ..., timing]"
+            f"{' but there are no bytes' if not len(view) else ''}"
+        )
+    try:
+        parts = [memoryview(part) for part in _parts_decoder.decode(view)]
+    except (msgspec.MsgspecError, RecursionError, MemoryError) as error:
+        raise MessageError(f"not a record: {error}") from None
+    if len(parts[0]) + len(parts[1]) + len(parts[-1]) > MAX_STRUCTURED_BYTES:
+        raise MessageError(f"header, body and timing of a record exceed {MAX_STRUCTURED_BYTES} bytes together")
+    return parts
+
+
+def _read(decoder: msgspec.msgpack.Decoder[Any], part: memoryview, name: str) -> Any:
+    try:
+        return decoder.decode(part)
+    except (msgspec.MsgspecError, RecursionError, MemoryError, UnicodeDecodeError) as error:
+        raise MessageError(f"not a valid record: in its {name}: {error}") from None
+
+
+_BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}
+
+
+def _buffer(parts: list[memoryview], element: int, name: str) -> memoryview:
+    if not (3 <= element < len(parts) - 1 and element % 2 == 1):
+        raise MessageError(f"not a valid record: {name} refers to element {element}, which is no buffer")
+    part = parts[element]
+    head = _BIN_HEADS.get(part[0])
+    if head is None:
+        raise MessageError(f"not a valid record: element {element}, the buffer of {name}, is not a MessagePack bin")
+    return part[head:]
+
+
+__all__ = [
+    "ALIGNMENT", "Bytes", "Record", "content", "decode", "decode_header", "decode_timing", "encode", "with_timing",
+]  # fmt: skip

@@ -1,0 +1,146 @@
+"""How a message class is laid out in a record: which fields are arrays, and what their dtypes and shapes must be."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import MessageError, ShapeError
+from perception.messages.message import Message
+from perception.messages.spec import ArraySpec
+
+_GROUP = re.compile(r"\(([^()]*)\)")
+_TERM = re.compile(r"([a-zA-Z_]+)\s*(?:\+\s*(\d+))?")
+
+
+class ArrayRef(msgspec.Struct, frozen=True):
+    """What stands in the body for an array: its bytes are `record[element]`, little-endian, C order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    element: int
+
+
+@dataclass(frozen=True)
+class ArrayField:
+    """One array field: allowed dtypes and shapes; a dimension is a number, or a name with what is added to it."""
+
+    name: str
+    dtypes: tuple[str, ...]
+    shapes: tuple[tuple[int | tuple[str, int], ...], ...]
+    legend: str
+
+    def check(self, dtype: str, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
+        """Check against the declaration and against `sizes`, the named dimensions seen so far in this message.
+
+        Raises:
+            ShapeError: dtype or shape is not as declared.
+        """
+        if dtype not in self.dtypes:
+            raise ShapeError(f"{self.name} is {dtype}; expected {' or '.join(self.dtypes)}")
+        for expected in self.shapes:
+            if len(expected) != len(shape):
+                continue
+            seen = dict(sizes)
+            if all(_fits(size, dimension, seen) for size, dimension in zip(shape, expected, strict=True)):
+                sizes.update(seen)
+                return
+        known = ", ".join(f"{name} = {size}" for name, size in sizes.items() if name in self.legend)
+        raise ShapeError(f"{self.name} has shape {shape}; expected {self.legend}{' with ' + known if known else ''}")
+
+
+def _fits(size: int, dimension: int | tuple[str, int], seen: dict[str, int]) -> bool:
+    if isinstance(dimension, int):
+        return size == dimension
+    name, plus = dimension
+    return seen.setdefault(name, size - plus) == size - plus >= 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The fields of one message class without header and timing, and the struct that decodes its body."""
+
+    fields: tuple[str, ...]
+    arrays: Mapping[str, ArrayField]
+    decoder: msgspec.msgpack.Decoder[Any]
+
+
+@functools.cache
+def layout_of(message_type: type[Message]) -> Layout:
+    """Return the layout of a message class; worked out once."""
+    hints = get_type_hints(message_type, include_extras=True)
+    arrays: dict[str, ArrayField] = {}
+    body: list[Any] = []
+    for field in msgspec.structs.fields(message_type):
+        if field.name in ("header", "timing"):
+            continue
+        hint = hints[field.name]
+        spec = next((item for item in get_args(hint)[1:] if isinstance(item, ArraySpec)), None)
+        if spec is not None:
+            arrays[field.name] = ArrayField(field.name, tuple(spec.dtypes.split()), _shapes(spec.shape), spec.shape)
+            hint = ArrayRef if field.required else ArrayRef | None
+        body.append((field.name, hint) if field.required else (field.name, hint, _default(field)))
+    struct = msgspec.defstruct(f"{message_type.__name__}Body", body, frozen=True, kw_only=True)
+    return Layout(tuple(entry[0] for entry in body), arrays, msgspec.msgpack.Decoder(struct))
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.default is not msgspec.NODEFAULT:
+        return field.default
+    return msgspec.field(default_factory=field.default_factory)
+
+
+def _shapes(legend: str) -> tuple[tuple[int | tuple[str, int], ...], ...]:
+    return tuple(
+        tuple(_dimension(term.strip()) for term in group.split(",") if term.strip()) for group in _GROUP.findall(legend)
+    )
+
+
+def _dimension(term: str) -> int | tuple[str, int]:
+    if term.isdigit():
+        return int(term)
+    match = _TERM.fullmatch(term)
+    if match is None:
+        raise TypeError(f"cannot read '{term}' in the legend of an array's shape")
+    return match[1], int(match[2] or 0)
+
+
+def little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array contiguous and little-endian; itself where it is."""
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(array)
+
+
+def buffer_view(reference: ArrayRef, field: ArrayField, buffer: memoryview, sizes: dict[str, int]) -> NDArray[Any]:
+    """Return a read-only array over a record's buffer.
+
+    Raises:
+        MessageError: the reference does not fit its declaration or the buffer.
+    """
+    try:
+        field.check(reference.dtype, reference.shape, sizes)
+    except ShapeError as error:
+        raise MessageError(f"not a valid record: {error}") from None
+    dtype = np.dtype(reference.dtype).newbyteorder("<")
+    count = 1
+    for size in reference.shape:  # Python integers: no overflow
+        count *= size
+    if count * dtype.itemsize != len(buffer):
+        raise MessageError(
+            f"not a valid record: {field.name} {reference.dtype}{list(reference.shape)} needs {count * dtype.itemsize} "
+            f"bytes, its buffer has {len(buffer)}"
+        )
+    array = np.frombuffer(buffer, dtype).reshape(reference.shape)
+    array.flags.writeable = False
+    return array
+
+
+__all__ = ["ArrayField", "ArrayRef", "Layout", "buffer_view", "layout_of", "little_endian"]
