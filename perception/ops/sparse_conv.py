@@ -145,13 +145,10 @@ def sparse_conv(features: Tensor, table: Tensor, weight: Tensor) -> Tensor:
         (M, Cout), rows in the order of the output grid.
     """
     channels, out_channels = weight.shape[-2:]
-    kernel = weight.reshape(-1, channels, out_channels)
     if torch.compiler.is_exporting():  # which rows meet an input depends on the data: read a row of zeros instead
         padded = torch.cat([features, features.new_zeros(1, channels)])
-        total = padded[table[:, 0]] @ kernel[0]
-        for position in range(1, kernel.shape[0]):
-            total = total + padded[table[:, position]] @ kernel[position]
-        return total
+        return padded[table].reshape(table.shape[0], -1) @ weight.reshape(-1, out_channels)
+    kernel = weight.reshape(-1, channels, out_channels)
     output = features.new_zeros(table.shape[0], out_channels)
     for position in range(kernel.shape[0]):
         rows = torch.nonzero(table[:, position] < features.shape[0])[:, 0]
