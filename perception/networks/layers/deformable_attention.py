@@ -14,6 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.ops.blocks import in_blocks
+
+QUERIES = 4096
+"""Queries that are worked on at a time."""
+
 
 def deformable_sampling(levels: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
     """Sum weighted bilinear samples of every head's share of the channels.
@@ -61,13 +66,26 @@ class MultiScaleDeformableAttention(nn.Module):
         Returns:
             (B, Q, C), the query added.
         """
+        values = [self._project(x) for x in levels]
+        if torch.compiler.is_exporting():
+            return self._attend(query, reference, values)
+        attended = []  # one sample after the other, and its queries in blocks
+        for sample in range(query.shape[0]):
+            own = [x[sample : sample + 1] for x in values]
+
+            def attend(rows: Tensor, places: Tensor, own: list[Tensor] = own) -> Tensor:
+                return self._attend(rows[None], places, own)[0]
+
+            attended.append(in_blocks(attend, [query[sample], reference], QUERIES))
+        return torch.stack(attended)
+
+    def _attend(self, query: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
         batch, queries, channels = query.shape
         shape = (batch, queries, self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).reshape(*shape, 2)
-        sizes = torch.tensor([[x.shape[3], x.shape[2]] for x in levels], dtype=query.dtype, device=query.device)
+        sizes = torch.tensor([[x.shape[3], x.shape[2]] for x in values], dtype=query.dtype, device=query.device)
         locations = reference[:, None, None, None, :] + offsets / sizes[:, None, :]
         weights = self.attention_weights(query).reshape(*shape[:3], -1).softmax(-1).reshape(shape)
-        values = [self._project(x) for x in levels]
         return query + self.output_proj(deformable_sampling(values, locations, weights).reshape(batch, queries, channels))
 
     def _project(self, level: Tensor) -> Tensor:

@@ -22,7 +22,10 @@ from perception.networks.layers.attention import TransformerDecoderLayer
 from perception.networks.layers.deformable_attention import MultiScaleDeformableAttention, reference_points
 from perception.networks.layers.interaction_geometry import FrameGeometry, ViewGeometry
 from perception.networks.layers.swin import FeedForward
+from perception.ops.blocks import in_blocks
 
+COLUMNS, PILLARS = 64, 1024
+"""Image columns and pillars that are worked on at a time."""
 SINE_TEMPERATURE = 10000.0
 
 
@@ -120,7 +123,7 @@ class PolarAttention(nn.Module):
         rays = rays.reshape(-1, columns, self.radii, channels)
         rays = rays + sine_encoding(self.radii, columns, channels, bev).transpose(0, 1)
         pixels = image.permute(0, 3, 2, 1) + sine_encoding(rows, columns, channels, bev).transpose(0, 1)
-        polar = self.transformer_layers(rays.flatten(0, 1), pixels.flatten(0, 1))  # (B * V * w, R, C)
+        polar = in_blocks(self.transformer_layers, [rays.flatten(0, 1), pixels.flatten(0, 1)], COLUMNS)
         polar = polar.reshape(-1, columns, self.radii, channels).permute(0, 3, 2, 1)
         seen = F.grid_sample(polar, views.cell_grid.flatten(0, 1), align_corners=False)  # (B * V, C, S_y, S_x)
         seen = seen.reshape(bev.shape[0], -1, *bev.shape[1:]) * views.cell_seen
@@ -143,8 +146,11 @@ class PillarAlignment(nn.Module):
         for corner in range(4):
             samples = samples + pixels[frame.sample_cells[:, corner]] * frame.sample_weights[:, corner, None]
         samples = torch.cat([samples, samples.new_zeros(1, samples.shape[1])])  # (K + 1, C)
-        absent = frame.pillar_samples == samples.shape[0] - 1
-        aligned = self.learnedAlign(cells[frame.pillar_cells], samples[frame.pillar_samples], absent)
+
+        def align(queries: Tensor, own: Tensor) -> Tensor:
+            return self.learnedAlign(queries, samples[own], own == samples.shape[0] - 1)  # type: ignore[no-any-return]
+
+        aligned = in_blocks(align, [cells[frame.pillar_cells], frame.pillar_samples], PILLARS)
         aligned = torch.cat([aligned, aligned.new_zeros(1, channels)])[frame.cell_pillar]  # (B * S_y * S_x, C)
         return bev + aligned.reshape(bev.shape[0], *bev.shape[2:], channels).permute(0, 3, 1, 2)
 

@@ -57,7 +57,10 @@ class ImagePart(nn.Module):
         self.backbone, self.neck = backbone, neck
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.neck(self.backbone(images), 2))
+        if images.is_cuda or torch.compiler.is_exporting():
+            return tuple(self.neck(self.backbone(images), 2))
+        each = [self.neck(self.backbone(image[None]), 2) for image in images]  # see `in_blocks`
+        return tuple(torch.cat(levels) for levels in zip(*each, strict=True))
 
 
 class SparsePart(nn.Module):

@@ -15,6 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.ops.blocks import in_blocks
+
+ROWS = 8192
+"""Positions that a feed-forward network works on at a time."""
+
 
 @dataclass(frozen=True)
 class SwinConfig:
@@ -118,7 +123,7 @@ class FeedForward(nn.Module):
         self.layers = nn.Sequential(nn.Sequential(nn.Linear(channels, hidden), activation), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        return in_blocks(lambda rows: rows + self.layers(rows), [x.flatten(0, -2)], ROWS).reshape(x.shape)
 
 
 class SwinBlock(nn.Module):
