@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
 
-QUERIES = 4096
+QUERIES = 2048
 """Queries that are worked on at a time."""
 
 

@@ -24,7 +24,7 @@ from perception.networks.layers.interaction_geometry import FrameGeometry, ViewG
 from perception.networks.layers.swin import FeedForward
 from perception.ops.blocks import in_blocks
 
-COLUMNS, PILLARS = 64, 1024
+COLUMNS, PILLARS = 32, 512
 """Image columns and pillars that are worked on at a time."""
 SINE_TEMPERATURE = 10000.0
 

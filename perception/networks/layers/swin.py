@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
 
-ROWS = 8192
+ROWS = 4096
 """Positions that a feed-forward network works on at a time."""
 
 
