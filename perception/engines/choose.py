@@ -1,14 +1,119 @@
-"""Choose what a network's parts run on."""
+"""Choose what a network's parts run on, build it, and fall back where that is allowed.
+
+    engines = compile_parts(network.parts(), "auto", say=print)
+    boxes = network.detect(points, run_on(engines))
+
+"auto" takes the fastest engine of this machine that agrees with the torch reference, and says why where it had to take
+torch itself; a name takes that engine or raises.
+"""
 
 from __future__ import annotations
 
-from perception.errors import UserError
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+from torch import Tensor
+
+from perception.engines.agreement import confirm_agreement
+from perception.engines.cache import EngineCache, Say
+from perception.engines.engine import Engine, pinned, run_on
+from perception.engines.torch_engine import TorchEngine
+from perception.errors import EngineError, UserError, did_you_mean
 from perception.networks.parity.verify import RunOn
-from perception.networks.part import run_in_torch
+from perception.networks.part import Part, RunPart, run_in_torch
+
+EngineName: TypeAlias = Literal["auto", "torch", "onnxruntime"]
+Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
 
 
-def runner(engine: str, precision: str = "fp32") -> RunOn:
-    """Return what compiles parts for `engine`."""
-    if engine != "torch" or precision != "fp32":
-        raise UserError(f"engine '{engine}' at {precision} is not there yet; expected torch at fp32")
-    return run_in_torch
+@dataclass(frozen=True)
+class EngineSettings:
+    """What a launch file may say about the engines of a node."""
+
+    engine: EngineName = "auto"
+    precision: Precision = "fp32"
+    threads: int | None = None
+    """Threads of one run; None leaves it to the library."""
+    axes: Mapping[str, int] = field(default_factory=dict)
+    """Free axes to fix, for example {"batch": 1, "height": 256, "width": 512}: a fixed engine is faster."""
+
+
+def compile_part(
+    part: Part, settings: EngineSettings | None = None, cache: EngineCache | None = None, say: Say = lambda text: None
+) -> Engine:
+    """Build one part, or take it from the cache.
+
+    Args:
+        part: the part, weights loaded, in evaluation mode.
+        settings: engine, precision, threads, fixed axes.
+        cache: where compiled engines are kept; the user's cache if None.
+        say: is told what happens (a build starts, a damaged file, a fall-back); a node passes it on to its status.
+
+    Raises:
+        EngineError: the engine that was asked for by name cannot be built, or disagrees with the reference.
+    """
+    settings = settings or EngineSettings()
+    axes = {name: size for name, size in settings.axes.items() if _has_axis(part, name)}
+    part = pinned(part, axes) if axes else part
+    if settings.engine == "torch" and settings.precision == "fp32":
+        return TorchEngine(part)
+    try:
+        return _compiled(part, settings, cache or EngineCache(), say)
+    except EngineError as error:
+        if settings.engine != "auto":
+            raise
+        say(f"part '{part.name}' runs on torch, the slow reference: {error}")
+        return TorchEngine(part)
+
+
+def _compiled(part: Part, settings: EngineSettings, cache: EngineCache, say: Say) -> Engine:
+    if settings.precision == "fp32":
+        from perception.engines.onnxruntime_engine import build_onnxruntime
+
+        return build_onnxruntime(part, cache, say, settings.threads)
+    if settings.engine == "onnxruntime":
+        raise EngineError(f"onnxruntime runs fp32 here, not {settings.precision}; torch runs fp16 and bf16")
+    engine = TorchEngine(part, settings.precision)
+    confirm_agreement(engine, part, half=True)
+    return engine
+
+
+def compile_parts(
+    parts: Mapping[str, Part],
+    settings: EngineSettings | None = None,
+    cache: EngineCache | None = None,
+    say: Say = lambda text: None,
+) -> dict[str, Engine]:
+    """Build all parts of a network; see `compile_part`."""
+    return {name: compile_part(part, settings, cache, say) for name, part in parts.items()}
+
+
+def runner(engine: str, precision: str = "fp32", say: Say = lambda text: None) -> RunOn:
+    """Return what compiles a network's parts for a named engine, each when it first runs; torch is the bare reference.
+
+    Raises:
+        UserError: there is no such engine or precision.
+    """
+    for given, kind, known in ((engine, "engine", get_args(EngineName)), (precision, "precision", get_args(Precision))):
+        if given not in known:
+            raise UserError(f"no {kind} '{given}'; expected {', '.join(known)}.{did_you_mean(given, known)}")
+    if engine == "torch" and precision == "fp32":
+        return run_in_torch
+    settings = EngineSettings(engine, precision)  # type: ignore[arg-type]  # checked above
+
+    def run_on_engines(parts: Mapping[str, Part]) -> RunPart:
+        engines: dict[str, Engine] = {}
+
+        def run(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            if name not in engines:
+                engines[name] = compile_part(parts[name], settings, say=say)
+            return run_on(engines)(name, inputs)
+
+        return run
+
+    return run_on_engines
+
+
+def _has_axis(part: Part, name: str) -> bool:
+    return any(getattr(axis, "name", None) == name for spec in part.inputs.values() for axis in spec.shape)

@@ -86,7 +86,9 @@ def read_points(path: Path, columns: int) -> NDArray[np.float32]:
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) % (4 * columns):
-        raise LogError(f"{path}: {len(data)} bytes are not whole points of {columns} float32; the file is cut or of another kind")
+        raise LogError(
+            f"{path}: {len(data)} bytes are not whole points of {columns} float32; the file is cut or of another kind"
+        )
     return np.frombuffer(data, "<f4").reshape(-1, columns)
 
 

@@ -117,7 +117,9 @@ def _entries(
     for file in files:
         t_ns = stamps.get(int(file.stem))
         if t_ns is None:
-            raise LogError(f"{folder / listing} has no line for {file.name}; expected a time per file, the first for 0000000000")
+            raise LogError(
+                f"{folder / listing} has no line for {file.name}; expected a time per file, the first for 0000000000"
+            )
         header = Header(frame_id=frame, t_sensor_ns=t_ns, clock=clock, seq=int(file.stem))
         entries.append(Entry(t_ns, topic, message_type, partial(read, file, header)))
     return entries

@@ -1,4 +1,4 @@
-"""Read nuScenes keyframes from an info.json: mmdetection3d's info file (version 1.1 layout) as JSON, beside its sensor files.
+"""Read nuScenes keyframes from an info.json: mmdetection3d's info file (layout 1.1) as JSON, beside its sensor files.
 
 The LiDAR frame has x right, y forward, z up; boxes are x, y, z of the geometric centre, l, w, h and yaw in that frame.
 Sensors: `lidar` and `cam_front`, `cam_front_left`, ... Truth: `truth/objects` in `base_link` (nuScenes' ego frame: on
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from perception.errors import LogError
 from perception.geometry.rig import Rig
 from perception.logs.indexed_log import Entry, IndexedLog
-from perception.logs.poses import pose_fields
 from perception.logs.nuscenes_sensors import CameraCalibration, camera_name, read_image, read_sweep, rig_of
+from perception.logs.poses import pose_fields
 from perception.messages import Detections3D, Header, Image, Odometry, PointCloud
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -110,7 +110,9 @@ class NuscenesInfoLog(IndexedLog):
             name = camera_name(channel)
             t_image_ns = _nanoseconds(camera.timestamp)
             header = Header(frame_id=f"{name}_optical", t_sensor_ns=t_image_ns, clock="log", seq=number)
-            entries.append(Entry(t_image_ns, f"{name}/image", Image, partial(read_image, path / camera.img_path, header)))
+            entries.append(
+                Entry(t_image_ns, f"{name}/image", Image, partial(read_image, path / camera.img_path, header))
+            )
         return entries
 
     def _ego(self, sample: _Sample, t_ns: int, number: int) -> Odometry:
@@ -126,7 +128,9 @@ class NuscenesInfoLog(IndexedLog):
         boxes = np.array([instance.bbox_3d for instance in valid], np.float64).reshape(-1, 7)
         known = [[math.nan if v is None else v for v in instance.velocity[:2]] for instance in valid]
         velocity = np.array(known, np.float64).reshape(-1, 2)  # NaN where nuScenes does not know it
-        heading = np.stack((np.cos(boxes[:, 6]), np.sin(boxes[:, 6]), np.zeros(len(boxes))), 1) @ base_from_lidar[:3, :3].T
+        heading = (
+            np.stack((np.cos(boxes[:, 6]), np.sin(boxes[:, 6]), np.zeros(len(boxes))), 1) @ base_from_lidar[:3, :3].T
+        )
         moved = np.concatenate((velocity, np.zeros((len(boxes), 1))), 1) @ base_from_lidar[:3, :3].T
         return Detections3D(
             header=Header(frame_id="base_link", t_sensor_ns=t_ns, clock="log", seq=number),

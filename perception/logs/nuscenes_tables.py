@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 import numpy as np
@@ -110,7 +110,9 @@ class NuscenesTablesLog(IndexedLog):
             if sensor.modality == "camera" and name not in cameras:
                 intrinsic = np.array(calibrated.camera_intrinsic, np.float64)
                 if intrinsic.shape != (3, 3):
-                    raise LogError(f"{self._tables / 'calibrated_sensor.json'}: camera {sensor.channel} has no 3 x 3 intrinsics")
+                    raise LogError(
+                        f"{self._tables / 'calibrated_sensor.json'}: camera {sensor.channel} has no 3 x 3 intrinsics"
+                    )
                 cameras[name] = CameraCalibration.of(intrinsic, _pose(calibrated), self._root / frame.filename)
             elif sensor.modality == "lidar" and lidar is None:
                 lidar = _pose(calibrated)
@@ -150,7 +152,9 @@ class NuscenesTablesLog(IndexedLog):
             header=Header(frame_id="base_link", t_sensor_ns=frame.timestamp * 1000, clock="log", seq=number),
             classes=self._classes,
             center_m=np.array([pose[:3, 3] for pose in poses], np.float32).reshape(-1, 3),
-            size_lwh_m=np.array([(box.size[1], box.size[0], box.size[2]) for _, box in boxes], np.float32).reshape(-1, 3),
+            size_lwh_m=np.array([(box.size[1], box.size[0], box.size[2]) for _, box in boxes], np.float32).reshape(
+                -1, 3
+            ),
             yaw_rad=np.array([math.atan2(pose[1, 0], pose[0, 0]) for pose in poses], np.float32),
             score=np.ones(len(boxes), np.float32),
             label=np.array([self._classes.index(name) for name, _ in boxes], np.uint16),
@@ -172,7 +176,9 @@ class NuscenesTablesLog(IndexedLog):
         try:
             return {row.token: row for row in msgspec.json.decode(file.read_bytes(), type=list[row_type])}  # type: ignore[valid-type]
         except OSError as error:
-            raise LogError(f"{file}: cannot be read: {error.strerror}; a nuScenes version folder has this table") from None
+            raise LogError(
+                f"{file}: cannot be read: {error.strerror}; a nuScenes version folder has this table"
+            ) from None
         except (msgspec.MsgspecError, RecursionError) as error:
             raise LogError(f"{file}: not nuScenes' table '{name}': {error}") from None
 
@@ -180,7 +186,9 @@ class NuscenesTablesLog(IndexedLog):
         try:
             return table[token]
         except KeyError:
-            raise LogError(f"{self._tables}: table '{name}' has no row '{token}' that another table refers to") from None
+            raise LogError(
+                f"{self._tables}: table '{name}' has no row '{token}' that another table refers to"
+            ) from None
 
 
 def _version_of(path: Path) -> Path:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.geometry.transforms import Transform
-
 
 def pose_fields(
     pose: NDArray[np.float64],

@@ -93,7 +93,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_mcap import cloud
+from tests.logs.test_mcap import cloud
 from perception.logs.mcap_writer import McapWriter
 writer = McapWriter(Path(sys.argv[1]))
 for step in range(100_000):
@@ -105,7 +105,7 @@ for step in range(100_000):
 
 def test_a_recording_cut_off_by_kill_9_opens_and_lacks_at_most_a_second(tmp_path: Path) -> None:
     path = tmp_path / "killed.mcap"
-    source = WRITER.format(tests=str(Path(__file__).parent))
+    source = WRITER.format(tests=str(Path(__file__).parents[2]))
     with subprocess.Popen([sys.executable, "-c", source, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         written = {}

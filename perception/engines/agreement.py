@@ -1,0 +1,95 @@
+"""The gate before an engine: it runs only after it agreed with the torch reference on samples.
+
+The certificate (`Agreement`) lies beside a cached engine. The tolerance is that of the parity cases; engines below
+float32 are judged by the class for those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perception.engines.engine import Engine, kept, resized_example
+from perception.engines.torch_engine import TorchEngine
+from perception.errors import EngineError
+from perception.networks.part import Axis, Part
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near an engine came to the reference: the largest error over its tolerance, up to 1."""
+
+    samples: int
+    worst: float
+    output: str
+    """The output with that error."""
+
+
+def confirm_agreement(engine: Engine, part: Part, half: bool = False) -> Agreement:
+    """Run the engine and the torch reference on the part's samples.
+
+    Args:
+        engine: what was compiled from `part`.
+        part: its module is the reference.
+        half: the tolerance of engines below float32.
+
+    Raises:
+        EngineError: an output differs by more than the tolerance, or has another shape.
+    """
+    reference = TorchEngine(part)
+    samples, worst, output = _samples(part), -1.0, ""
+    for sample in samples:
+        inputs = dict(zip(part.inputs, (tensor.numpy() for tensor in sample), strict=True))
+        expected, got = kept(reference.run(inputs)), kept(engine.run(inputs))
+        for name, array in expected.items():
+            error = relative_error(got[name], array, half)
+            if error > 1:
+                sizes = ", ".join(f"{key} {value.shape}" for key, value in inputs.items())
+                raise EngineError(
+                    f"{engine.name} disagrees with the torch reference in part '{part.name}': output '{name}' is "
+                    f"{error:.3g} times the tolerance away ({sizes}); it is not used"
+                )
+            if error > worst:
+                worst, output = error, name
+    return Agreement(len(samples), worst, output)
+
+
+def relative_error(got: NDArray[Any], expected: NDArray[Any], half: bool = False) -> float:
+    """Return the largest error over its tolerance; infinite where shapes, integers or non-finite places differ."""
+    if got.shape != expected.shape:
+        return float("inf")
+    if expected.dtype.kind in "iub":
+        return 0.0 if np.array_equal(got, expected) else float("inf")
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(got)):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    ours, theirs = got[finite].astype(np.float64), expected[finite].astype(np.float64)
+    spread = float(theirs.std())
+    bound = 0.02 * (np.abs(theirs) + spread) + 1e-6 if half else 1e-3 * np.abs(theirs) + max(3e-4 * spread, 1e-6)
+    return float((np.abs(ours - theirs) / bound).max())
+
+
+def _samples(part: Part) -> list[tuple[Tensor, ...]]:
+    """Return the part's example; where no input holds indices, it is also cut to another size of each free axis."""
+    samples = [part.example()]
+    if any(spec.dtype != "float32" for spec in part.inputs.values()):
+        return samples
+    smaller = {
+        axis.name: max(axis.minimum, min(tensor.shape[dim] // 2, axis.maximum))
+        for tensor, spec in zip(samples[0], part.inputs.values(), strict=True)
+        for dim, axis in enumerate(spec.shape)
+        if isinstance(axis, Axis)
+    }
+    return [*samples, resized_example(part, smaller)] if smaller else samples
+
+
+def certificate(agreement: Agreement) -> Mapping[str, object]:
+    """Return what is stored beside the engine."""
+    return {"samples": agreement.samples, "worst_over_tolerance": agreement.worst, "output": agreement.output}

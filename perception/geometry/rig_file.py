@@ -1,0 +1,103 @@
+"""The files of a rig's folder as they are written: `rig.yaml`, and one file of intrinsics per camera.
+
+    name: my_car
+    base_link: on the road, below the middle of the rear axle
+    sensors:
+      lidar: {kind: lidar, rate_hz: 10, lidar: {rings: 32, range_m: [1, 100], vertical_fov_deg: [-25, 15]}}
+      cam_front: {kind: camera, rate_hz: 5, serial: "1234", calibration: cam_front.yaml}
+    transforms:
+      base_link_from_lidar: {translation_m: [1.0, 0.0, 1.8], rotation_xyzw: [0, 0, 0, 1]}
+      base_link_from_cam_front: {translation_m: [1.7, 0.0, 1.5], rotation_xyzw: [0, 0, 0, 1]}
+
+A camera's frame `<name>` has x forward; `<name>_optical` hangs on it by definition and is not written, unless
+`cam_front_from_cam_front_optical` or a transform of `<name>_optical` is given.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SensorKind = Literal["camera", "lidar", "event_camera", "imu", "gnss", "odometry"]
+Pair = tuple[float, float]
+
+
+class FileModel(BaseModel):
+    """Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TransformFile(FileModel):
+    """One transform; its key says the direction."""
+
+    translation_m: tuple[float, float, float]
+    rotation_xyzw: tuple[float, float, float, float]
+
+
+class CameraFile(FileModel):
+    """Intrinsics of one camera: `<camera>.yaml` in the rig's folder."""
+
+    model: Literal["plumb_bob", "rational_polynomial", "kannala_brandt", "ocam", "double_sphere"]
+    serial: str = ""
+    """Serial number of the camera that was calibrated; must be the sensor's where both are given."""
+    width_px: Annotated[int, Field(gt=0, le=32768)]
+    height_px: Annotated[int, Field(gt=0, le=32768)]
+    focal_px: Pair
+    center_px: Pair
+    coefficients: tuple[float, ...] = ()
+    max_angle_deg: Annotated[float, Field(gt=0, le=180)] | None = None
+
+
+class LidarFile(FileModel):
+    """What a LiDAR measures."""
+
+    rings: Annotated[int, Field(gt=0, le=4096)]
+    range_m: Pair
+    vertical_fov_deg: Pair
+    horizontal_fov_deg: Pair = (-180.0, 180.0)
+    intensity_scale: Literal[1, 255] = 1
+    """Intensity of a full-scale return."""
+    point_times: bool = True
+    has_ring: bool = True
+    has_intensity: bool = True
+    has_elongation: bool = False
+
+
+class ImageSize(FileModel):
+    """Size of the pictures that a driver delivers."""
+
+    width_px: Annotated[int, Field(gt=0, le=32768)]
+    height_px: Annotated[int, Field(gt=0, le=32768)]
+
+
+class SensorFile(FileModel):
+    """One sensor."""
+
+    kind: SensorKind
+    rate_hz: Annotated[float, Field(gt=0, le=100_000)]
+    clock: str = "host"
+    """Clock of its stamps; sensors of different clocks are only joined where `clocks:` of the launch file ties them."""
+    serial: str = ""
+    frame: str = ""
+    """Its frame; by default its name."""
+    image: ImageSize | None = None
+    """Size of its pictures; by default the calibration's."""
+    calibration: str = ""
+    """File of intrinsics, beside rig.yaml."""
+    lidar: LidarFile | None = None
+    exposure_ms: float = 0.0
+
+
+class RigFile(FileModel):
+    """`rig.yaml`."""
+
+    name: str
+    base_link: str = ""
+    """Where base_link is on this car, in words."""
+    sensors: Annotated[dict[str, SensorFile], Field(min_length=1)]
+    transforms: dict[str, TransformFile] = {}
+
+
+__all__ = ["CameraFile", "FileModel", "ImageSize", "LidarFile", "RigFile", "SensorFile", "SensorKind", "TransformFile"]

@@ -1,0 +1,180 @@
+"""Images in and masks out: decode, fit into a network's input, normalise; and the exact way back for the mask.
+
+Pixels: the centre of pixel (row, column) lies at (row + 0.5, column + 0.5), the image spans (0, 0) to (H, W).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perception.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation of red, green and blue that the weights were trained on; 1 is full scale."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def decoded_jpeg(data: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
+    """Decode a JPEG to RGB (H, W, 3).
+
+    Args:
+        data: the whole file.
+        at_least: (height, width); the decoder takes the smallest of its own scales (1, 1/2, 1/4, 1/8) that reaches
+            both, which costs a fraction of the full size. (0, 0) decodes in full.
+
+    Raises:
+        ShapeError: the bytes are no JPEG, or are cut off.
+    """
+    height, width = at_least
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise ShapeError(f"not a whole JPEG image: {error}") from error
+
+
+def normalised(image: Tensor, normalization: Normalization) -> Tensor:
+    """Map RGB uint8 (B, H, W, 3) to float32 (B, 3, H, W): over 255, minus the mean, over the deviation."""
+    mean, std = (torch.tensor(values, device=image.device) for values in (normalization.mean, normalization.std))
+    return image.to(torch.float32).div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How an image of any size lies in a network's input: scaled without distortion, centred, the rest filled.
+
+    `image_size` and `input_size` are (height, width); `inner_size` is the scaled image, which begins at `offset`
+    (top, left) in the input.
+    """
+
+    image_size: tuple[int, int]
+    input_size: tuple[int, int]
+    inner_size: tuple[int, int]
+    offset: tuple[int, int]
+
+    @classmethod
+    def of(cls, image_size: tuple[int, int], input_size: tuple[int, int]) -> Letterbox:
+        """Fit an image into an input, as large as it goes."""
+        if min(image_size) < 1:
+            raise ShapeError(f"an image of {image_size[0]} x {image_size[1]} pixels")
+        scale = min(input_size[0] / image_size[0], input_size[1] / image_size[1])
+        height, width = (
+            min(max(round(side * scale), 1), most) for side, most in zip(image_size, input_size, strict=True)
+        )
+        offset = ((input_size[0] - height) // 2, (input_size[1] - width) // 2)
+        return cls(image_size, input_size, (height, width), offset)
+
+    def apply(self, image: NDArray[np.uint8], normalization: Normalization) -> Tensor:
+        """Map an RGB image (H, W, 3) to the network's input (1, 3, *input_size); around it lies the mean colour, 0.
+
+        `image` may be smaller than `image_size`, as a JPEG decoded at reduced size is: it stands for the same field of
+        view.
+
+        Raises:
+            ShapeError: not (H, W, 3) uint8.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
+            raise ShapeError(f"image {image.shape} {image.dtype}; expected (H, W, 3) uint8")
+        pixels = torch.from_numpy(np.ascontiguousarray(image) if image.flags.writeable else image.copy())[None]
+        if image.shape[:2] != self.inner_size:
+            channels_first = pixels.permute(0, 3, 1, 2)
+            resized = F.interpolate(channels_first, size=self.inner_size, mode="bilinear", antialias=True)
+            pixels = resized.permute(0, 2, 3, 1)
+        inner = normalised(pixels, normalization)
+        if self.inner_size == self.input_size:
+            return inner
+        (top, left), (height, width) = self.offset, self.inner_size
+        filled = inner.new_zeros(1, 3, *self.input_size)
+        filled[:, :, top : top + height, left : left + width] = inner
+        return filled
+
+    def labels(self, logits: NDArray[np.float32], align_corners: bool = False) -> NDArray[np.uint8]:
+        """Return the class of each pixel of the image, uint8 (H, W), from logits (K, h, w) that span the whole input.
+
+        The logits are interpolated at each pixel's own place, so that edges are as sharp as the network drew them;
+        taking the class first and enlarging that would leave steps.
+        """
+        return self._labelled(logits, align_corners, with_confidence=False)[0]
+
+    def labels_and_confidence(
+        self, logits: NDArray[np.float32], align_corners: bool = False
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the class of each pixel and its softmax probability (255 is certain), both uint8 (H, W)."""
+        return self._labelled(logits, align_corners, with_confidence=True)
+
+    def _labelled(
+        self, logits: NDArray[np.float32], align_corners: bool, with_confidence: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if logits.ndim != 3 or min(logits.shape) < 1 or logits.shape[0] > 255:
+            raise ShapeError(f"logits {logits.shape}; expected (K, h, w) of 1 to 255 classes")
+        rows = self._places(0, logits.shape[1], align_corners)
+        columns = self._places(1, logits.shape[2], align_corners)
+        labels = np.empty(self.image_size, np.uint8)
+        confidence = np.empty(self.image_size if with_confidence else (0, 0), np.uint8)
+        channels_last = np.ascontiguousarray(logits.transpose(1, 2, 0), np.float32)
+        _label_pixels(channels_last, *rows, *columns, labels, confidence)
+        return labels, confidence
+
+    def _places(self, axis: int, cells: int, align_corners: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return for each pixel of one axis the logit cell before its centre, and how far it lies towards the next."""
+        pixels, inner, whole = self.image_size[axis], self.inner_size[axis], self.input_size[axis]
+        place = (np.arange(pixels) + 0.5) * (inner / pixels) + self.offset[axis]  # in pixels of the input
+        scale, shift = ((cells - 1) / max(whole - 1, 1), -0.5) if align_corners else (cells / whole, 0.0)
+        place = (place + shift) * scale - (0.0 if align_corners else 0.5)
+        place = np.clip(place, 0, cells - 1)
+        before = np.minimum(place.astype(np.int64), max(cells - 2, 0))
+        return before, (place - before).astype(np.float32)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _label_pixels(  # noqa: PLR0917 (numba wants plain arrays, by position)
+    logits: NDArray[np.float32],
+    row_before: NDArray[np.int64],
+    row_share: NDArray[np.float32],
+    column_before: NDArray[np.int64],
+    column_share: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    confidence: NDArray[np.uint8],
+) -> None:
+    """Interpolate logits (h, w, K) at each pixel and write its class, and its probability unless that array is empty.
+
+    One row of pixels at a time: the full-size logits, 160 MB for Cityscapes, never exist.
+    """
+    height, width, classes = logits.shape
+    blended = np.empty((width, classes), np.float32)
+    values = np.empty(classes, np.float32)
+    for row in range(labels.shape[0]):
+        above, share = row_before[row], row_share[row]
+        below = min(above + 1, height - 1)
+        for cell in range(width):
+            for k in range(classes):
+                blended[cell, k] = (1 - share) * logits[above, cell, k] + share * logits[below, cell, k]
+        for column in range(labels.shape[1]):
+            left, share = column_before[column], column_share[column]
+            right = min(left + 1, width - 1)
+            for k in range(classes):
+                values[k] = (1 - share) * blended[left, k] + share * blended[right, k]
+            best = 0
+            for k in range(1, classes):
+                if values[k] > values[best]:
+                    best = k
+            labels[row, column] = best
+            if confidence.size:
+                total = 0.0
+                for k in range(classes):
+                    total += np.exp(values[k] - values[best])
+                confidence[row, column] = np.uint8(np.rint(255 / total))

@@ -1,0 +1,81 @@
+"""Make what a node gives out complete: owned arrays, header of the run, timing and spans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from perception.messages import Message, Span, Timing
+from perception.runtime.graph import NodeSpec
+from perception.runtime.ownership import settled
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What the outputs of all nodes of one run have in common."""
+
+    run: str = ""
+    epoch: int = 0
+    calibration: str = ""
+    lockstep: bool = False
+    clock_ns: Callable[[], int] = lambda: 0
+    """Host time, for spans and `t_published_ns` only."""
+    max_join_bytes: int = 2 << 30
+
+
+class OutputStamper:
+    """The output side of one running node."""
+
+    def __init__(self, spec: NodeSpec, context: RunContext) -> None:
+        self.spec, self.context = spec, context
+        self.published: dict[str, int] = dict.fromkeys(spec.outputs.values(), 0)
+        self.copied = 0
+
+    def collect(self, result: object) -> list[tuple[str, Message]]:
+        """Return (port, message) for what a method returned or yielded.
+
+        Raises:
+            TypeError: the node gives out what it did not declare.
+        """
+        if result is None:
+            return []
+        if isinstance(result, Message):
+            ports = list(self.spec.outputs)
+            if len(ports) != 1:
+                raise TypeError(f"a node with the outputs {ports} must yield (port, message), not return a message")
+            return [(ports[0], result)]
+        produced: list[tuple[str, Message]] = []
+        for item in result:  # type: ignore[attr-defined]
+            port, message = item
+            if port not in self.spec.outputs:
+                raise TypeError(f"the node has no output '{port}', only {list(self.spec.outputs)}")
+            produced.append((port, message))
+        return produced
+
+    def complete(
+        self, port: str, message: Message, reference: Message | None, span: Span, residuals: Mapping[str, int]
+    ) -> tuple[str, Message]:
+        """Return (topic, message) as it is published; spans and time of reception go on from the reference."""
+        message, copied = settled(message)
+        self.copied += copied
+        before = message.timing.spans or (reference.timing.spans if reference is not None else ())
+        received_ns = message.timing.t_received_ns or (reference.timing.t_received_ns if reference is not None else 0)
+        timing = Timing(t_received_ns=received_ns, t_published_ns=self.context.clock_ns(), spans=(*before, span))
+        topic = self.spec.outputs[port]
+        return topic, self.stamp(topic, msgspec.structs.replace(message, timing=timing), residuals)
+
+    def stamp(self, topic: str, message: Message, residuals: Mapping[str, int]) -> Message:
+        """Return the message with schema, run, epoch, seq and calibration in its header."""
+        seq = self.published.get(topic, 0)
+        self.published[topic] = seq + 1
+        header = msgspec.structs.replace(
+            message.header, schema=type(message).SCHEMA, run=self.context.run, epoch=self.context.epoch, seq=seq,
+            calibration=message.header.calibration or self.context.calibration,
+            sync_residual_ns={**message.header.sync_residual_ns, **residuals},
+        )  # fmt: skip
+        return msgspec.structs.replace(message, header=header)
+
+
+__all__ = ["OutputStamper", "RunContext"]

@@ -1,0 +1,63 @@
+"""Who owns an array that leaves a node.
+
+A message that a node gives out may be queued, published and recorded after the node goes on, so its arrays must not
+change any more. An array that owns its memory is frozen where it is: a node that writes to it later gets numpy's
+"read-only" error instead of changing a message under its readers. A view of frozen memory (of a received record) passes
+as it is and keeps that memory alive. A view of memory that may still change, such as an engine's output buffer or a
+node's ring buffer, is copied, and counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.messages import Message
+
+M = TypeVar("M", bound=Message)
+
+
+def settled(message: M) -> tuple[M, int]:
+    """Return the message with arrays that cannot change any more, and how many had to be copied."""
+    copies: dict[str, Any] = {}
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if isinstance(value, np.ndarray):
+            if value.base is None:
+                value.flags.writeable = False
+            elif not _is_frozen(value):
+                copies[name] = _copy(value)
+    return (msgspec.structs.replace(message, **copies) if copies else message), len(copies)
+
+
+def _is_frozen(array: NDArray[Any]) -> bool:
+    """True where nobody can write to the memory through numpy: no writeable array up to its owner."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return False
+        if owner.base is None:
+            return True
+        owner = owner.base
+    # The memory belongs to something else, such as a record's bytes or a shared-memory sample. `decode` gives read-only
+    # views of those; anything writeable was caught above.
+    return isinstance(owner, bytes) or (isinstance(owner, memoryview) and not array.flags.writeable)
+
+
+def _copy(array: NDArray[Any]) -> NDArray[Any]:
+    copy = np.array(array, copy=True)
+    copy.flags.writeable = False
+    return copy
+
+
+def message_bytes(message: Message) -> int:
+    """Bytes of a message's arrays: what a queue of such messages holds on to."""
+    return sum(
+        value.nbytes for name in message.__struct_fields__ if isinstance(value := getattr(message, name), np.ndarray)
+    )
+
+
+__all__ = ["message_bytes", "settled"]

@@ -1,0 +1,69 @@
+"""DDRNet: counts, sizes and names that the published files state, and export of the compact configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from perception.networks.ddrnet import DDRNET_23, DDRNET_23_SLIM, DDRNET_39, DDRNET_COMPACT, DDRNet, DDRNetConfig
+from perception.networks.weights import fill
+
+DATA = os.environ.get("PERCEPTION_DATA")
+
+
+@pytest.mark.parametrize(
+    ("config", "with_auxiliary", "without"),
+    [(DDRNET_23_SLIM, 5734342, 5695987), (DDRNET_23, 20299366, 20148947), (DDRNET_39, 32660838, 32360275)],
+)
+def test_a_variant_has_as_many_parameters_as_the_published_one(
+    config: DDRNetConfig, with_auxiliary: int, without: int
+) -> None:
+    with torch.device("meta"):
+        network = DDRNet(config)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert count == with_auxiliary
+    assert count - sum(parameter.numel() for parameter in network.seghead_extra.parameters()) == without
+
+
+def test_the_compact_configuration_has_at_most_three_million_parameters() -> None:
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in DDRNet(DDRNET_COMPACT).parameters()) <= 3_000_000
+
+
+@pytest.mark.skipif(DATA is None, reason="PERCEPTION_DATA is not set: the published parameter lists are not here")
+@pytest.mark.parametrize(("config", "case"), [(DDRNET_23_SLIM, "23_slim_cityscapes"), (DDRNET_39, "39_cityscapes")])
+def test_the_state_has_the_published_names_in_the_published_shapes(config: DDRNetConfig, case: str) -> None:
+    notes = json.loads((Path(DATA or ".") / "golden" / "ddrnet" / f"ddrnet_{case}.json").read_text())
+    with torch.device("meta"):
+        state = DDRNet(config).state_dict()
+    published = {name.removeprefix("model."): tuple(shape) for name, shape in notes["params"]}
+    assert {name: tuple(value.shape) for name, value in state.items()} == published
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (136, 72), (100, 94)])
+def test_any_size_gives_logits_at_an_eighth(height: int, width: int) -> None:
+    network = DDRNet(DDRNET_COMPACT).eval()
+    with torch.no_grad():
+        logits, auxiliary = network.with_auxiliary(torch.rand(2, 3, height, width))
+    assert logits.shape == auxiliary.shape == (2, 19, -(-height // 8), -(-width // 8))
+
+
+def test_the_pools_count_their_padding() -> None:
+    # A 4 x 4 map of ones: the corner of a 5 x 5 window, stride 2, holds 9 ones and 16 zeros.
+    pooled = DDRNet(DDRNET_COMPACT).spp.scale1[0](torch.ones(1, 1, 4, 4))
+    assert pooled[0, 0, 0, 0] == pytest.approx(9 / 25)
+
+
+def test_batches_do_not_mix() -> None:
+    network = DDRNet(DDRNET_COMPACT).eval()
+    fill(network)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        both, first = network(images), network(images[:1])
+    torch.testing.assert_close(both[:1], first, rtol=1e-4, atol=1e-4)
+    assert F.l1_loss(both[0], both[1]) > 1e-3
