@@ -92,6 +92,26 @@ class DeepInteractionConfig:
         return GeometryConfig(self.point_range, (rows, columns), self.decoder.image_stride, self.radii)
 
 
+DEEPINTERACTION_PLUSPLUS = DeepInteractionConfig()
+DEEPINTERACTION_COMPACT = DeepInteractionConfig(
+    image_size=(192, 352),
+    point_range=(-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
+    voxel_size=(0.16, 0.16, 0.2),
+    max_voxels=60_000,
+    pillar_size=(1.28, 1.28, 8.0),
+    max_pillars=10_000,
+    keep_box_range=(-60.0, -60.0, -10.0, 60.0, 60.0, 10.0),
+    radii=(1.0, 61.0, 2.0),
+    swin=SwinConfig(embed_dims=32, depths=(2, 2, 4), num_heads=(1, 2, 4)),
+    pyramid_channels=64,
+    sparse=SparseEncoderConfig((41, 640, 640), 5, (16, 32, 48, 64), out_channels=64),
+    second=SecondConfig(128, (64, 128), (3, 3), neck_channels=(64, 64)),
+    interaction=InteractionConfig(64, 64, 64, layers=1, hidden=256, radii=30),
+    decoder=DecoderConfig(64, queries=100, layers=2, origin=(-51.2, -51.2), cell=(1.28, 1.28)),
+)
+"""For the demo and for training on the synthetic world."""
+
+
 @dataclass(frozen=True)
 class Detections:
     """Boxes of one sample, strongest class of each query."""
@@ -135,29 +155,34 @@ class DeepInteraction(nn.Module):
         image_from_lidar: Tensor,
         lidar_from_camera: Tensor,
         run: RunPart,
+        views: int = 1,
     ) -> list[Detections]:
         """Detect objects.
 
         Args:
-            images: (B, V, 3, H, W) normalised; V may be any number, cameras that are missing are left out.
-            clouds: per sample (N, F), points of the key frame and the past sweeps in the key frame's LiDAR frame.
+            images: (B, V, 3, H, W) normalised; a camera that is missing is left out, down to none.
+            clouds: per sample (N, F), points of the key frame and the past sweeps in the key frame's LiDAR frame; one
+                without a point in range is allowed, and leaves the network to the images.
             image_from_lidar: (B, V, 4, 4) to (u * depth, v * depth, depth, 1) pixels of `images`.
             lidar_from_camera: (B, V, 4, 4).
             run: runs the parts of `deepinteraction_parts`.
+            views: the number of views that the parts were compiled for: missing ones are filled up with cameras that
+                see nothing, to the same result. Parts that run in torch take any number.
 
         Raises:
             ShapeError: arrays that do not fit each other or the configuration.
         """
         self._check(images, clouds, image_from_lidar, lidar_from_camera)
+        images, image_from_lidar, lidar_from_camera = fill_views(images, image_from_lidar, lidar_from_camera, views)
         lidar = prepare_lidar(clouds, self.config)
         size = (images.shape[3], images.shape[4])
-        views = view_geometry(image_from_lidar, lidar_from_camera, size, self.config.geometry)
+        calibration = view_geometry(image_from_lidar, lidar_from_camera, size, self.config.geometry)
         points = [torch.from_numpy(cloud) for cloud in clouds]
         frame = frame_geometry(points, lidar.pillars, image_from_lidar, size, self.config.geometry)
         image = run("image", {"images": images.flatten(0, 1)})
         bev = run("sparse_encoder", sparse_inputs(lidar.voxels, lidar.tables))
         bev = run("bev_backbone", {"bev": bev["bev"]})
-        fused = run("interaction", {**image, **bev, **geometry_inputs(views, frame)})
+        fused = run("interaction", {**image, **bev, **geometry_inputs(calibration, frame)})
         decoded = run("decoder", {**fused, "image_from_lidar": image_from_lidar})
         return decode_boxes(decoded_from(decoded), self.pts_bbox_head, self.config.keep_box_range)
 
@@ -167,6 +192,12 @@ class DeepInteraction(nn.Module):
         batch, views = images.shape[:2]
         if len(clouds) != batch:
             raise ShapeError(f"{len(clouds)} clouds with images of {batch} samples; expected one cloud per sample")
+        for cloud in clouds:
+            if cloud.ndim != 2 or cloud.shape[1] != self.config.sparse.in_channels or cloud.dtype != np.float32:
+                expected = f"float32 (N, {self.config.sparse.in_channels})"
+                raise ShapeError(f"a cloud of {cloud.dtype} {cloud.shape}; expected {expected}")
+        if images.shape[2:] != (3, *self.config.image_size):
+            raise ShapeError(f"images of {tuple(images.shape[2:])}; expected {(3, *self.config.image_size)}")
         for name, given in (("image_from_lidar", image_from_lidar), ("lidar_from_camera", lidar_from_camera)):
             if given.shape != (batch, views, 4, 4):
                 raise ShapeError(f"{name} of shape {tuple(given.shape)}; expected {(batch, views, 4, 4)}")
@@ -185,11 +216,37 @@ def deepinteraction_parts(network: DeepInteraction, batch: int = 1, views: int =
     return {part.name: part for part in made}
 
 
+def fill_views(
+    images: Tensor, image_from_lidar: Tensor, lidar_from_camera: Tensor, views: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Append cameras that see nothing until there are `views`: all that any point projects to is far off their image.
+
+    Raises:
+        ShapeError: there are more views already.
+    """
+    batch, given = images.shape[:2]
+    missing = max(views, 1) - given
+    if missing < 0 and views > 1:
+        raise ShapeError(f"{given} views; the parts were compiled for {views}: leave some out, or compile for more")
+    if missing <= 0:
+        return images, image_from_lidar, lidar_from_camera
+    blind = image_from_lidar.new_tensor([[0, 1, 0, -1e9], [0, 0, 1, -1e9], [1, 0, 0, 1e4], [0, 0, 0, 1]])
+    pose = torch.eye(4, dtype=blind.dtype, device=blind.device)
+    return (
+        torch.cat([images, images.new_zeros(batch, missing, *images.shape[2:])], 1),
+        torch.cat([image_from_lidar, blind.expand(batch, missing, 4, 4)], 1),
+        torch.cat([lidar_from_camera, pose.expand(batch, missing, 4, 4)], 1),
+    )
+
+
 def prepare_lidar(clouds: Sequence[NDArray[np.float32]], config: DeepInteractionConfig) -> Lidar:
     """Group the points of every sample into voxels and pillars, and work out where the sparse convolutions read."""
     voxels = group_voxels(clouds, config)
-    tables = sparse_tables(with_sample(voxels), config.sparse, len(clouds))
-    means = torch.from_numpy(np.concatenate([group.means() for group in voxels]))
+    coordinates, features = with_sample(voxels), np.concatenate([group.means() for group in voxels])
+    if not len(coordinates):  # engines take no empty arrays: one voxel of zeros, in the corner
+        coordinates, features = np.zeros((1, 4), np.int64), np.zeros((1, config.sparse.in_channels), np.float32)
+    tables = sparse_tables(coordinates, config.sparse, len(clouds))
+    means = torch.from_numpy(features)
     return Lidar(means[tables.order], tables, join_pillars(group_pillars(clouds, config), config))
 
 

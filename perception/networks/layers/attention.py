@@ -37,8 +37,8 @@ class Attention(nn.Module):
             (B, Q, C).
         """
         batch, queries, channels = query.shape
-        projected = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
-        q, k, v = (self._split(F.linear(x, weight, bias)) for x, weight, bias in projected)
+        weights, biases = self.in_proj_weight.reshape(3, channels, channels), self.in_proj_bias.reshape(3, channels)
+        q, k, v = (self._split(F.linear(x, weights[i], biases[i])) for i, x in enumerate((query, key, value)))
         out = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None])
         return self.out_proj(out.transpose(1, 2).reshape(batch, queries, channels))  # type: ignore[no-any-return]
 

@@ -157,9 +157,9 @@ class DynamicConv(nn.Module):
     def forward(self, queries: Tensor, regions: Tensor) -> Tensor:
         """Combine queries (N, C) with the bins of their regions (N, bins * bins, C) to (N, C)."""
         channels = queries.shape[1]
-        first, second = self.dynamic_layer(queries).chunk(2, 1)
-        x = self.norm1(regions @ first.reshape(-1, channels, channels)).relu()
-        x = self.norm2(x @ second.reshape(-1, channels, channels)).relu()
+        matrices = self.dynamic_layer(queries).reshape(-1, 2, channels, channels)
+        x = self.norm1(regions @ matrices[:, 0]).relu()
+        x = self.norm2(x @ matrices[:, 1]).relu()
         return self.norm3(self.out_layer(x.flatten(1))).relu()  # type: ignore[no-any-return]
 
 

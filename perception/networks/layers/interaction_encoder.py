@@ -171,12 +171,12 @@ class SingleHead(nn.Module):
         q . (W_k f + b_k) is (W_k^T q) . f plus a number that the softmax cancels; and as weights sum to one,
         sum a (W_v f + b_v) is W_v (sum a f) + b_v. So neither keys nor values are projected.
         """
-        query_weight, key_weight, value_weight = self.in_proj_weight.chunk(3)
-        query_bias, _, value_bias = self.in_proj_bias.chunk(3)
-        folded = F.linear(query, query_weight, query_bias) @ key_weight * query.shape[1] ** -0.5
+        channels = query.shape[1]
+        weights, biases = self.in_proj_weight.reshape(3, channels, channels), self.in_proj_bias.reshape(3, channels)
+        folded = F.linear(query, weights[0], biases[0]) @ weights[1] * channels**-0.5
         logits = (keys @ folded[:, :, None])[..., 0].masked_fill(absent, -torch.inf)
         summed = (logits.softmax(-1)[:, None] @ keys)[:, 0]
-        return self.out_proj(F.linear(summed, value_weight, value_bias))  # type: ignore[no-any-return]
+        return self.out_proj(F.linear(summed, weights[2], biases[2]))  # type: ignore[no-any-return]
 
 
 class ImageBlock(nn.Module):

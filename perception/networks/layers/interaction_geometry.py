@@ -249,18 +249,25 @@ def _pillar_samples(
         relative[own] = where.transpose(0, 1).reshape(-1, slots, views, 2)
         seen[own] = visible.T.reshape(-1, slots, views) & given[own][..., None]
     pillar, slot, view = seen.nonzero(as_tuple=True)
+    if not len(pillar):
+        return _no_samples(batch * cells, relative)
     corners, weights = _bilinear(relative[pillar, slot, view], image_size, config)
     image = pillars.cells[pillar] // cells * views + view
     height, width = (side // config.image_stride for side in image_size)
     kept, row, per_pillar = torch.unique_consecutive(pillar, return_inverse=True, return_counts=True)
     first = per_pillar.cumsum(0) - per_pillar
-    most = int(per_pillar.max()) if len(per_pillar) else 1
-    samples = torch.full((len(kept), most), len(pillar), device=pillar.device)
+    samples = torch.full((len(kept), int(per_pillar.max())), len(pillar), device=pillar.device)
     position = torch.arange(len(pillar), device=pillar.device)
     samples[row, position - first[row]] = position
     cell_pillar = torch.full((batch * cells,), len(kept), device=pillar.device)
     cell_pillar[pillars.cells[kept]] = torch.arange(len(kept), device=pillar.device)
     return corners + image[:, None] * (height * width), weights, samples, pillars.cells[kept], cell_pillar
+
+
+def _no_samples(cells: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One sample of weight zero and one pillar that no cell reads, since engines take no empty arrays."""
+    none = torch.zeros(1, 4, dtype=torch.int64, device=like.device)
+    return none, like.new_zeros(1, 4), none[:, :1], none[0, :1], torch.ones(cells, dtype=torch.int64, device=like.device)
 
 
 def _bilinear(relative: Tensor, image_size: tuple[int, int], config: GeometryConfig) -> tuple[Tensor, Tensor]:

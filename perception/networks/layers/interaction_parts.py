@@ -64,15 +64,27 @@ class ImagePart(nn.Module):
 
 
 class SparsePart(nn.Module):
-    """Voxels and tables to the dense bird's-eye view."""
+    """Voxels and tables to the dense bird's-eye view. The names are written out: exporters bind them to dynamic axes."""
 
     def __init__(self, encoder: SparseEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.resolutions = len(encoder.config.channels)
 
-    def forward(self, voxels: Tensor, dense: Tensor, *tables: Tensor) -> Tensor:
-        return self.encoder(voxels, dense, tables[: self.resolutions], tables[self.resolutions :])  # type: ignore[no-any-return]
+    def forward(
+        self,
+        voxels: Tensor,
+        dense: Tensor,
+        same0: Tensor,
+        same1: Tensor,
+        same2: Tensor,
+        same3: Tensor,
+        down0: Tensor,
+        down1: Tensor,
+        down2: Tensor,
+        down3: Tensor,
+    ) -> Tensor:
+        same, down = (same0, same1, same2, same3), (down0, down1, down2, down3)
+        return self.encoder(voxels, dense, same, down)  # type: ignore[no-any-return]
 
 
 class BevPart(nn.Module):
@@ -94,10 +106,33 @@ class InteractionPart(nn.Module):
         self.encoder = encoder
 
     def forward(
-        self, image0: Tensor, image1: Tensor, up0: Tensor, up1: Tensor, *geometry: Tensor
+        self,
+        image0: Tensor,
+        image1: Tensor,
+        up0: Tensor,
+        up1: Tensor,
+        polar_grid: Tensor,
+        cell_grid: Tensor,
+        cell_seen: Tensor,
+        warp_grid: Tensor,
+        warp_inside: Tensor,
+        sample_cells: Tensor,
+        sample_weights: Tensor,
+        pillar_samples: Tensor,
+        pillar_cells: Tensor,
+        cell_pillar: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        views = ViewGeometry(*geometry[: len(VIEW_INPUTS)])
-        frame = FrameGeometry(image0.new_zeros(0), *geometry[len(VIEW_INPUTS) :])
+        views = ViewGeometry(polar_grid, cell_grid, cell_seen)
+        frame = FrameGeometry(
+            image0.new_zeros(0),  # the depth map is no input: the encoder reads what follows from it
+            warp_grid,
+            warp_inside,
+            sample_cells,
+            sample_weights,
+            pillar_samples,
+            pillar_cells,
+            cell_pillar,
+        )
         fused = self.encoder((image0, image1), (up0, up1), views, frame)
         return fused.image, fused.lidar, fused.fused
 
@@ -149,7 +184,7 @@ def sparse_part(encoder: SparseEncoder, sizes: Sizes) -> Part:
     """Return the part of the sparse voxel encoder."""
     config = encoder.config
     depth, rows, columns = config.out_grid
-    rows_at = [Axis(f"voxels{index}", 16, 60_000, 400_000) for index in range(len(config.channels) + 1)]
+    rows_at = [Axis(f"voxels{index}", 1, 60_000, 400_000) for index in range(len(config.channels) + 1)]
     inputs = {
         "voxels": TensorSpec("float32", (rows_at[0], config.in_channels)),
         "dense": TensorSpec("int64", (sizes.batch, depth * rows * columns)),
