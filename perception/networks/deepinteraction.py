@@ -106,8 +106,8 @@ DEEPINTERACTION_COMPACT = DeepInteractionConfig(
     pyramid_channels=64,
     sparse=SparseEncoderConfig((41, 640, 640), 5, (16, 32, 48, 64), out_channels=64),
     second=SecondConfig(128, (64, 128), (3, 3), neck_channels=(64, 64)),
-    interaction=InteractionConfig(64, 64, 64, layers=1, hidden=256, radii=30),
-    decoder=DecoderConfig(64, queries=100, layers=2, origin=(-51.2, -51.2), cell=(1.28, 1.28)),
+    interaction=InteractionConfig(64, 64, 64, layers=1, heads=4, hidden=256, radii=30),
+    decoder=DecoderConfig(64, queries=100, layers=2, heads=4, origin=(-51.2, -51.2), cell=(1.28, 1.28)),
 )
 """For the demo and for training on the synthetic world."""
 
