@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.errors import EngineError
+from perception.networks.address import user_cache
 
 MANIFEST = "manifest.json"
 DEFAULT_LIMIT_BYTES = 8 << 30
@@ -44,18 +45,11 @@ class Entry:
         return (self.folder / MANIFEST).stat().st_mtime
 
 
-def default_folder() -> Path:
-    """Return PERCEPTION_CACHE, or `perception` in the user's cache folder."""
-    if chosen := os.environ.get("PERCEPTION_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perception"
-
-
 class EngineCache:
     """Engines below `folder`/engines, the least recently used removed beyond `limit_bytes`."""
 
     def __init__(self, folder: Path | None = None, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
-        self.folder = (folder or default_folder()) / "engines"
+        self.folder = (folder or user_cache()) / "engines"
         self.limit_bytes = limit_bytes
 
     def get_or_build(self, made_of: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]], say: Say) -> Entry:

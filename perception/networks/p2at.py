@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -341,6 +342,9 @@ class SegmentationHead(nn.Module):
 class P2AT(nn.Module):
     """Logits per class at stride 4, for images of any size from 8x8."""
 
+    ALIGN_CORNERS: ClassVar[bool] = True
+    """How the released weights want their logits enlarged to the image's size."""
+
     def __init__(self, config: P2ATConfig = P2AT_S) -> None:
         super().__init__()
         self.config = config
@@ -422,7 +426,7 @@ class P2AT(nn.Module):
 
 def enlarged_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge logits (B, K, h, w) to an image's (H, W): bilinear, corners aligned, as released."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=P2AT.ALIGN_CORNERS)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
