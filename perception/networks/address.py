@@ -15,11 +15,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator
 
@@ -116,14 +116,15 @@ def card_of(address: Address, launch_folder: Path | None = None) -> Card:
     return card_in(_metadata(path), path)
 
 
-def card_in(metadata: dict[str, str], path: Path) -> Card:
-    """Return the card in a weights file's metadata."""
+def card_in(metadata: Mapping[str, Any], path: Path) -> Card:
+    """Return the card in a weights file's metadata, its values parsed.
+
+    Raises:
+        WeightsError: there is none.
+    """
     if "card" not in metadata:
         raise WeightsError(f"{path}: holds no model card; weights files are made by: perception weights import")
-    try:
-        return card_from(json.loads(metadata["card"]), str(path))
-    except ValueError as error:
-        raise WeightsError(f"{path}: its model card is not JSON ({error})") from error
+    return card_from(metadata["card"], str(path))
 
 
 @lru_cache(maxsize=64)
@@ -151,16 +152,14 @@ def _candidates(address: Address, folders: list[Path]) -> Iterator[Path]:
             yield folder / address.value
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of a safetensors file: 8 bytes of length, then JSON."""
+def _metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a safetensors file (8 bytes of length, then JSON); we store each value as JSON."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= _HEADER_LIMIT_BYTES:
                 raise ValueError(f"a header of {length} bytes")
             metadata = json.loads(file.read(length)).get("__metadata__", {})
-    except (OSError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
-    if not isinstance(metadata, dict):
-        raise WeightsError(f"{path}: not a safetensors file (its metadata is not a table)")
-    return metadata
+            return {"card": json.loads(metadata["card"])} if "card" in metadata else {}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{path}: not a safetensors file with a model card ({error})") from error

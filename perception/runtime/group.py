@@ -53,6 +53,11 @@ class Group:
         for executor in self._readers.get(topic, ()):
             executor.offer(topic, message)
 
+    def count_drop(self, topic: str, reason: str, count: int) -> None:
+        """Count messages that were lost before they reached the readers of a topic."""
+        for executor in self._readers.get(topic, ()):
+            executor.counters[topic].drop(reason, count)
+
     def bound(self, topic: str, t_ns: int) -> None:
         """Take a bound from outside."""
         for executor in self._readers.get(topic, ()):
@@ -107,6 +112,10 @@ class Group:
             for topic, message in executor.finish():
                 self._publish(topic, message)
             self.run_until_idle()
+
+    def is_idle(self) -> bool:
+        """True where no message waits to be run."""
+        return all(executor.is_idle() for executor in self.executors.values())
 
     def reset(self, reason: str) -> None:
         """Forget what belongs to the past, in all nodes."""

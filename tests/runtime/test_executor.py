@@ -441,7 +441,12 @@ def test_bounds_travel_through_nodes_so_that_a_join_behind_them_does_not_wait_fo
         spec("slow", [lidar_edge()], {"out": "slow/out"}),
         spec("join", edges, {"out": "join/out"}, joins={"scene": join_settings(OptionalJoiner.scene)}),
     ]
-    topics = {"lidar/points": PointCloud, "cam/image": Image, "slow/out": PointCloud, "join/out": PointCloud}
+    topics: dict[str, type[Message]] = {
+        "lidar/points": PointCloud,
+        "cam/image": Image,
+        "slow/out": PointCloud,
+        "join/out": PointCloud,
+    }
     script = [
         ("cam/image", image(95)),
         ("lidar/points", cloud(100)),

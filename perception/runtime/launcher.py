@@ -1,0 +1,283 @@
+"""Start a checked graph, publish its outputs, watch it, record it, and end it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import numpy as np
+
+from perception.errors import PerceptionError
+from perception.messages import GraphState, Message, NodeStatus, SensorState, Status, Timing
+from perception.messages.codec import content, decode, encode
+from perception.runtime.graph import Graph
+from perception.runtime.health import Health
+from perception.runtime.inline_runner import run_inline
+from perception.runtime.publisher import Publisher
+from perception.runtime.ray_runner import RayRunner
+from perception.runtime.recorder import Recorder
+from perception.runtime.run_lock import RunLock
+from perception.runtime.shared_memory import SharedMemoryHost
+from perception.runtime.topology import LAUNCHER, Topology, topology_of
+
+TICK_S = 0.1
+STATE_S = 0.5
+DRAIN_S = 0.5
+
+
+@dataclass
+class Summary:
+    """What a run gave."""
+
+    outputs: Counter[str] = field(default_factory=Counter)
+    """Messages by published topic."""
+    statuses: dict[str, NodeStatus] = field(default_factory=dict)
+    lost_processes: list[str] = field(default_factory=list)
+    restarts: int = 0
+    seconds: float = 0.0
+    missing_outputs: list[str] = field(default_factory=list)
+    """Required outputs without a message."""
+    recording: str = ""
+    recording_dropped: int = 0
+    last_state: GraphState | None = None
+
+    def exit_code(self) -> int:
+        """1 where a required output never came or a process was lost for good."""
+        return 1 if self.missing_outputs else 0
+
+
+OnStatus = Callable[[Summary], None]
+OnLine = Callable[[str], None]
+
+
+def run_graph(
+    graph: Graph,
+    *,
+    duration_s: float | None = None,
+    stop: threading.Event | None = None,
+    on_line: OnLine = lambda line: None,
+    on_status: OnStatus = lambda summary: None,
+    recorder: Recorder | None = None,
+) -> Summary:
+    """Run a graph until its sources end, `duration_s` after its first message, or until `stop` is set.
+
+    Args:
+        graph: the checked graph.
+        duration_s: seconds from the first source message.
+        stop: set it to end the run.
+        on_line: called with what a person wants to know when it happens: progress, lost and restarted processes.
+        on_status: called twice a second with the summary so far.
+        recorder: gets every record of the graph.
+
+    Raises:
+        LaunchFileError: the name or the endpoint is in use.
+        PerceptionError: a node cannot be made, or the graph cannot go on.
+    """
+    stop = stop or threading.Event()
+    with RunLock(graph.name) as lock:
+        publisher = Publisher(graph.endpoint)
+        try:
+            run = _Run(graph, lock, publisher, recorder=recorder, stop=stop, on_line=on_line, on_status=on_status)
+            if graph.mode == "lockstep":
+                return run.inline(duration_s)
+            return run.on_ray(duration_s)
+        finally:
+            publisher.close()
+
+
+class _Run:
+    """One run; both ways to run share publishing, health and recording."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        lock: RunLock,
+        publisher: Publisher,
+        *,
+        recorder: Recorder | None,
+        stop: threading.Event,
+        on_line: OnLine,
+        on_status: OnStatus,
+    ) -> None:
+        self.graph, self.lock, self.publisher, self.recorder, self.stop = graph, lock, publisher, recorder, stop
+        self.on_line, self.on_status = on_line, on_status
+        self.health = Health(graph, time.time_ns())
+        self.summary = Summary()
+        self._publish_as = {output.topic: output for output in graph.outputs}
+        self._sensor_topics = {topic for sensor in graph.sensors for topic in sensor.topics}
+        self._sources = {topic for node in graph.nodes if node.is_source for topic in node.outputs.values()}
+        self._sensor_states: dict[str, SensorState] = {}
+        self._state_seq = 0
+        self._next_state_s = 0.0
+        self.first_message_s: float | None = None
+
+    def inline(self, duration_s: float | None) -> Summary:
+        """Run in this process, in lockstep's order; equal inputs give equal bytes."""
+        self.on_line("lockstep: all nodes run in this process, one after the other")
+
+        def handle(topic: str, message: Message) -> None:
+            self.handle(topic, message, encode(message).to_bytes(), time.time_ns())
+
+        started_s = time.monotonic()
+        result = run_inline(
+            replace(self.graph, mode="lockstep"), on_message=handle, stop=self.stop, run=self.graph.name,
+            duration_ns=None if duration_s is None else round(duration_s * 1e9),
+        )  # fmt: skip
+        self.summary.statuses = {status.node: status for status in result.statuses}
+        return self.finished(started_s)
+
+    def on_ray(self, duration_s: float | None) -> Summary:
+        """Run as processes."""
+        topology = topology_of(self.graph, recorded=self.recorder is not None)
+        runner = RayRunner(self.graph, topology, self.lock.run, self.on_line)
+        try:
+            memory = SharedMemoryHost(self.lock.run, LAUNCHER, topology.limits(), topology.processes())
+            reading = _Reading(memory, topology)
+            runner.start()
+            self.lock.note_processes([*runner.pids(), _own_pid()])
+            started_s = time.monotonic()
+            self.on_line("running")
+            self._watch(runner, reading, duration_s)
+        finally:
+            self.summary.restarts = runner.restarts
+            runner.stop()
+        reading.drain(self)
+        return self.finished(started_s)
+
+    def _watch(self, runner: RayRunner, reading: _Reading, duration_s: float | None) -> None:
+        groups = self.graph.processes()
+        next_poll_s = 0.0
+        idle_since_s: float | None = None
+        while not self.stop.is_set():
+            reading.drain(self)
+            now_s = time.monotonic()
+            if (
+                self.first_message_s is not None
+                and duration_s is not None
+                and now_s - self.first_message_s >= duration_s
+            ):
+                return
+            if now_s >= next_poll_s:
+                next_poll_s = now_s + 2 * TICK_S
+                for event in runner.poll():
+                    nodes = [node.name for node in groups[event.process]]
+                    if event.kind == "lost":
+                        self.health.process_lost(nodes)
+                        self.summary.lost_processes.append(event.process)
+                    else:
+                        self.health.process_back(nodes)
+                        self.lock.note_processes([*runner.pids(), _own_pid()])
+                    self.on_line(f"process '{event.process}' {event.kind}{': ' + event.reason if event.reason else ''}")
+                self._tell_state()
+                if self.first_message_s is not None and runner.have_ended():
+                    idle_since_s = idle_since_s or now_s
+                    if now_s - idle_since_s > DRAIN_S:
+                        return
+                else:
+                    idle_since_s = None
+            self.publisher.greet()
+            reading.sleep(TICK_S)
+
+    def handle(self, topic: str, message: Message, record: bytes | memoryview, now_ns: int) -> None:
+        """Take one message of the graph."""
+        if isinstance(message, Status):
+            for status in message.nodes:
+                self.health.node_status(status)
+                self.summary.statuses[status.node] = status
+            self.publisher.publish("status", record)
+            return
+        if self.first_message_s is None and topic in self._sources:
+            self.first_message_s = time.monotonic()
+        if topic in self._sensor_topics:
+            self.health.sensor_message(topic, message, now_ns, fingerprint(message))
+        output = self._publish_as.get(topic)
+        if output is not None:
+            self.health.output_message(topic, now_ns)
+            self.summary.outputs[output.publish_as] += 1
+            self.publisher.publish(output.publish_as, self._published(message, record, output.deadline_ns, now_ns))
+        if self.recorder is not None:
+            self.recorder.record(topic, record, now_ns)
+
+    def _published(
+        self, message: Message, record: bytes | memoryview, deadline_ns: int | None, now_ns: int
+    ) -> bytes | memoryview:
+        """Return the record with the time of publication and whether the deadline was met; content is not touched."""
+        since_ns = message.timing.t_received_ns
+        met = None if deadline_ns is None or not since_ns else now_ns - since_ns <= deadline_ns
+        timing = msgspec.structs.replace(message.timing, t_published_ns=now_ns, deadline_met=met)
+        return b"".join((content(record), _timing_bytes(timing)))
+
+    def _tell_state(self) -> None:
+        now_s = time.monotonic()
+        if now_s < self._next_state_s:
+            return
+        self._next_state_s = now_s + STATE_S
+        state = self.health.state(time.time_ns(), self._state_seq, self.lock.run)
+        self._state_seq += 1
+        self.summary.last_state = state
+        record = encode(state).to_bytes()
+        self.publisher.publish("state", record)
+        if self.recorder is not None:
+            self.recorder.record("state", record, state.header.t_sensor_ns)
+        self.on_status(self.summary)
+
+    def finished(self, started_s: float) -> Summary:
+        """Complete the summary."""
+        summary = self.summary
+        summary.seconds = time.monotonic() - (self.first_message_s or started_s)
+        summary.missing_outputs = [
+            output.publish_as
+            for output in self.graph.outputs
+            if output.required and not summary.outputs[output.publish_as]
+        ]
+        return summary
+
+
+class _Reading:
+    """The launcher's own reading ends."""
+
+    def __init__(self, memory: SharedMemoryHost, topology: Topology) -> None:
+        self._readers = [
+            memory.reader(reading.topic, reading.buffer, reading.borrowed) for reading in topology.readings[LAUNCHER]
+        ]
+        self._sleeper = memory.sleeper(LAUNCHER)
+
+    def drain(self, run: _Run) -> None:
+        """Hand everything that has arrived to the run."""
+        for reader in self._readers:
+            while (record := reader.take()) is not None:
+                try:
+                    message: Message = decode(record, run.graph.message_types.get(reader.topic, Status))
+                except PerceptionError as error:
+                    run.on_line(f"a record on '{reader.topic}' cannot be read: {error}")
+                    continue
+                run.handle(reader.topic, message, record, time.time_ns())
+
+    def sleep(self, seconds: float) -> None:
+        self._sleeper.sleep(seconds)
+
+
+def fingerprint(message: Message) -> bytes:
+    """Return bytes that differ when a sensor's payload does: a sample of its arrays, or all its numbers."""
+    arrays = [value for name in message.__struct_fields__ if isinstance(value := getattr(message, name), np.ndarray)]
+    if not arrays:
+        fields = [getattr(message, name) for name in message.__struct_fields__ if name not in ("header", "timing")]
+        return repr(fields).encode()
+    return b"".join(array.reshape(-1)[:: max(1, array.size // 1024)].tobytes() for array in arrays)
+
+
+def _timing_bytes(timing: Timing) -> bytes:
+    return msgspec.msgpack.encode(timing)
+
+
+def _own_pid() -> int:
+    import os
+
+    return os.getpid()
+
+
+__all__ = ["Summary", "fingerprint", "run_graph"]

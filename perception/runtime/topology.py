@@ -1,0 +1,134 @@
+"""Who reads what, between the processes of a graph: computed once from the graph, the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from perception.runtime.graph import Edge, Graph, NodeSpec
+from perception.runtime.node import Every, Join, Lookup
+from perception.runtime.node_factory import node_class
+from perception.runtime.shared_memory import TopicLimits
+
+LAUNCHER = "launcher"
+"""The process that publishes, records and watches; it reads like any other."""
+WAITING = 16
+"""Records that wait for the launcher, by topic."""
+
+
+def status_topic(process: str) -> str:
+    """Return the channel on which a process says how it is doing."""
+    return f"status/{process}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one process reads one topic of another."""
+
+    topic: str
+    buffer: int
+    borrowed: int
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The channels of a graph.
+
+    Attributes:
+        publisher: process by topic.
+        readers: processes that read a topic from outside the process that publishes it.
+        readings: by process, what it reads from others.
+        wants_bounds: processes in which something waits for bounds.
+        topics: all topics of the graph, in the order of their rank; bounds travel as a row of these.
+    """
+
+    publisher: Mapping[str, str]
+    readers: Mapping[str, tuple[str, ...]]
+    readings: Mapping[str, tuple[Reading, ...]]
+    wants_bounds: frozenset[str]
+    topics: tuple[str, ...]
+
+    def limits(self) -> dict[str, TopicLimits]:
+        """Return what each topic's service must hold."""
+        found: dict[str, TopicLimits] = {}
+        for readings in self.readings.values():
+            for reading in readings:
+                before = found.get(reading.topic, TopicLimits(0, 1, 1))
+                found[reading.topic] = TopicLimits(
+                    before.readers + 1, max(before.buffer, reading.buffer), max(before.borrowed, reading.borrowed)
+                )
+        return found
+
+    def processes(self) -> int:
+        """Count the processes, the launcher included."""
+        return len(set(self.publisher.values()) | set(self.readings) | {LAUNCHER})
+
+
+def topology_of(graph: Graph, *, recorded: bool = False) -> Topology:
+    """Work out the channels of a graph; `recorded`: the launcher reads every topic."""
+    publisher = {topic: node.process for node in graph.nodes for topic in node.outputs.values()}
+    readings: dict[str, dict[str, Reading]] = {}
+    for node in graph.nodes:
+        for edge in node.edges:
+            if publisher.get(edge.topic) != node.process:
+                _widen(readings.setdefault(node.process, {}), _reading(node, edge))
+    watched = set(publisher) if recorded else {output.topic for output in graph.outputs} & set(publisher)
+    watched |= {topic for sensor in graph.sensors for topic in sensor.topics if topic in publisher}
+    launcher = readings.setdefault(LAUNCHER, {})
+    for topic in watched:
+        launcher[topic] = Reading(topic, WAITING, WAITING + 4)
+    for process in graph.processes():
+        topic = status_topic(process)
+        publisher[topic] = process
+        launcher[topic] = Reading(topic, 4, 8)
+    readers: dict[str, list[str]] = {}
+    for process, by_topic in readings.items():
+        for topic in by_topic:
+            readers.setdefault(topic, []).append(process)
+    return Topology(
+        publisher=publisher,
+        readers={topic: tuple(names) for topic, names in readers.items()},
+        readings={process: tuple(by_topic.values()) for process, by_topic in readings.items()},
+        wants_bounds=frozenset(_wants_bounds(graph)),
+        topics=tuple(graph.message_types),
+    )
+
+
+def _reading(node: NodeSpec, edge: Edge) -> Reading:
+    """Live queues drop in the executor; the channel holds a little more, so that what is dropped is counted there."""
+    port = node_class(node.target).inputs().get(edge.input.partition(".")[0])
+    if isinstance(port, Join | Lookup):
+        waiting = 64
+        return Reading(edge.topic, 16, waiting)
+    buffer = 2 if edge.keep == "latest" else max(2, edge.bound)
+    return Reading(edge.topic, buffer, buffer + edge.bound + edge.holds + 2)
+
+
+def _widen(by_topic: dict[str, Reading], reading: Reading) -> None:
+    before = by_topic.get(reading.topic, reading)
+    by_topic[reading.topic] = Reading(
+        reading.topic, max(before.buffer, reading.buffer), max(before.borrowed, reading.borrowed)
+    )
+
+
+def _wants_bounds(graph: Graph) -> set[str]:
+    """Return the processes with a node that waits for bounds, and those upstream of it, which must give them on."""
+    waiting = {
+        node.name
+        for node in graph.nodes
+        if any(isinstance(port, Join | Lookup | Every) for port in node_class(node.target).inputs().values())
+    }
+    if graph.mode == "lockstep":
+        waiting = {node.name for node in graph.nodes}
+    publisher = {topic: node for node in graph.nodes for topic in node.outputs.values()}
+    pending = list(waiting)
+    while pending:
+        for edge in graph.node(pending.pop()).edges:
+            upstream = publisher.get(edge.topic)
+            if upstream is not None and upstream.name not in waiting:
+                waiting.add(upstream.name)
+                pending.append(upstream.name)
+    return {graph.node(name).process for name in waiting}
+
+
+__all__ = ["LAUNCHER", "Reading", "Topology", "status_topic", "topology_of"]

@@ -1,0 +1,102 @@
+"""Nodes for tests with real processes: small, without torch, and with faults on demand."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from perception.messages import Header, Image, Message, PointCloud
+from perception.runtime.node import Bound, Join, Maybe, Node, NodeConfig, NodeSetup, On, Out, Source
+from tests.runtime.graphs import MS
+
+
+class PulseConfig(NodeConfig):
+    period_ms: int = 20
+    count: int = 1_000_000
+    points: int = 1000
+
+
+class Pulse(Source):
+    """Sweeps and pictures of the same instants; every number in a sweep is its index."""
+
+    Config = PulseConfig
+    paced = True
+
+    @classmethod
+    def topics(cls, config: PulseConfig, setup: NodeSetup) -> Mapping[str, type[Message]]:
+        return {"lidar/points": PointCloud, "cam/image": Image}
+
+    def messages(self) -> Iterator[tuple[str, Message | Bound]]:
+        start_ns = time.time_ns()
+        for index in range(self.config.count):
+            t_ns = start_ns + index * self.config.period_ms * MS
+            pixels = np.full((2, 2, 3), index % 256, np.uint8)
+            header = Header(frame_id="cam", t_sensor_ns=t_ns)
+            yield "cam/image", Image(header=header, encoding="rgb8", height_px=2, width_px=2, data=pixels)
+            xyz = np.full((self.config.points, 3), index, np.float32)
+            yield "lidar/points", PointCloud(header=Header(frame_id="lidar", t_sensor_ns=t_ns), xyz_m=xyz)
+
+
+class Echo(Node):
+    """Passes sweeps on."""
+
+    sweep = On[PointCloud]()
+    out = Out[PointCloud]()
+
+    def on_sweep(self, sweep: PointCloud) -> PointCloud:
+        return PointCloud(header=sweep.header, xyz_m=sweep.xyz_m)
+
+
+class Slow(Echo):
+    def on_sweep(self, sweep: PointCloud) -> PointCloud:
+        time.sleep(0.05)
+        return super().on_sweep(sweep)
+
+
+class Hoarder(Node):
+    """Keeps every sweep it ever saw, as views, and checks that none changed."""
+
+    sweep = On[PointCloud](keep="all", bound=10)
+    out = Out[PointCloud]()
+
+    def __init__(self, config: NodeConfig) -> None:
+        super().__init__(config)
+        self.kept: list[tuple[float, np.ndarray]] = []
+
+    def on_sweep(self, sweep: PointCloud) -> PointCloud:
+        xyz = np.asarray(sweep.xyz_m)
+        self.kept.append((float(xyz[0, 0]), xyz))
+        torn = sum(float(view.min()) != value or float(view.max()) != value for value, view in self.kept)
+        return PointCloud(header=sweep.header, xyz_m=np.full((1, 3), torn, np.float32))
+
+
+class Together(Node):
+    """Joins what two branches made of one instant."""
+
+    scene = Join(sweep=PointCloud, picture=Maybe[Image], tolerance_ms=5, deadline_ms=100)
+    out = Out[PointCloud]()
+
+    def on_scene(self, sweep: PointCloud, picture: Image | None) -> PointCloud:
+        index = float(np.asarray(sweep.xyz_m)[0, 0])
+        value = -1 if picture is None else int(np.asarray(picture.data)[0, 0, 0])
+        return PointCloud(header=sweep.header, xyz_m=np.array([[index, value, 0]], np.float32))
+
+
+class MortalConfig(NodeConfig):
+    flag: Path
+
+
+class Mortal(Echo):
+    """Ends its process, as a crash of a library would, once, when a file appears."""
+
+    Config = MortalConfig
+
+    def on_sweep(self, sweep: PointCloud) -> PointCloud:
+        if self.config.flag.exists():
+            self.config.flag.unlink()
+            os._exit(17)
+        return super().on_sweep(sweep)

@@ -1,0 +1,219 @@
+"""Real processes: messages through shared memory, counted drops, deaths that are survived, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+import perception
+from perception.errors import LaunchFileError
+from perception.messages import Image, Message, PointCloud
+from perception.runtime.graph import Edge, Graph, NodeSpec, OutputSpec, SensorHealth
+from perception.runtime.launcher import Summary, run_graph
+from perception.runtime.node import NodeConfig
+from perception.runtime.run_lock import clean_dead_runs
+from perception.runtime.subscriber import Received
+from tests.runtime.graphs import join_settings
+from tests.runtime.live_nodes import MortalConfig, PulseConfig, Together
+
+HERE = "tests.runtime.live_nodes:"
+
+
+def node(name: str, kind: str, process: str, edges: Sequence[Edge], config: NodeConfig | None = None) -> NodeSpec:
+    return NodeSpec(
+        name=name, target=HERE + kind, config=config or NodeConfig(), process=process, edges=tuple(edges),
+        outputs={"out": f"{name}/out"}, joins={"scene": join_settings(Together.scene)} if kind == "Together" else {},
+    )  # fmt: skip
+
+
+def sweep_edge(topic: str = "lidar/points", **more: object) -> Edge:
+    return Edge(topic, "sweep", PointCloud, **more)  # type: ignore[arg-type]
+
+
+def graph(tmp_path: Path, nodes: Sequence[NodeSpec], outputs: Sequence[str], name: str, pulse: PulseConfig) -> Graph:
+    source = NodeSpec(
+        name="pulse", target=HERE + "Pulse", config=pulse, process="sensors", is_source=True,
+        outputs={"lidar/points": "lidar/points", "cam/image": "cam/image"},
+    )  # fmt: skip
+    types: dict[str, type[Message]] = {"lidar/points": PointCloud, "cam/image": Image, **{f"{spec.name}/out": PointCloud for spec in nodes}}
+    return Graph(
+        name=name, nodes=(source, *nodes), outputs=tuple(OutputSpec(t, t, required=True) for t in outputs),
+        sensors=(SensorHealth("lidar", ("lidar/points",), True, 50.0, 500_000_000),), message_types=types,
+        endpoint=f"ipc://{tmp_path}/{name}.ipc",
+    )  # fmt: skip
+
+
+class Listening:
+    """A planner beside the graph."""
+
+    def __init__(self, endpoint: str, topics: Sequence[str]) -> None:
+        self.received: list[Received] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._listen, args=(endpoint, topics), daemon=True)
+        self._thread.start()
+
+    def _listen(self, endpoint: str, topics: Sequence[str]) -> None:
+        with perception.subscribe(endpoint, topics, keep="all") as subscription:
+            while not self._end.is_set():
+                received = subscription.receive(0.1)
+                if received is not None:
+                    self.received.append(received)
+
+    def stop(self) -> list[Received]:
+        self._end.set()
+        self._thread.join()
+        return self.received
+
+
+def leftovers() -> list[str]:
+    return [str(path) for path in [*Path("/dev/shm").glob("pcn_*"), *Path("/tmp").glob("pcn_*")]]
+
+
+def first(received: list[Received], topic: str) -> list[float]:
+    return [
+        float(np.asarray(r.message.xyz_m)[0, 0])
+        for r in received
+        if r.topic == topic and isinstance(r.message, PointCloud)
+    ]
+
+
+def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_cleans_up(tmp_path: Path) -> None:
+    nodes = [
+        node("echo", "Echo", "work", [sweep_edge(keep="all", bound=20)]),
+        node("slow", "Slow", "slow", [sweep_edge(keep="latest")]),
+        node("hoarder", "Hoarder", "hoard", [sweep_edge(keep="all", bound=10)]),
+        node(
+            "together",
+            "Together",
+            "work",
+            [Edge("echo/out", "scene.sweep", PointCloud), Edge("cam/image", "scene.picture", Image)],
+        ),
+    ]
+    built = graph(tmp_path, nodes, ["slow/out", "hoarder/out", "together/out"], "whole", PulseConfig(count=150))
+    listening = Listening(built.endpoint, ["slow/out", "hoarder/out", "together/out", "state", "status"])
+    lines: list[str] = []
+    summary = run_graph(built, on_line=lines.append)
+    received = listening.stop()
+    assert summary.exit_code() == 0
+    assert summary.lost_processes == []
+    together = [r for r in received if r.topic == "together/out"]
+    sets = [np.asarray(r.message.xyz_m)[0] for r in together if isinstance(r.message, PointCloud)]
+    assert all(index == picture for index, picture, _ in sets)
+    dropped = {entry.topic: entry.dropped for entry in summary.statuses["together"].inputs}["echo/out"]
+    assert len(sets) + sum(dropped.values()) + sum(r.gap for r in together) == 150
+    assert len(sets) > 140
+    assert set(first(received, "hoarder/out")) == {0.0}
+    slow = [r for r in received if r.topic == "slow/out"]
+    counters = {entry.topic: entry for entry in summary.statuses["slow"].inputs}["lidar/points"]
+    assert counters.received + counters.dropped.get("channel full", 0) == 150
+    assert len(slow) + sum(r.gap for r in slow) + sum(counters.dropped.values()) == 150
+    assert set(counters.dropped) <= {"newer message", "channel full"}
+    assert any("copied" in note and "hoarder" in note for note in summary.statuses["hoarder"].notes)
+    header = slow[-1].message.header
+    assert (header.schema, header.epoch, header.run != "") == ("perception.point_cloud/1", 0, True)
+    assert [span.stage for span in slow[-1].message.timing.spans] == ["slow"]
+    assert slow[-1].message.timing.t_received_ns > 0
+    assert {r.topic for r in received} >= {"state", "status"}
+    assert leftovers() == []
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_killed_process_comes_back_while_the_rest_goes_on(tmp_path: Path) -> None:
+    flag = tmp_path / "die"
+    nodes = [
+        node("mortal", "Mortal", "mortal", [sweep_edge(keep="latest")], MortalConfig(flag=flag)),
+        node("echo", "Echo", "work", [sweep_edge(keep="latest")]),
+    ]
+    built = graph(tmp_path, nodes, ["mortal/out", "echo/out"], "mortal", PulseConfig())
+    listening = Listening(built.endpoint, ["mortal/out", "echo/out"])
+    stop = threading.Event()
+    lines: list[str] = []
+
+    def line(text: str) -> None:
+        lines.append(text)
+        if text == "running":
+            threading.Timer(1.0, flag.touch).start()
+        if "restarted" in text:
+            threading.Timer(1.0, stop.set).start()
+
+    summary = run_graph(built, on_line=line, stop=stop, duration_s=30)
+    received = listening.stop()
+    assert summary.lost_processes == ["mortal"]
+    assert summary.restarts == 1
+    mortal = [r for r in received if r.topic == "mortal/out"]
+    assert {r.message.header.epoch for r in mortal} == {0, 1}
+    assert sum(r.restarted for r in mortal) == 1
+    assert all(r.gap == 0 for r in mortal if r.restarted)
+    stamps = [r.message.header.t_sensor_ns for r in received if r.topic == "echo/out"]
+    assert max(np.diff(stamps)) < 300e6  # the other process never paused
+    assert leftovers() == []
+
+
+RUN = """
+import sys, threading, signal
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.runtime.test_ray_runner import graph, node, sweep_edge
+from tests.runtime.live_nodes import PulseConfig
+from perception.runtime.launcher import run_graph
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+signal.signal(signal.SIGINT, lambda *_: stop.set())
+built = graph(Path({tmp!r}), [node("echo", "Echo", "work", [sweep_edge()])], ["echo/out"], {name!r}, PulseConfig())
+print(run_graph(built, stop=stop, on_line=lambda line: print(line, flush=True)).exit_code(), flush=True)
+"""
+
+
+def started(tmp_path: Path, name: str) -> subprocess.Popen[str]:
+    source = RUN.format(root=str(Path(__file__).parents[2]), tmp=str(tmp_path), name=name)
+    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == "running":
+            return process
+    raise AssertionError("the graph did not start")
+
+
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_graph_within_four_seconds_with_nothing_left(tmp_path: Path, way: signal.Signals) -> None:
+    with started(tmp_path, f"ended{way}") as process:
+        time.sleep(0.5)
+        children = psutil.Process(process.pid).children(recursive=True)
+        begun = time.monotonic()
+        process.send_signal(way)
+        assert process.wait(timeout=20) == 0
+        took_s = time.monotonic() - begun
+    assert took_s < 4
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert leftovers() == []
+
+
+def test_after_kill_9_the_next_launch_cleans_up_and_a_second_graph_runs_on(tmp_path: Path) -> None:
+    with started(tmp_path, "other") as other:
+        with started(tmp_path, "killed") as killed:
+            children = psutil.Process(killed.pid).children(recursive=True)
+            os.kill(killed.pid, signal.SIGKILL)
+        with pytest.raises(LaunchFileError, match="a graph named 'other' is running already"):
+            run_graph(graph(tmp_path, [], [], "other", PulseConfig(count=1)))
+        assert clean_dead_runs() == ["killed"]
+        alive = [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        assert alive == []
+        with perception.subscribe(f"ipc://{tmp_path}/other.ipc", ["echo/out"]) as subscription:
+            assert subscription.receive(5) is not None
+        other.send_signal(signal.SIGTERM)
+        assert other.wait(timeout=20) == 0
+    assert leftovers() == []
+
+
+def test_a_summary_without_a_required_output_fails() -> None:
+    assert Summary(missing_outputs=["objects"]).exit_code() == 1
