@@ -3,9 +3,10 @@
 Paper      Yang et al., "DeepInteraction++: Multi-Modality Interaction for Autonomous Driving", TPAMI 2025
 Reference  fudan-zvg/DeepInteraction, projects/configs/nuscenes/Fusion_0075_plusplus.py, commit 97ae7c8 (Apache-2.0)
 Differs    inference only; batched over views; what depends on points and calibration alone is worked out once per frame
-           (`prepare`) instead of in every layer; range, stride and grid come from the configuration; views may be left
-           out, down to none
-Shapes     B batch, V views, H x W pixels, h x w = H/4 x W/4 image cells, S_y x S_x cells of the bird's-eye view, C channels
+           instead of in every layer; range, stride and grid come from the configuration; views may be left out, down
+           to none
+Shapes     B batch, V views, H x W pixels, h x w = H/4 x W/4 image cells, S_y x S_x cells of the bird's-eye view,
+           C channels, P queries
 
 Frames: the LiDAR frame of nuScenes, x right, y forward, z up. Points are x, y, z in metres, intensity 0 to 255 and time
 lag in seconds, the key frame and 10 past sweeps moved into its frame; images are RGB, (value - mean) / deviation.
@@ -148,7 +149,19 @@ class DeepInteraction(nn.Module):
         self.imgpts_neck = InteractionEncoder(config.interaction)
         self.pts_bbox_head = InteractionDecoder(config.decoder)
 
-    def detect(
+    def parts(self, batch: int = 1, views: int = 6) -> dict[str, Part]:
+        """List what `detect` runs, for the configured image size and a fixed number of samples and views."""
+        sizes = Sizes(batch, views, self.config.image_size, self.config.geometry)
+        made = (
+            image_part(self.img_backbone, self.img_neck, sizes),
+            sparse_part(self.pts_middle_encoder, sizes),
+            bev_part(self.pts_backbone, self.pts_neck, self.config.second, sizes),
+            interaction_part(self.imgpts_neck, sizes),
+            decoder_part(self.pts_bbox_head, sizes),
+        )
+        return {part.name: part for part in made}
+
+    def detect(  # noqa: PLR0917
         self,
         images: Tensor,
         clouds: Sequence[NDArray[np.float32]],
@@ -165,7 +178,7 @@ class DeepInteraction(nn.Module):
                 without a point in range is allowed, and leaves the network to the images.
             image_from_lidar: (B, V, 4, 4) to (u * depth, v * depth, depth, 1) pixels of `images`.
             lidar_from_camera: (B, V, 4, 4).
-            run: runs the parts of `deepinteraction_parts`.
+            run: runs `parts`.
             views: the number of views that the parts were compiled for: missing ones are filled up with cameras that
                 see nothing, to the same result. Parts that run in torch take any number.
 
@@ -201,19 +214,6 @@ class DeepInteraction(nn.Module):
         for name, given in (("image_from_lidar", image_from_lidar), ("lidar_from_camera", lidar_from_camera)):
             if given.shape != (batch, views, 4, 4):
                 raise ShapeError(f"{name} of shape {tuple(given.shape)}; expected {(batch, views, 4, 4)}")
-
-
-def deepinteraction_parts(network: DeepInteraction, batch: int = 1, views: int = 6) -> dict[str, Part]:
-    """List the parts that `DeepInteraction.detect` runs, for the configured image size."""
-    sizes = Sizes(batch, views, network.config.image_size, network.config.geometry)
-    made = (
-        image_part(network.img_backbone, network.img_neck, sizes),
-        sparse_part(network.pts_middle_encoder, sizes),
-        bev_part(network.pts_backbone, network.pts_neck, network.config.second, sizes),
-        interaction_part(network.imgpts_neck, sizes),
-        decoder_part(network.pts_bbox_head, sizes),
-    )
-    return {part.name: part for part in made}
 
 
 def fill_views(
@@ -264,9 +264,7 @@ def group_pillars(clouds: Sequence[NDArray[np.float32]], config: DeepInteraction
 
 def with_sample(groups: Sequence[HardVoxels]) -> NDArray[np.int64]:
     """Coordinates of all samples, (N, 4) sample, z, y, x."""
-    return np.concatenate(
-        [np.insert(group.coordinates, 0, sample, axis=1) for sample, group in enumerate(groups)]
-    )
+    return np.concatenate([np.insert(group.coordinates, 0, sample, axis=1) for sample, group in enumerate(groups)])
 
 
 def join_pillars(groups: Sequence[HardVoxels], config: DeepInteractionConfig) -> Pillars:

@@ -17,10 +17,10 @@ from torch import Tensor
 def in_blocks(function: Callable[..., Tensor], tensors: Sequence[Tensor], rows: int) -> Tensor:
     """Return function(*tensors), worked out for `rows` rows at a time.
 
-    The result must depend row by row (first axis) on the tensors. On a GPU, and while a graph is exported, the function is
-    called once: there neither reason holds.
+    The result must depend row by row (first axis) on the tensors. On a GPU, and while a graph is exported, the function
+    is called once: there neither reason holds.
     """
     first = tensors[0]
     if torch.compiler.is_exporting() or first.is_cuda or first.shape[0] <= rows:
         return function(*tensors)
-    return torch.cat([function(*block) for block in zip(*(x.split(rows) for x in tensors), strict=True)])
+    return torch.cat([function(*block) for block in zip(*(torch.split(x, rows) for x in tensors), strict=True)])

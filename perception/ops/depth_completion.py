@@ -31,7 +31,8 @@ def sparse_depth(pixels: Tensor, depths: Tensor, seen: Tensor, height: int, widt
         pixels: (V, N, 2) int64 row and column of each point in each view.
         depths: (V, N) metres.
         seen: (V, N) False for points that the view does not see; their pixels are not looked at.
-        height, width: of the maps.
+        height: of the maps.
+        width: of the maps.
 
     Returns:
         (V, height, width) metres, 0 where no point fell.

@@ -26,7 +26,7 @@ class HardVoxels:
 
     def means(self) -> NDArray[np.float32]:
         """Mean of each voxel's points, (M, F)."""
-        return self.points.sum(1) / self.counts[:, None].astype(np.float32)
+        return np.asarray(self.points.sum(1) / self.counts[:, None].astype(np.float32))
 
 
 def hard_voxels(

@@ -1,7 +1,7 @@
 """Features of axis-aligned rectangles on a map, averaged from bilinear samples (RoIAlign).
 
-Source: He et al., "Mask R-CNN", ICCV 2017, section 3, in the half-pixel-correct version of detectron2 ("aligned"). It is
-written as a gather, so that every rectangle may lie on its own map, and so that it can be exported.
+Source: He et al., "Mask R-CNN", ICCV 2017, section 3, in the half-pixel-correct version of detectron2 ("aligned").
+Written as a gather, so that every rectangle may lie on its own map, and so that it can be exported.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def roi_align(features: Tensor, boxes: Tensor, maps: Tensor, size: int = 7, samp
         features: (M, C, H, W).
         boxes: (N, 4) x0, y0, x1, y1 in pixels of the maps (scale them beforehand); not clipped.
         maps: (N,) int64, the map that each rectangle lies on.
-        size, samples: bins along each side, and samples along each side of a bin.
+        size: bins along each side.
+        samples: along each side of a bin.
 
     Returns:
         (N, size * size, C), bins row by row.

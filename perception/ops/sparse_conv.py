@@ -84,8 +84,13 @@ def submanifold_table(grid: SparseGrid, kernel: Triple = (3, 3, 3)) -> Tensor:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _mark_reached(
-    occupied: NDArray[np.bool_], cells: NDArray[np.int64], shape: Triple, kernel: Triple, stride: Triple, padding: Triple
+def _mark_reached(  # noqa: PLR0917
+    occupied: NDArray[np.bool_],
+    cells: NDArray[np.int64],
+    shape: Triple,
+    kernel: Triple,
+    stride: Triple,
+    padding: Triple,
 ) -> None:
     for sample, z, y, x in cells:
         for dz in range(kernel[0]):
@@ -103,7 +108,7 @@ def _mark_reached(
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _match(
+def _match(  # noqa: PLR0917
     table: NDArray[np.int64],
     outputs: NDArray[np.int64],
     cells: NDArray[np.int64],

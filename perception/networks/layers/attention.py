@@ -30,7 +30,8 @@ class Attention(nn.Module):
 
         Args:
             query: (B, Q, C).
-            key, value: (B, S, C).
+            key: (B, S, C).
+            value: (B, S, C).
             mask: (B, Q, S) added to the logits of every head.
 
         Returns:

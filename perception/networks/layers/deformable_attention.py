@@ -86,7 +86,8 @@ class MultiScaleDeformableAttention(nn.Module):
         sizes = torch.tensor([[x.shape[3], x.shape[2]] for x in values], dtype=query.dtype, device=query.device)
         locations = reference[:, None, None, None, :] + offsets / sizes[:, None, :]
         weights = self.attention_weights(query).reshape(*shape[:3], -1).softmax(-1).reshape(shape)
-        return query + self.output_proj(deformable_sampling(values, locations, weights).reshape(batch, queries, channels))
+        sampled = deformable_sampling(values, locations, weights).reshape(batch, queries, channels)
+        return query + self.output_proj(sampled)  # type: ignore[no-any-return]
 
     def _project(self, level: Tensor) -> Tensor:
         weight = self.value_proj.weight[:, :, None, None]

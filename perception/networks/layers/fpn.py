@@ -22,7 +22,7 @@ class ConvBlock(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        return self.conv(x)  # type: ignore[no-any-return]
 
 
 class FeaturePyramid(nn.Module):

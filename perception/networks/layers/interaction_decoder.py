@@ -237,7 +237,8 @@ class InteractionDecoder(nn.Module):
         """Decode.
 
         Args:
-            lidar, fused: (B, C, S_y, S_x).
+            lidar: (B, C, S_y, S_x), the bird's-eye view of the LiDAR alone.
+            fused: (B, C, S_y, S_x), the one after the interaction.
             image: (B * V, C, h, w); the images are image_stride times as large.
             image_from_lidar: (B, V, 4, 4) to (u * depth, v * depth, depth, 1) pixels.
         """
@@ -314,7 +315,7 @@ class InteractionDecoder(nn.Module):
         self, block: nn.Module, queries: Tensor, current: BoxFields, image: Tensor, image_from_lidar: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Refine queries (B, P, C) on the images; also return the last view that holds each, -1 where none does."""
-        batch, count, channels = queries.shape
+        batch, count = queries.shape[:2]
         views, stride = image_from_lidar.shape[1], self.config.image_stride
         size = queries.new_tensor([image.shape[3] * stride, image.shape[2] * stride])
         boxes = self.boxes(current)

@@ -5,8 +5,8 @@ Reference  fudan-zvg/DeepInteraction, projects/mmdet3d_plugin/models/necks/fusio
 Differs    sampling positions are given (`interaction_geometry`), views are batched, and the alignment of pillars with
            pixels attends to the sampled features directly: with one head, folding the key projection into the query
            and the value projection behind the sum is the same function at a fraction of the memory
-Shapes     B batch, V views, C channels, h x w image cells, S_y x S_x bird's-eye-view cells, R radii, P pillars, L samples
-           of a pillar, K samples in all
+Shapes     B batch, V views, C channels, h x w image cells, S_y x S_x bird's-eye-view cells, R radii, P pillars,
+           L samples of a pillar, K samples in all
 """
 
 from __future__ import annotations
@@ -248,7 +248,8 @@ class InteractionEncoder(nn.Module):
         Args:
             images: two image pyramid levels, (B * V, C_image, h, w) and (B * V, C_image, h / 2, w / 2).
             bevs: the two upsampled bird's-eye views, (B, C_bev, S_y, S_x) each.
-            views, frame: where they meet.
+            views: where columns and cells meet.
+            frame: where points connect pixels and cells.
         """
         image_levels = [self.multi_scale_conv_img(x) for x in images]
         bev_levels = [self.multi_scale_conv_pts(x) for x in bevs]

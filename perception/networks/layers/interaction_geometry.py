@@ -95,7 +95,8 @@ def project(points: Tensor, image_from_lidar: Tensor, height: int, width: int) -
     Args:
         points: (N, 3) metres.
         image_from_lidar: (V, 4, 4) to (u * depth, v * depth, depth, 1) pixels.
-        height, width: of the images, pixels.
+        height: of the images, pixels.
+        width: of the images, pixels.
 
     Returns:
         (V, N, 2) u / width and v / height, (V, N) depth in metres, and (V, N) True in front and strictly inside.
@@ -116,8 +117,10 @@ def view_geometry(
     """Work out where columns and cells meet.
 
     Args:
-        image_from_lidar, lidar_from_camera: (B, V, 4, 4) float32.
+        image_from_lidar: (B, V, 4, 4) float32, to (u * depth, v * depth, depth, 1) pixels.
+        lidar_from_camera: (B, V, 4, 4) float32.
         image_size: height and width of the network's images, pixels.
+        config: range, cells, stride and radii.
     """
     batch, views = image_from_lidar.shape[:2]
     projection, pose = image_from_lidar.flatten(0, 1), lidar_from_camera.flatten(0, 1)
@@ -130,9 +133,7 @@ def view_geometry(
     )
 
 
-def _polar_grid(
-    projection: Tensor, pose: Tensor, image_size: tuple[int, int], config: GeometryConfig
-) -> Tensor:
+def _polar_grid(projection: Tensor, pose: Tensor, image_size: tuple[int, int], config: GeometryConfig) -> Tensor:
     stride, rows, columns = config.image_stride, *(side // config.image_stride for side in image_size)
     u = (torch.arange(columns, dtype=projection.dtype, device=projection.device) + 0.5) * stride
     ones = torch.ones_like(u)
@@ -163,7 +164,10 @@ def _cell_grid(
         return index / count * (high - low) + low
 
     y, x, z = torch.meshgrid(
-        centres(rows, y_min, y_max), centres(columns, x_min, x_max), centres(HEIGHTS_PER_CELL, z_min, z_max), indexing="ij"
+        centres(rows, y_min, y_max),
+        centres(columns, x_min, x_max),
+        centres(HEIGHTS_PER_CELL, z_min, z_max),
+        indexing="ij",
     )
     points = torch.stack([x, y, z], -1).reshape(-1, 3)
     start, end, _ = config.radii
@@ -192,8 +196,9 @@ def frame_geometry(
     Args:
         points: per sample (N, 3 or more) metres, all points, those outside the range included.
         pillars: the points of all samples, grouped.
-        image_from_lidar: (B, V, 4, 4) float32.
+        image_from_lidar: (B, V, 4, 4) float32, to (u * depth, v * depth, depth, 1) pixels.
         image_size: height and width of the network's images, pixels.
+        config: range, cells and stride.
     """
     height, width = (side // config.image_stride for side in image_size)
     batch, views = image_from_lidar.shape[:2]
@@ -267,7 +272,13 @@ def _pillar_samples(
 def _no_samples(cells: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One sample of weight zero and one pillar that no cell reads, since engines take no empty arrays."""
     none = torch.zeros(1, 4, dtype=torch.int64, device=like.device)
-    return none, like.new_zeros(1, 4), none[:, :1], none[0, :1], torch.ones(cells, dtype=torch.int64, device=like.device)
+    return (
+        none,
+        like.new_zeros(1, 4),
+        none[:, :1],
+        none[0, :1],
+        torch.ones(cells, dtype=torch.int64, device=like.device),
+    )
 
 
 def _bilinear(relative: Tensor, image_size: tuple[int, int], config: GeometryConfig) -> tuple[Tensor, Tensor]:

@@ -64,13 +64,13 @@ class ImagePart(nn.Module):
 
 
 class SparsePart(nn.Module):
-    """Voxels and tables to the dense bird's-eye view. The names are written out: exporters bind them to dynamic axes."""
+    """Voxels and tables to the dense bird's-eye view; exporters bind axes to the names of the inputs."""
 
     def __init__(self, encoder: SparseEncoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(
+    def forward(  # noqa: PLR0917
         self,
         voxels: Tensor,
         dense: Tensor,
@@ -105,7 +105,7 @@ class InteractionPart(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(
+    def forward(  # noqa: PLR0917
         self,
         image0: Tensor,
         image1: Tensor,
@@ -209,14 +209,20 @@ def bev_part(backbone: Second, neck: SecondNeck, config: SecondConfig, sizes: Si
         f"up{index}": _floats(sizes.batch, channels, *sizes.geometry.bev)
         for index, channels in enumerate(config.neck_channels)
     }
-    return Part("bev_backbone", BevPart(backbone, neck).eval(), {"bev": _floats(*bev)}, outputs, lambda: (_noise(*bev),))
+    return Part(
+        "bev_backbone", BevPart(backbone, neck).eval(), {"bev": _floats(*bev)}, outputs, lambda: (_noise(*bev),)
+    )
 
 
 def interaction_part(encoder: InteractionEncoder, sizes: Sizes) -> Part:
     """Return the part of the interaction encoder."""
     config, count, (height, width) = encoder.config, sizes.batch * sizes.views, sizes.cells
     rows, columns = sizes.geometry.bev
-    samples, pillars, most = Axis("samples", 1, 150_000, 1_000_000), Axis("pillars", 1, 20_000, 60_000), Axis("most", 1, 40, 400)
+    samples, pillars, most = (
+        Axis("samples", 1, 150_000, 1_000_000),
+        Axis("pillars", 1, 20_000, 60_000),
+        Axis("most", 1, 40, 400),
+    )
     image, lidar = config.image_channels, config.bev_channels
     inputs = {
         "image0": _floats(count, image, height, width),
@@ -308,7 +314,7 @@ def example_geometry(sizes: Sizes) -> tuple[ViewGeometry, FrameGeometry]:
     groups = []
     for sample, cloud in enumerate(clouds):
         place = ((cloud[:, :2] - low[:2]) / (high[:2] - low[:2]) * torch.tensor([columns, rows])).long()
-        cell, row = ((sample * rows + place[:, 1]) * columns + place[:, 0]).unique(return_inverse=True)
+        cell, row = ((sample * rows + place[:, 1]) * columns + place[:, 0]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         first = torch.full((len(cell),), len(cloud)).scatter_reduce(0, row, torch.arange(len(cloud)), "amin")
         groups.append((cloud[first][:, None], cell))
     points, cells = (torch.cat(parts) for parts in zip(*groups, strict=True))
@@ -320,9 +326,9 @@ def example_geometry(sizes: Sizes) -> tuple[ViewGeometry, FrameGeometry]:
 def _example_voxels(grid: Triple, batch: int) -> NDArray[np.int64]:
     """Five hundred occupied cells a sample, in pairs side by side, so that the convolutions have neighbours."""
     rng = np.random.default_rng(0)
-    limits = np.array((batch, *grid)) - (0, 0, 0, 1)
-    corner = rng.integers(0, limits, (250 * batch, 4))
-    return np.unique(np.concatenate([corner, corner + (0, 0, 0, 1)]), axis=0)
+    step = np.array((0, 0, 0, 1))
+    corner = rng.integers(0, np.array((batch, *grid)) - step, (250 * batch, 4))
+    return np.unique(np.concatenate([corner, corner + step]), axis=0)
 
 
 def sparse_inputs(voxels: Tensor, tables: SparseTables) -> dict[str, Tensor]:
@@ -339,5 +345,12 @@ def geometry_inputs(views: ViewGeometry, frame: FrameGeometry) -> dict[str, Tens
 
 def decoded_from(outputs: Mapping[str, Tensor]) -> Decoded:
     """Read the decoder's outputs."""
-    fields = BoxFields(*(outputs[name] for name in FIELD_OUTPUTS))
-    return Decoded(*(outputs[name] for name in Decoded._fields[:5]), fields, outputs["on_mask"])
+    return Decoded(
+        outputs["heatmap_lidar"],
+        outputs["heatmap_fused"],
+        outputs["query_labels"],
+        outputs["query_pos"],
+        outputs["query_scores"],
+        BoxFields(*(outputs[name] for name in FIELD_OUTPUTS)),
+        outputs["on_mask"],
+    )

@@ -1,8 +1,8 @@
 """Dense bird's-eye-view backbone and its pyramid, behind a sparse voxel encoder.
 
 Paper      Yan et al., "SECOND: Sparsely Embedded Convolutional Detection", Sensors 2018
-Reference  open-mmlab/mmdetection3d v0.17.1, mmdet3d/models/{backbones/second.py,necks/second_fpn.py}, the neck changed as
-           in fudan-zvg/DeepInteraction, projects/mmdet3d_plugin/models/updated_modules/second_fpn.py (Apache-2.0)
+Reference  open-mmlab/mmdetection3d v0.17.1, mmdet3d/models/{backbones/second.py,necks/second_fpn.py}, the neck changed
+           as in fudan-zvg/DeepInteraction, projects/mmdet3d_plugin/models/updated_modules/second_fpn.py (Apache-2.0)
 Differs    nothing; the neck returns the concatenation and each upsampled stage, as that repository's does
 Shapes     B batch, C channels, H rows along y, W columns along x
 """

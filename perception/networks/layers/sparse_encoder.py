@@ -79,16 +79,15 @@ def sparse_tables(coordinates: NDArray[np.integer[Any]], config: SparseEncoderCo
         ShapeError: a voxel lies outside the grid, or is given twice.
     """
     grid, order = sparse_grid(coordinates, config.grid, batch)
-    same, down = [submanifold_table(grid)], []
+    same = [submanifold_table(grid)]
+    down: list[Tensor] = []
     for padding in config.paddings:
         grid = _strided(grid, KERNEL, STRIDE, padding, down)
         same.append(submanifold_table(grid))
     grid = _strided(grid, OUT_KERNEL, OUT_STRIDE, (0, 0, 0), down)
     dense = np.full(batch * int(np.prod(grid.shape)), len(grid.cells), np.int64)
     dense[grid.cells] = np.arange(len(grid.cells))
-    return SparseTables(
-        torch.from_numpy(order), tuple(same), tuple(down), torch.from_numpy(dense.reshape(batch, -1))
-    )
+    return SparseTables(torch.from_numpy(order), tuple(same), tuple(down), torch.from_numpy(dense.reshape(batch, -1)))
 
 
 def _strided(grid: SparseGrid, kernel: Triple, stride: Triple, padding: Triple, tables: list[Tensor]) -> SparseGrid:
@@ -123,7 +122,7 @@ class SparseBasicBlock(nn.Module):
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         inner = self.bn1(self.conv1(x, table)).relu()
-        return (self.bn2(self.conv2(inner, table)) + x).relu()
+        return (self.bn2(self.conv2(inner, table)) + x).relu()  # type: ignore[no-any-return]
 
 
 class SparseEncoder(nn.Module):
@@ -149,7 +148,9 @@ class SparseEncoder(nn.Module):
 
         Args:
             features: (N_0, Cin) one row per occupied voxel.
-            dense, same, down: see `SparseTables`.
+            dense: where each cell of the dense map reads, see `SparseTables`.
+            same: per resolution, neighbours.
+            down: between resolutions, and for the output convolution.
 
         Returns:
             (B, C * D, H, W), channel c * D + z.

@@ -1,7 +1,8 @@
 """Swin transformer: windowed self attention over an image pyramid.
 
 Paper      Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021
-Reference  open-mmlab/mmdetection v2.14, mmdet/models/backbones/swin.py, as fudan-zvg/DeepInteraction carries it (Apache-2.0)
+Reference  open-mmlab/mmdetection v2.14, mmdet/models/backbones/swin.py, as carried by fudan-zvg/DeepInteraction
+           (Apache-2.0)
 Differs    inference only (no stochastic depth, no checkpointing); the patch merging orders channels c * 4 + pixel, as
            that reference and its checkpoints do, not pixel * C + c as the original code
 Shapes     B images, C channels, H x W pixels, N = window * window positions of a window, h heads
@@ -59,7 +60,7 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within windows: x (B, windows, N, C), mask (windows, N, N) added to the logits, to (B, windows, N, C)."""
+        """Attend within windows: x (B, windows, N, C), mask (windows, N, N) added to the logits."""
         batch, windows, size, channels = x.shape
         qkv = self.qkv(x).reshape(batch, windows, size, 3, self.heads, channels // self.heads)
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)  # (B, windows, h, N, C/h)
@@ -68,7 +69,7 @@ class WindowAttention(nn.Module):
         bias = bias.reshape(size, size, self.heads).permute(2, 0, 1)
         logits = logits + (bias if mask is None else bias + mask[:, None])
         attended = logits.softmax(-1) @ value
-        return self.proj(attended.transpose(2, 3).reshape(batch, windows, size, channels))
+        return self.proj(attended.transpose(2, 3).reshape(x.shape))  # type: ignore[no-any-return]
 
 
 class ShiftedWindowAttention(nn.Module):
@@ -138,7 +139,7 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.ffn.layers(self.norm2(x))
+        return x + self.ffn.layers(self.norm2(x))  # type: ignore[no-any-return]
 
 
 class PatchMerging(nn.Module):
@@ -154,7 +155,8 @@ class PatchMerging(nn.Module):
         x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         batch, height, width, channels = x.shape
         x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).permute(0, 1, 3, 5, 2, 4)
-        return self.reduction(self.norm(x.reshape(batch, height // 2, width // 2, 4 * channels)))
+        x = self.norm(x.reshape(batch, height // 2, width // 2, 4 * channels))
+        return self.reduction(x)  # type: ignore[no-any-return]
 
 
 class SwinStage(nn.Module):
@@ -186,7 +188,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         images = F.pad(images, (0, -images.shape[3] % 4, 0, -images.shape[2] % 4))
-        return self.norm(self.projection(images).permute(0, 2, 3, 1))
+        return self.norm(self.projection(images).permute(0, 2, 3, 1))  # type: ignore[no-any-return]
 
 
 class SwinTransformer(nn.Module):

@@ -20,7 +20,6 @@ from perception.networks.deepinteraction import (
     DeepInteraction,
     DeepInteractionConfig,
     decode_boxes,
-    deepinteraction_parts,
     group_pillars,
     group_voxels,
     join_pillars,
@@ -147,8 +146,9 @@ def _refuse_unknown(case: ParityCase, model: Mapping[str, Any]) -> None:
     expected = {"pcd_rotation": "identity", "pcd_scale_factor": 1.0, "pcd_trans": [0, 0, 0], "flips": False}
     for name, value in expected.items():
         if metas.get(name, value) != value:
-            raise CaseError(f"{case.path}: img_metas.{name} is {metas[name]}; expected {value}: no augmentation in inference")
-    if model["pts_middle_encoder"].get("block_type") != "basicblock" or model["imgpts_neck"]["type"] != "FusionTransformerv4":
+            raise CaseError(f"{case.path}: img_metas.{name} is {metas[name]}; expected {value}: no augmentation here")
+    blocks, neck = model["pts_middle_encoder"].get("block_type"), model["imgpts_neck"]["type"]
+    if (blocks, neck) != ("basicblock", "FusionTransformerv4"):
         raise CaseError(f"{case.path}: expected basicblock and FusionTransformerv4, the parts of Fusion_0075_plusplus")
 
 
@@ -205,7 +205,7 @@ def parts(case: ParityCase, network: nn.Module) -> Mapping[str, Part]:
     assert isinstance(network, DeepInteraction)
     stage, sizes = stage_of(case), _sizes(case, network.config)
     if stage == WHOLE:
-        return deepinteraction_parts(network, sizes.batch, sizes.views)
+        return network.parts(sizes.batch, sizes.views)
     if stage == HEAD_STAGE:
         made = [decoder_part(network.pts_bbox_head, sizes)]
     elif stage == FUSION_STAGE:
