@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.errors import ShapeError
+from perception.geometry.boxes import Boxes
 from perception.networks.layers.fpn import FeaturePyramid
 from perception.networks.layers.interaction_decoder import BoxFields, Decoded, DecoderConfig, InteractionDecoder
 from perception.networks.layers.interaction_encoder import InteractionConfig, InteractionEncoder
@@ -123,6 +124,16 @@ class Detections:
     """(K,)."""
     labels: Tensor
     """(K,) int64, index into the classes."""
+
+    def upright_boxes(self) -> Boxes:
+        """Return the boxes in our convention, in the LiDAR frame: geometric centre, l w h, yaw counter-clockwise.
+
+        The first size of mmdet3d 0.x is the width, and its yaw turns clockwise from -y: a quarter turn off.
+        """
+        values = self.boxes.double().cpu().numpy()
+        center = values[:, :3] + values[:, 5:6] * (0.0, 0.0, 0.5)
+        yaw = -values[:, 6] - np.pi / 2
+        return Boxes(center, values[:, [4, 3, 5]], np.arctan2(np.sin(yaw), np.cos(yaw)))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,23 +62,33 @@ def network() -> DeepInteraction:
     return network
 
 
+@dataclass(frozen=True)
+class Scene:
+    images: Tensor  # (1, 4, 3, H, W)
+    points: NDArray[np.float32]
+    image_from_lidar: Tensor
+    lidar_from_camera: Tensor
+
+
 @pytest.fixture(scope="module")
-def scene() -> tuple[Tensor, NDArray[np.float32], Tensor, Tensor]:
-    """Four images, a cloud, and the rig's two transforms."""
+def scene() -> Scene:
     rng = np.random.default_rng(0)
     points = rng.uniform((-50, -50, -2, 0, 0), (50, 50, 2, 255, 0.5), (4000, 5)).astype(np.float32)
     images = torch.randn(1, 4, 3, *TINY.image_size, generator=torch.Generator().manual_seed(0))
-    return images, points, *example_rig(Sizes(1, 4, TINY.image_size, TINY.geometry))
+    return Scene(images, points, *example_rig(Sizes(1, 4, TINY.image_size, TINY.geometry)))
 
 
-def detect(
-    network: DeepInteraction, scene: tuple[Tensor, NDArray[np.float32], Tensor, Tensor], kept: list[int], views: int = 1
-) -> Detections:
-    images, points, image_from_lidar, lidar_from_camera = scene
+def detect(network: DeepInteraction, scene: Scene, kept: list[int], views: int = 1) -> Detections:
     run = run_in_torch(network.parts(views=max(len(kept), views)))
-    rig = (image_from_lidar[:, kept], lidar_from_camera[:, kept])
     with torch.no_grad():
-        return network.detect(images[:, kept], [points], *rig, run, views)[0]
+        return network.detect(
+            scene.images[:, kept],
+            [scene.points],
+            scene.image_from_lidar[:, kept],
+            scene.lidar_from_camera[:, kept],
+            run,
+            views,
+        )[0]
 
 
 def test_the_whole_network_equals_the_published_one() -> None:
@@ -110,7 +121,9 @@ def test_the_compact_configuration_has_at_most_six_million_parameters() -> None:
     ("name", "config"),
     [("deepinteraction_nuscenes", DEEPINTERACTION_PLUSPLUS), ("deepinteraction_compact", DEEPINTERACTION_COMPACT)],
 )
-def test_the_cards_build_their_configurations_and_say_what_they_expect(name: str, config: DeepInteractionConfig) -> None:
+def test_the_cards_build_their_configurations_and_say_what_they_expect(
+    name: str, config: DeepInteractionConfig
+) -> None:
     card = find_card(name)
     with torch.device("meta"):
         assert build_network(card, DeepInteraction).config == config
@@ -122,9 +135,7 @@ def test_the_cards_build_their_configurations_and_say_what_they_expect(name: str
     assert 3 + len(card.points.features) == config.sparse.in_channels
 
 
-def test_a_camera_left_out_is_the_same_as_one_that_sees_nothing(
-    network: DeepInteraction, scene: tuple[Tensor, NDArray[np.float32], Tensor, Tensor]
-) -> None:
+def test_a_camera_left_out_is_the_same_as_one_that_sees_nothing(network: DeepInteraction, scene: Scene) -> None:
     left_out, blind = detect(network, scene, [0, 2, 3]), detect(network, scene, [0, 2, 3], views=4)
     torch.testing.assert_close(left_out.boxes, blind.boxes, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(left_out.scores, blind.scores)
@@ -132,39 +143,30 @@ def test_a_camera_left_out_is_the_same_as_one_that_sees_nothing(
     assert not torch.allclose(with_all.scores, left_out.scores)  # the camera did matter
 
 
-def test_the_order_of_cameras_matters_only_where_views_overlap(
-    network: DeepInteraction, scene: tuple[Tensor, NDArray[np.float32], Tensor, Tensor]
-) -> None:
+def test_the_order_of_cameras_matters_only_where_views_overlap(network: DeepInteraction, scene: Scene) -> None:
     # Level cameras at right angles with 80 degrees of view do not overlap, so no query is on two views
     straight, shuffled = detect(network, scene, [0, 1, 2, 3]), detect(network, scene, [2, 0, 3, 1])
     torch.testing.assert_close(straight.boxes, shuffled.boxes, rtol=1e-4, atol=1e-4)
 
 
-def test_it_runs_on_lidar_alone_and_on_cameras_alone(
-    network: DeepInteraction, scene: tuple[Tensor, NDArray[np.float32], Tensor, Tensor]
-) -> None:
-    images, points, image_from_lidar, lidar_from_camera = scene
+def test_it_runs_on_lidar_alone_and_on_cameras_alone(network: DeepInteraction, scene: Scene) -> None:
     assert detect(network, scene, []).boxes.isfinite().all()
-    no_points = (images, points[:0], image_from_lidar, lidar_from_camera)
-    assert detect(network, no_points, [0, 1, 2, 3]).boxes.isfinite().all()
+    assert detect(network, replace(scene, points=scene.points[:0]), [0, 1, 2, 3]).boxes.isfinite().all()
 
 
-def test_a_batch_does_not_mix_its_samples(
-    network: DeepInteraction, scene: tuple[Tensor, NDArray[np.float32], Tensor, Tensor]
-) -> None:
-    images, points, *rig = scene
-    other = points * np.array([-1, 1, 1, 1, 1], np.float32)
-    pair = (torch.cat([images, images.flip(1)]), [points, other], *(torch.cat([x, x]) for x in rig))
+def test_a_batch_does_not_mix_its_samples(network: DeepInteraction, scene: Scene) -> None:
+    other = scene.points * np.array([-1, 1, 1, 1, 1], np.float32)
+    images = torch.cat([scene.images, scene.images.flip(1)])
+    rig = [torch.cat([x, x]) for x in (scene.image_from_lidar, scene.lidar_from_camera)]
     with torch.no_grad():
-        both = network.detect(*pair, run_in_torch(network.parts(2, 4)))
+        both = network.detect(images, [scene.points, other], rig[0], rig[1], run_in_torch(network.parts(2, 4)))
     alone = detect(network, scene, [0, 1, 2, 3])
     torch.testing.assert_close(both[0].boxes, alone.boxes, rtol=1e-4, atol=1e-4)
 
 
-def test_what_does_not_fit_together_is_refused(
-    network: DeepInteraction, scene: tuple[Tensor, NDArray[np.float32], Tensor, Tensor]
-) -> None:
-    images, points, image_from_lidar, lidar_from_camera = scene
+def test_what_does_not_fit_together_is_refused(network: DeepInteraction, scene: Scene) -> None:
+    images, points = scene.images, scene.points
+    image_from_lidar, lidar_from_camera = scene.image_from_lidar, scene.lidar_from_camera
     run = run_in_torch(network.parts(views=4))
     with pytest.raises(ShapeError, match="clouds"):
         network.detect(images, [points, points], image_from_lidar, lidar_from_camera, run)
@@ -186,9 +188,8 @@ def test_every_part_runs_in_onnx_runtime_like_in_torch(network: DeepInteraction,
 
 
 def test_the_engines_take_a_frame_with_other_counts_of_voxels_and_pillars(
-    network: DeepInteraction, scene: tuple[Tensor, NDArray[np.float32], Tensor, Tensor], tmp_path: Path
+    network: DeepInteraction, scene: Scene, tmp_path: Path
 ) -> None:
-    images, points, *rig = scene
     parts = network.parts(views=4)
     engines = {}
     for name in ("sparse_encoder", "interaction"):
@@ -196,33 +197,32 @@ def test_the_engines_take_a_frame_with_other_counts_of_voxels_and_pillars(
         engines[name] = OnnxRuntimeEngine(parts[name], tmp_path / f"{name}.onnx", threads=1)
     in_torch = run_in_torch(parts)
 
-    def run(name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def run(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if name not in engines:
-            return dict(in_torch(name, inputs))
+            return in_torch(name, inputs)
         outputs = engines[name].run({key: value.numpy() for key, value in inputs.items()})
         return {key: torch.from_numpy(np.array(value)) for key, value in outputs.items()}
 
     with torch.no_grad():
-        compiled = network.detect(images, [points], *rig, run, 4)[0]  # type: ignore[arg-type]
+        compiled = network.detect(
+            scene.images, [scene.points], scene.image_from_lidar, scene.lidar_from_camera, run, 4
+        )[0]
     eager = detect(network, scene, [0, 1, 2, 3])
     torch.testing.assert_close(compiled.boxes, eager.boxes, rtol=1e-3, atol=1e-3)
 
 
-def test_all_multiply_adds_of_layers_are_inside_parts(
-    network: DeepInteraction, scene: tuple[Tensor, NDArray[np.float32], Tensor, Tensor]
-) -> None:
-    images, points, *rig = scene
+def test_all_multiply_adds_of_layers_are_inside_parts(network: DeepInteraction, scene: Scene) -> None:
     run, inside = run_in_torch(network.parts(views=4)), 0
 
-    def counted(name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def counted(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         nonlocal inside
         with FlopCounterMode(display=False) as part:
             outputs = run(name, inputs)
         inside += part.get_total_flops()
-        return dict(outputs)
+        return outputs
 
     with torch.no_grad(), FlopCounterMode(display=False) as whole:
-        network.detect(images, [points], *rig, counted)  # type: ignore[arg-type]
+        network.detect(scene.images, [scene.points], scene.image_from_lidar, scene.lidar_from_camera, counted)
     assert inside >= 0.95 * whole.get_total_flops()
 
 
@@ -237,6 +237,18 @@ def test_box_corners_turn_clockwise_as_in_mmdet3d_before_1_0() -> None:
     corners = box_corners(torch.tensor([0.0, 0.0, 0.0, 4.0, 2.0, 1.0, torch.pi / 2]))
     front = corners[4:].mean(0)  # the corners at +x before turning
     torch.testing.assert_close(front, torch.tensor([0.0, -2.0, 0.5]), atol=1e-6, rtol=0)
+
+
+def test_boxes_of_mmdet3d_0_x_become_ours_with_the_same_corners() -> None:
+    published = torch.tensor(
+        [[3.0, -4.0, 0.5, 2.0, 4.5, 1.5, 0.3, 5.0, 1.0], [0.0, 9.0, -1.0, 0.6, 0.7, 1.8, -2.9, 0.0, 0.0]]
+    )
+    boxes = Detections(published, torch.ones(2), torch.zeros(2, dtype=torch.int64)).upright_boxes()
+    np.testing.assert_allclose(boxes.size_lwh_m[0], [4.5, 2.0, 1.5])
+    theirs, ours = box_corners(published[:, :7]).numpy(), boxes.corners()
+    for box in range(2):
+        distances = np.linalg.norm(theirs[box][:, None] - ours[box][None], axis=2)
+        np.testing.assert_allclose(distances.min(0), 0, atol=1e-5)
 
 
 def test_odd_image_sizes_are_padded_by_the_backbone() -> None:
