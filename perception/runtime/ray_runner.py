@@ -10,6 +10,8 @@ import logging
 import os
 import secrets
 import shutil
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -145,6 +147,7 @@ class RayRunner:
         folder = root_of(self.run) / "ray"
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         folder.mkdir(parents=True, exist_ok=True)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             ray.init(
                 address="local", include_dashboard=False, num_cpus=os.cpu_count(), log_to_driver=False,
@@ -153,6 +156,10 @@ class RayRunner:
             )  # fmt: skip
         except (RayError, OSError, RuntimeError, ValueError) as error:
             raise GraphError(f"Ray does not start: {error}") from None
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():  # Ray puts its own in place, which exits without cleaning up
+                    signal.signal(number, handler)
 
     def _create(self, process: _Process) -> Any:
         actor = ray.remote(ProcessActor).options(num_cpus=0, max_concurrency=8, max_restarts=0, name=process.name)
