@@ -69,18 +69,29 @@ def strided_grid(grid: SparseGrid, kernel: Triple, stride: Triple, padding: Trip
 
 
 def kernel_table(inputs: SparseGrid, outputs: SparseGrid, kernel: Triple, stride: Triple, padding: Triple) -> Tensor:
-    """Return the row of `inputs` under each kernel position of each output cell, (outputs, kD * kH * kW) int64.
+    """Return the row of `inputs` under each kernel position of each output cell, (kD * kH * kW, outputs) int64.
 
     A position over an empty cell, or beyond the border, holds the number of input cells.
     """
-    table = np.full((len(outputs.cells), int(np.prod(kernel))), len(inputs.cells), np.int64)
+    table = np.full((int(np.prod(kernel)), len(outputs.cells)), len(inputs.cells), np.int64)
     _match(table, outputs.coordinates(), inputs.cells, inputs.shape, kernel, stride, padding)
     return torch.from_numpy(table)
 
 
 def submanifold_table(grid: SparseGrid, kernel: Triple = (3, 3, 3)) -> Tensor:
-    """Return the table of a convolution whose output cells are its input cells, (N, kD * kH * kW) int64."""
-    return kernel_table(grid, grid, kernel, (1, 1, 1), (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2))
+    """Return the table of a convolution whose output cells are its input cells, (kD * kH * kW, N) int64.
+
+    The kernel's sides are odd, so the relation is symmetric: half of the positions are matched, the others follow.
+    """
+    count, middle = len(grid.cells), int(np.prod(kernel)) // 2
+    table = np.full((2 * middle + 1, count), count, np.int64)
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    _match(table[:middle], grid.coordinates(), grid.cells, grid.shape, kernel, (1, 1, 1), padding)
+    table[middle] = np.arange(count)
+    for position in range(middle):
+        rows = np.flatnonzero(table[position] < count)
+        table[-1 - position, table[position, rows]] = rows
+    return torch.from_numpy(table)
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -122,6 +133,8 @@ def _match(  # noqa: PLR0917
     for dz in range(kernel[0]):
         for dy in range(kernel[1]):
             for dx in range(kernel[2]):
+                if position == len(table):
+                    return
                 row = 0
                 for output in range(len(outputs)):
                     sample, oz, oy, ox = outputs[output]
@@ -134,17 +147,35 @@ def _match(  # noqa: PLR0917
                     while row < len(cells) and cells[row] < cell:
                         row += 1
                     if row < len(cells) and cells[row] == cell:
-                        table[output, position] = row
+                        table[position, output] = row
                 position += 1
 
 
-def sparse_conv(features: Tensor, table: Tensor, weight: Tensor) -> Tensor:
+Pairs = list[tuple[Tensor, Tensor]]
+"""Per kernel position, the output rows that meet an input, and the input rows that they meet."""
+
+
+def kernel_pairs(table: Tensor, inputs: int) -> Pairs:
+    """Return what a table of `kernel_table` connects; convolutions that share the table share this.
+
+    Args:
+        table: (K, M) int64.
+        inputs: the number of input cells.
+    """
+    met = table < inputs
+    position, outputs = met.nonzero(as_tuple=True)
+    counts: list[int] = met.sum(1).tolist()
+    return list(zip(outputs.split(counts), table[position, outputs].split(counts), strict=True))
+
+
+def sparse_conv(features: Tensor, table: Tensor, weight: Tensor, pairs: Pairs | None = None) -> Tensor:
     """Convolve the features of the input cells.
 
     Args:
         features: (N, Cin), rows in the order of the input grid.
-        table: (M, K) int64 from `kernel_table`, N where there is no input.
+        table: (K, M) int64 from `kernel_table`, N where there is no input.
         weight: (kD, kH, kW, Cin, Cout), the layout of spconv 1.x, with kD * kH * kW = K.
+        pairs: `kernel_pairs` of the table, where they are at hand.
 
     Returns:
         (M, Cout), rows in the order of the output grid.
@@ -152,13 +183,14 @@ def sparse_conv(features: Tensor, table: Tensor, weight: Tensor) -> Tensor:
     channels, out_channels = weight.shape[-2:]
     if torch.compiler.is_exporting():  # which rows meet an input depends on the data: read a row of zeros instead
         padded = torch.cat([features, features.new_zeros(1, channels)])
-        return padded[table].reshape(table.shape[0], -1) @ weight.reshape(-1, out_channels)
-    kernel = weight.reshape(-1, channels, out_channels)
-    output = features.new_zeros(table.shape[0], out_channels)
-    for position in range(kernel.shape[0]):
-        rows = torch.nonzero(table[:, position] < features.shape[0])[:, 0]
-        met = features.index_select(0, table[:, position].index_select(0, rows))
-        output.index_add_(0, rows, met @ kernel[position])
+        return padded[table.T].reshape(table.shape[1], -1) @ weight.reshape(-1, out_channels)
+    output = features.new_zeros(table.shape[1], out_channels)
+    products = weight.reshape(-1, channels, out_channels)
+    for (outputs, inputs), kernel in zip(pairs or kernel_pairs(table, features.shape[0]), products, strict=True):
+        if len(outputs) == len(features) == len(output):  # both ascend: the middle of a submanifold kernel
+            output = output + features @ kernel
+        else:
+            output.index_add_(0, outputs, features.index_select(0, inputs) @ kernel)
     return output
 
 

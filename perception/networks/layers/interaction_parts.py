@@ -189,9 +189,9 @@ def sparse_part(encoder: SparseEncoder, sizes: Sizes) -> Part:
         "voxels": TensorSpec("float32", (rows_at[0], config.in_channels)),
         "dense": TensorSpec("int64", (sizes.batch, depth * rows * columns)),
     }
-    inputs |= {f"same{index}": TensorSpec("int64", (axis, 27)) for index, axis in enumerate(rows_at[:-1])}
-    inputs |= {f"down{index}": TensorSpec("int64", (axis, 27)) for index, axis in enumerate(rows_at[1:-1])}
-    inputs[f"down{len(config.paddings)}"] = TensorSpec("int64", (rows_at[-1], 3))
+    inputs |= {f"same{index}": TensorSpec("int64", (27, axis)) for index, axis in enumerate(rows_at[:-1])}
+    inputs |= {f"down{index}": TensorSpec("int64", (27, axis)) for index, axis in enumerate(rows_at[1:-1])}
+    inputs[f"down{len(config.paddings)}"] = TensorSpec("int64", (3, rows_at[-1]))
 
     def example() -> tuple[Tensor, ...]:
         coordinates = _example_voxels(config.grid, sizes.batch)

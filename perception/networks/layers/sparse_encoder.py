@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.ops.sparse_conv import (
+    Pairs,
     SparseGrid,
     Triple,
+    kernel_pairs,
     kernel_table,
     sparse_conv,
     sparse_grid,
@@ -65,9 +67,9 @@ class SparseTables:
     order: Tensor
     """(N_0,) int64: the voxel that stands in each row."""
     same: tuple[Tensor, ...]
-    """Per resolution (N_i, 27): neighbours for the submanifold convolutions."""
+    """Per resolution (27, N_i): neighbours for the submanifold convolutions."""
     down: tuple[Tensor, ...]
-    """Between resolutions (N_i+1, 27), and last, for the output convolution along z, (N_out, 3)."""
+    """Between resolutions (27, N_i+1), and last, for the output convolution along z, (3, N_out)."""
     dense: Tensor
     """(B, D * H * W) int64: the output row of each cell of the dense map, N_out where it is empty."""
 
@@ -104,8 +106,8 @@ class SparseConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(*kernel, in_channels, out_channels))
         nn.init.normal_(self.weight, std=(2.0 / (int(np.prod(kernel)) * in_channels)) ** 0.5)
 
-    def forward(self, features: Tensor, table: Tensor) -> Tensor:
-        return sparse_conv(features, table, self.weight)
+    def forward(self, features: Tensor, table: Tensor, pairs: Pairs | None) -> Tensor:
+        return sparse_conv(features, table, self.weight, pairs)
 
 
 def _norm(channels: int) -> nn.BatchNorm1d:
@@ -120,9 +122,9 @@ class SparseBasicBlock(nn.Module):
         self.conv1, self.bn1 = SparseConv(channels, channels), _norm(channels)
         self.conv2, self.bn2 = SparseConv(channels, channels), _norm(channels)
 
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        inner = self.bn1(self.conv1(x, table)).relu()
-        return (self.bn2(self.conv2(inner, table)) + x).relu()  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, table: Tensor, pairs: Pairs | None) -> Tensor:
+        inner = self.bn1(self.conv1(x, table, pairs)).relu()
+        return (self.bn2(self.conv2(inner, table, pairs)) + x).relu()  # type: ignore[no-any-return]
 
 
 class SparseEncoder(nn.Module):
@@ -155,10 +157,14 @@ class SparseEncoder(nn.Module):
         Returns:
             (B, C * D, H, W), channel c * D + z.
         """
-        x = _convolve(self.conv_input, features, same[0])
+        x = features
         for index, stage in enumerate(self.encoder_layers.values()):
             assert isinstance(stage, nn.ModuleList)
-            x = stage[1](stage[0](x, same[index]), same[index])
+            table = same[index]
+            pairs = None if torch.compiler.is_exporting() else kernel_pairs(table, x.shape[0])
+            if index == 0:
+                x = _convolve(self.conv_input, x, table, pairs)
+            x = stage[1](stage[0](x, table, pairs), table, pairs)
             if len(stage) == 3:
                 x = _convolve(stage[2], x, down[index])
         x = _convolve(self.conv_out, x, down[-1])
@@ -168,6 +174,6 @@ class SparseEncoder(nn.Module):
         return bev.permute(0, 4, 1, 2, 3).reshape(-1, x.shape[1] * depth, height, width)
 
 
-def _convolve(layer: nn.Module, x: Tensor, table: Tensor) -> Tensor:
+def _convolve(layer: nn.Module, x: Tensor, table: Tensor, pairs: Pairs | None = None) -> Tensor:
     assert isinstance(layer, nn.ModuleList)
-    return layer[1](layer[0](x, table)).relu()  # type: ignore[no-any-return]
+    return layer[1](layer[0](x, table, pairs)).relu()  # type: ignore[no-any-return]
