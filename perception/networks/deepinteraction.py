@@ -14,7 +14,7 @@ lag in seconds, the key frame and 10 past sweeps moved into its frame; images ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +49,7 @@ from perception.networks.layers.sparse_encoder import SparseEncoder, SparseEncod
 from perception.networks.layers.swin import SwinConfig, SwinTransformer
 from perception.networks.part import Part, RunPart
 from perception.ops.hard_voxels import HardVoxels, hard_voxels
+from perception.ops.sparse_conv import weight_from_spconv2
 
 CLASSES = (
     "car",
@@ -159,6 +160,20 @@ class DeepInteraction(nn.Module):
         self.pts_neck = SecondNeck(config.second)
         self.imgpts_neck = InteractionEncoder(config.interaction)
         self.pts_bbox_head = InteractionDecoder(config.decoder)
+
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a checkpoint's entries with the sparse kernels in our layout, that of spconv 1.x; 2.x has another.
+
+        The two differ in shape for every layer of this network, so the shape tells which it is.
+        """
+        own = self.state_dict()
+
+        def ours(name: str, value: Tensor) -> Tensor:
+            if value.dim() != 5 or name not in own or value.shape == own[name].shape:
+                return value
+            return weight_from_spconv2(value)
+
+        return {name: ours(name, value) for name, value in state.items()}
 
     def parts(self, batch: int = 1, views: int = 6) -> dict[str, Part]:
         """List what `detect` runs, for the configured image size and a fixed number of samples and views."""

@@ -87,10 +87,7 @@ def submanifold_table(grid: SparseGrid, kernel: Triple = (3, 3, 3)) -> Tensor:
     table = np.full((2 * middle + 1, count), count, np.int64)
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     _match(table[:middle], grid.coordinates(), grid.cells, grid.shape, kernel, (1, 1, 1), padding)
-    table[middle] = np.arange(count)
-    for position in range(middle):
-        rows = np.flatnonzero(table[position] < count)
-        table[-1 - position, table[position, rows]] = rows
+    _mirror(table)
     return torch.from_numpy(table)
 
 
@@ -151,6 +148,27 @@ def _match(  # noqa: PLR0917
                 position += 1
 
 
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _mirror(table: NDArray[np.int64]) -> None:
+    """Complete a submanifold table whose first half is given: if i meets j at one position, j meets i opposite."""
+    positions, count = table.shape
+    for row in range(count):
+        table[positions // 2, row] = row
+    for position in range(positions // 2):
+        for row in range(count):
+            if table[position, row] < count:
+                table[positions - 1 - position, table[position, row]] = row
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _compact(table: NDArray[np.int64], inputs: int, outputs: NDArray[np.int64], met: NDArray[np.int64]) -> None:
+    filled = 0
+    for position in range(table.shape[0]):
+        for row in range(table.shape[1]):
+            outputs[filled], met[filled] = row, table[position, row]  # without a branch: none could be foretold
+            filled += table[position, row] < inputs
+
+
 Pairs = list[tuple[Tensor, Tensor]]
 """Per kernel position, the output rows that meet an input, and the input rows that they meet."""
 
@@ -162,10 +180,13 @@ def kernel_pairs(table: Tensor, inputs: int) -> Pairs:
         table: (K, M) int64.
         inputs: the number of input cells.
     """
-    met = table < inputs
-    position, outputs = met.nonzero(as_tuple=True)
-    counts: list[int] = met.sum(1).tolist()
-    return list(zip(outputs.split(counts), table[position, outputs].split(counts), strict=True))
+    counts: list[int] = (table < inputs).sum(1).tolist()
+    if table.is_cuda:
+        position, rows = (table < inputs).nonzero(as_tuple=True)
+        return list(zip(torch.split(rows, counts), torch.split(table[position, rows], counts), strict=True))
+    outputs, met = (torch.empty(sum(counts) + 1, dtype=torch.int64) for _ in range(2))  # the last one is scratch
+    _compact(table.numpy(), inputs, outputs.numpy(), met.numpy())
+    return list(zip(torch.split(outputs[:-1], counts), torch.split(met[:-1], counts), strict=True))
 
 
 def sparse_conv(features: Tensor, table: Tensor, weight: Tensor, pairs: Pairs | None = None) -> Tensor:
@@ -188,7 +209,7 @@ def sparse_conv(features: Tensor, table: Tensor, weight: Tensor, pairs: Pairs | 
     products = weight.reshape(-1, channels, out_channels)
     for (outputs, inputs), kernel in zip(pairs or kernel_pairs(table, features.shape[0]), products, strict=True):
         if len(outputs) == len(features) == len(output):  # both ascend: the middle of a submanifold kernel
-            output = output + features @ kernel
+            output = torch.addmm(output, features, kernel)
         else:
             output.index_add_(0, outputs, features.index_select(0, inputs) @ kernel)
     return output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from perception.engines.agreement import confirm_agreement
 from perception.engines.export import export_onnx
 from perception.engines.onnxruntime_engine import OnnxRuntimeEngine
 from perception.errors import ShapeError
-from perception.networks.card import find_card
+from perception.networks.card import Card, find_card
 from perception.networks.deepinteraction import (
     CLASSES,
     DEEPINTERACTION_COMPACT,
@@ -31,6 +32,7 @@ from perception.networks.deepinteraction import (
     fill_views,
     prepare_lidar,
 )
+from perception.networks.import_weights import fit
 from perception.networks.layers.interaction_decoder import box_corners
 from perception.networks.layers.interaction_parts import Sizes, example_rig
 from perception.networks.layers.sparse_encoder import SparseEncoderConfig
@@ -109,6 +111,19 @@ def test_the_published_configuration_has_the_published_parameters_under_their_na
     ours = {name: list(value.shape) for name, value in network.state_dict().items()}
     assert ours == dict(notes["params"])
     assert sum(parameter.numel() for parameter in network.parameters()) == 62_734_670
+
+
+def test_checkpoints_in_the_layout_of_spconv_2_are_read(network: DeepInteraction) -> None:
+    state = network.state_dict()
+    stored = {name: x.permute(4, 0, 1, 2, 3) if x.dim() == 5 else x for name, x in state.items()}
+    fitted, dropped = fit(stored, _card_of(network), "a checkpoint")
+    assert not dropped
+    assert all(torch.equal(fitted[name], value) for name, value in state.items())
+
+
+def _card_of(network: DeepInteraction) -> Card:
+    settings = dataclasses.asdict(network.config)
+    return find_card("deepinteraction_compact").model_copy(update={"configuration": settings})
 
 
 def test_the_compact_configuration_has_at_most_six_million_parameters() -> None:
