@@ -89,6 +89,17 @@ class FrameGeometry:
     """(B * S_y * S_x,) int64, the pillar of each cell, P where there is none."""
 
 
+def apply_matrix(matrix: Tensor, points: Tensor) -> Tensor:
+    """Apply (..., 4, 4) to points (..., 3), the fourth coordinate 1, and return the first three: (..., 3).
+
+    Written out, since matrix products round differently from machine to machine, and the cell that a point falls into
+    must not: in this order it is bit for bit what the published code computes on a CPU.
+    """
+    x, y, z = points.unbind(-1)
+    rows = (matrix[..., row, :].unbind(-1) for row in range(3))
+    return torch.stack([a * x + b * y + c * z + d for a, b, c, d in rows], -1)
+
+
 def project(points: Tensor, image_from_lidar: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Project points into every view of one sample.
 
@@ -101,8 +112,7 @@ def project(points: Tensor, image_from_lidar: Tensor, height: int, width: int) -
     Returns:
         (V, N, 2) u / width and v / height, (V, N) depth in metres, and (V, N) True in front and strictly inside.
     """
-    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], 1)
-    projected = (image_from_lidar @ homogeneous.T).transpose(1, 2)
+    projected = apply_matrix(image_from_lidar[:, None], points)
     depth = projected[..., 2]
     pixels = projected[..., :2] / depth.clamp(min=MIN_DEPTH)[..., None]
     relative = pixels / pixels.new_tensor([width, height])
@@ -232,8 +242,8 @@ def _warp_grid(
     v = torch.linspace(0, image_size[0] - 1, height, dtype=depth.dtype, device=depth.device)
     u = torch.linspace(0, image_size[1] - 1, width, dtype=depth.dtype, device=depth.device)
     rows, columns = torch.meshgrid(v, u, indexing="ij")
-    pixels = torch.stack([columns * depth, rows * depth, depth, torch.ones_like(depth)], -1)  # (V, h, w, 4)
-    xyz = (torch.linalg.inv(projection)[:, None] @ pixels.transpose(2, 3)).transpose(2, 3)[..., :3]
+    pixels = torch.stack([columns * depth, rows * depth, depth], -1)  # (V, h, w, 3)
+    xyz = apply_matrix(torch.linalg.inv(projection)[:, None, None], pixels)
     low, high = xyz.new_tensor(config.point_range[:3]), xyz.new_tensor(config.point_range[3:])
     inside = ((xyz > low) & (xyz < high)).all(-1)
     return _on_map(xyz[..., :2], config), inside.to(depth.dtype)
