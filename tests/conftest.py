@@ -8,6 +8,17 @@ from pathlib import Path
 import pytest
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many parity cases really ran."""
+    stats = terminalreporter.stats
+    ran, skipped = (
+        sum("test_parity_cases.py" in report.nodeid for outcome in outcomes for report in stats.get(outcome, []))
+        for outcomes in (("passed", "failed"), ("skipped",))
+    )
+    if ran + skipped:
+        terminalreporter.write_line(f"parity cases: {ran} run, {skipped} skipped")
+
+
 def _shared(name: str) -> Path:
     root = os.environ.get("PERCEPTION_DATA", "")
     folder = Path(root) / name

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from perception.engines.agreement import confirm_agreement
 from perception.engines.cache import EngineCache, Say
-from perception.engines.engine import Engine, pinned, run_on
+from perception.engines.engine import Engine, axis_names, pinned, run_on
 from perception.engines.torch_engine import TorchEngine
 from perception.errors import EngineError, UserError, did_you_mean
 from perception.networks.parity.verify import RunOn
@@ -54,7 +54,7 @@ def compile_part(
         EngineError: the engine that was asked for by name cannot be built, or disagrees with the reference.
     """
     settings = settings or EngineSettings()
-    axes = {name: size for name, size in settings.axes.items() if _has_axis(part, name)}
+    axes = {name: size for name, size in settings.axes.items() if name in axis_names(part)}
     part = pinned(part, axes) if axes else part
     if settings.engine == "torch" and settings.precision == "fp32":
         return TorchEngine(part)
@@ -89,8 +89,10 @@ def compile_parts(
     return {name: compile_part(part, settings, cache, say) for name, part in parts.items()}
 
 
-def runner(engine: str, precision: str = "fp32", say: Say = lambda text: None) -> RunOn:
-    """Return what compiles a network's parts for a named engine, each when it first runs; torch is the bare reference.
+def settings_of(
+    engine: str, precision: str = "fp32", threads: int | None = None, axes: Mapping[str, int] | None = None
+) -> EngineSettings:
+    """Return settings from what somebody typed.
 
     Raises:
         UserError: there is no such engine or precision.
@@ -98,9 +100,18 @@ def runner(engine: str, precision: str = "fp32", say: Say = lambda text: None) -
     for given, kind, known in ((engine, "engine", get_args(EngineName)), (precision, "precision", get_args(Precision))):
         if given not in known:
             raise UserError(f"no {kind} '{given}'; expected {', '.join(known)}.{did_you_mean(given, known)}")
+    return EngineSettings(engine, precision, threads, dict(axes or {}))  # type: ignore[arg-type]  # checked above
+
+
+def runner(engine: str, precision: str = "fp32", say: Say = lambda text: None) -> RunOn:
+    """Return what compiles a network's parts for a named engine, each when it first runs; torch is the bare reference.
+
+    Raises:
+        UserError: there is no such engine or precision.
+    """
+    settings = settings_of(engine, precision)
     if engine == "torch" and precision == "fp32":
         return run_in_torch
-    settings = EngineSettings(engine, precision)  # type: ignore[arg-type]  # checked above
 
     def run_on_engines(parts: Mapping[str, Part]) -> RunPart:
         engines: dict[str, Engine] = {}
@@ -113,7 +124,3 @@ def runner(engine: str, precision: str = "fp32", say: Say = lambda text: None) -
         return run
 
     return run_on_engines
-
-
-def _has_axis(part: Part, name: str) -> bool:
-    return any(getattr(axis, "name", None) == name for spec in part.inputs.values() for axis in spec.shape)

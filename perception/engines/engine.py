@@ -104,6 +104,11 @@ def pinned(part: Part, sizes: Mapping[str, int]) -> Part:
     )
 
 
+def axis_names(part: Part) -> set[str]:
+    """Return the names of the free axes of a part's inputs."""
+    return {axis.name for spec in part.inputs.values() for axis in spec.shape if isinstance(axis, Axis)}
+
+
 def resized_example(part: Part, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
     """Return the part's example, cut or repeated to the given sizes of its axes."""
     tensors = []

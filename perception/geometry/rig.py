@@ -184,6 +184,10 @@ def _transform(key: str, value: object) -> Transform:
 
     assert isinstance(value, TransformFile)
     try:
+        if value.rotation_matrix is not None:
+            columns = [[*row, t] for row, t in zip(value.rotation_matrix, value.translation_m, strict=True)]
+            return Transform.from_matrix(columns, tolerance=1e-3)
+        assert value.rotation_xyzw is not None
         return Transform.from_quaternion(value.translation_m, value.rotation_xyzw)
     except GeometryError as error:
         raise GeometryError(f"transform '{key}': {error}") from None

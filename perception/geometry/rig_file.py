@@ -15,12 +15,13 @@ A camera's frame `<name>` has x forward; `<name>_optical` hangs on it by definit
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SensorKind = Literal["camera", "lidar", "event_camera", "imu", "gnss", "odometry"]
 Pair = tuple[float, float]
+Row = tuple[float, float, float]
 
 
 class FileModel(BaseModel):
@@ -33,7 +34,15 @@ class TransformFile(FileModel):
     """One transform; its key says the direction."""
 
     translation_m: tuple[float, float, float]
-    rotation_xyzw: tuple[float, float, float, float]
+    rotation_xyzw: tuple[float, float, float, float] | None = None
+    rotation_matrix: tuple[Row, Row, Row] | None = None
+    """Instead of the quaternion, row by row."""
+
+    @model_validator(mode="after")
+    def _one_rotation(self) -> Self:
+        if (self.rotation_xyzw is None) == (self.rotation_matrix is None):
+            raise ValueError("a transform has rotation_xyzw or rotation_matrix, one of them")
+        return self
 
 
 class CameraFile(FileModel):

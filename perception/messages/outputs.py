@@ -36,6 +36,7 @@ class Detections3D(Message, frozen=True, kw_only=True):
     score: Annotated[Array, ArraySpec("float32", "(N,)")]
     label: Annotated[Array, ArraySpec("uint16", "(N,)")]
     velocity_mps: Annotated[Array | None, ArraySpec("float32", "(N, 2)")] = None  # over ground, axes of the frame
+    identities: tuple[str, ...] = ()  # what each class is to a planner; empty: its name
 
 
 class ObjectClass(msgspec.Struct, frozen=True, array_like=True):
@@ -87,6 +88,7 @@ class SegmentationMask(Message, frozen=True, kw_only=True):
     classes: tuple[str, ...]
     label: Annotated[Array, ArraySpec("uint8", "(H, W)")]
     confidence: Annotated[Array | None, ArraySpec("uint8", "(H, W)")] = None  # 255 is certain
+    identities: tuple[str, ...] = ()  # what each class is to a planner; empty: its name
 
 
 class PaintedPoints(Message, frozen=True, kw_only=True):

@@ -104,15 +104,16 @@ def find_weights(address: Address, launch_folder: Path | None = None) -> Path:
     )
 
 
-def card_of(address: Address, launch_folder: Path | None = None) -> Card:
-    """Return the card of an address without reading its tensors.
+def card_of(address: str, launch_folder: Path | None = None) -> Card:
+    """Return the card of a weights address without reading its tensors.
 
     Raises:
-        WeightsError: the file or card is not there, or the file holds no card.
+        WeightsError: the address has no such form, the file or card is not there, or the file holds no card.
     """
-    if address.kind == "filled":
-        return find_card(address.value, launch_folder)
-    path = find_weights(address, launch_folder)
+    parsed = parse_address(address)
+    if parsed.kind == "filled":
+        return find_card(parsed.value, launch_folder)
+    path = find_weights(parsed, launch_folder)
     return card_in(_metadata(path), path)
 
 

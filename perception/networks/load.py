@@ -67,13 +67,14 @@ def load_network(address: str, expected: type[N], launch_folder: Path | None = N
         card = find_card(parsed.value, launch_folder)
         network = build_network(card, expected)
         fill(network, card.prefix)
-        return LoadedNetwork(network.eval(), card, untrained=True, sha256="")
+        return LoadedNetwork(_ready(network), card, untrained=True, sha256="")
     path = find_weights(parsed, launch_folder)
     state, metadata = read_weights(path)
     card = card_in(metadata, path)
     network = build_network(card, expected)
     load_strictly(network, state, source=str(path))
-    return LoadedNetwork(network.eval(), card, untrained=bool(metadata.get("untrained")), sha256=file_sha256(path))
+    untrained = bool(metadata.get("untrained"))
+    return LoadedNetwork(_ready(network), card, untrained=untrained, sha256=file_sha256(path))
 
 
 def build_network(card: Card, expected: type[N]) -> N:
@@ -90,6 +91,10 @@ def build_network(card: Card, expected: type[N]) -> N:
     network = network_class(_configuration(getattr(module, config_name), card))
     assert isinstance(network, expected)
     return network
+
+
+def _ready(network: N) -> N:
+    return network.eval().requires_grad_(False)
 
 
 def _configuration(config_class: type[Any], card: Card) -> Any:

@@ -8,9 +8,9 @@ Differs    the network ends at the logits of stride 4, as enlarging them is deco
            pixel instead of on copies of it; the auxiliary heads run in training only
 Shapes     B batch, C channels, H rows, W columns, K classes, D = 64 channels of everything after the encoder;
            "@8" is a map of stride 8, with ceil(H / 8) rows
-Precision  four gates multiply two feature maps (`context * x`, `projected * details`, `shallow * up`, `shallow * deep`), so
-           values grow with the square of the input: float16 overflows above 256 times 256. Check the range of trained
-           weights before a float16 engine; bfloat16 and float32 are safe.
+Precision  four gates multiply two feature maps (`context * x`, attention times details, `shallow * up`,
+           `shallow * deep`), so values grow with the square of the input: float16 overflows above 256 times 256.
+           Check the range of trained weights before a float16 engine; bfloat16 and float32 are safe.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class DetailsEnhancer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, D, H, W) to the same shape."""
         point: Tensor = self.conv1(x)
-        return point + self.conv2(point)
+        return torch.add(point, self.conv2(point))
 
 
 class PyramidPooling(nn.Module):
@@ -154,14 +154,13 @@ class PyramidAxialAttention(nn.Module):
         row = self._attend(self.pos_emb_row_q(q.mean(3)), self.pos_emb_row_k(k.mean(3)), v.mean(3))  # (B, values, H)
         column = self._attend(self.pos_emb_column_q(q.mean(2)), self.pos_emb_column_k(k.mean(2)), v.mean(2))
         axial = self.proj_encode_row(row.unsqueeze(3)) + self.proj_encode_column(column.unsqueeze(2))
-        projected: Tensor = self.proj(v + axial)
-        return projected * details
+        return torch.mul(self.proj(v + axial), details)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend along the last axis of (B, heads * C, L); channels are ordered head first."""
-        q, k, v = (t.unflatten(1, (self.num_heads, -1)) for t in (q, k, v))  # (B, heads, C, L)
+        q, k, v = (t.reshape(t.shape[0], self.num_heads, -1, t.shape[2]) for t in (q, k, v))  # (B, heads, C, L)
         weights = ((q.transpose(2, 3) @ k) * self.scale).softmax(dim=-1)  # (B, heads, L, L)
-        return (v @ weights.transpose(2, 3)).flatten(1, 2)
+        return torch.matmul(v, weights.transpose(2, 3)).flatten(1, 2)
 
 
 class Mlp(nn.Module):
@@ -223,7 +222,7 @@ class DecoderBlock(nn.Module):
         """Map (B, D, H, W) to the same shape."""
         y = self.dwconv(x).permute(0, 2, 3, 1)
         y = self.gamma * self.pwconv2(self.pwconv1(y))
-        return x + y.permute(0, 3, 1, 2)
+        return torch.add(x, y.permute(0, 3, 1, 2))
 
 
 class LocalRefinement(nn.Module):
@@ -273,9 +272,9 @@ class BilateralFusion(nn.Module):
         down = self.down_feat(shallow)
         up = _resized(self.up_feat(decoded), down)
         stage = _resized(self.st_feat(deeper), down)
-        out: Tensor = self.fuse(torch.cat((down, up, stage), dim=1))
+        out = self.fuse(torch.cat((down, up, stage), dim=1))
         # As released: the sigmoid is on the product, and on the second one only.
-        return out + stage * up + (stage * down).sigmoid()
+        return torch.add(out + stage * up, (stage * down).sigmoid())
 
 
 class ScaleBias(nn.Module):

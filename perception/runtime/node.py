@@ -136,7 +136,14 @@ class Every:
 
 
 class Out(_Port[T]):
-    """An output. Its topic is `<node>/<port>` unless the launch file names another."""
+    """An output. Its topic is `<node>/<port>` unless the launch file names another.
+
+    With `per`, the name of an `On` input, there is one output per topic of that input, so that what is made of each
+    sensor leaves on a topic of its own: port `<port>/<sensor>`, topic `<node>/<sensor>/<port>`.
+    """
+
+    def __init__(self, *, per: str | None = None) -> None:
+        self.per = per
 
 
 @dataclass(frozen=True)

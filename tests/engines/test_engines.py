@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,21 @@ def test_the_cache_forgets_the_least_recently_used_beyond_its_limit(part: Part, 
     assert entry.manifest["made_of"]["inputs"]["offset"] == "float32 (4)"
     assert cache.clear() == 1
     assert list(cache.entries()) == []
+
+
+def test_of_two_builders_of_one_engine_the_first_serves_both(tmp_path: Path) -> None:
+    both_build = threading.Barrier(2)
+
+    def build(folder: Path) -> Mapping[str, Any]:
+        (folder / "graph.onnx").write_text("the same")
+        both_build.wait(timeout=30)
+        return {}
+
+    with ThreadPoolExecutor(2) as threads:
+        made = [threads.submit(EngineCache(tmp_path).get_or_build, {"part": "x"}, build, print) for _ in range(2)]
+        entries = [future.result() for future in made]
+    assert entries[0].folder == entries[1].folder
+    assert [path.name for path in EngineCache(tmp_path).folder.iterdir()] == [entries[0].folder.name]
 
 
 def test_a_build_that_fails_leaves_nothing_behind(part: Part, cache: EngineCache) -> None:

@@ -24,12 +24,12 @@ PLAIN = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 def test_normalisation_equals_the_published_one() -> None:
     with np.load(Path(DATA or ".") / "golden" / "ddrnet" / "ddrnet_23_slim_oddgrid_b2.npz") as case:
         image, expected = case["in_image"], case["in_x"]
-    ours = normalised(torch.from_numpy(np.ascontiguousarray(image[..., ::-1])), IMAGENET)  # the case holds BGR
+    ours = normalised(image[..., ::-1], IMAGENET)  # the case holds BGR
     torch.testing.assert_close(ours, torch.from_numpy(expected), rtol=1e-6, atol=1e-6)
 
 
 def test_white_is_one_minus_the_mean_over_the_deviation() -> None:
-    white = torch.full((1, 1, 1, 3), 255, dtype=torch.uint8)
+    white = np.full((1, 1, 1, 3), 255, np.uint8)
     expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     torch.testing.assert_close(normalised(white, IMAGENET)[0, :, 0, 0], torch.tensor(expected))
 
@@ -97,6 +97,16 @@ def test_a_jpeg_decoded_at_reduced_size_stands_for_the_same_view() -> None:
     box = Letterbox.of((256, 512), (64, 128))
     difference = box.apply(small, PLAIN) - box.apply(decoded_jpeg(data), PLAIN)
     assert difference.abs().max() < 0.02
+
+
+def test_read_only_and_flipped_images_are_taken() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    frozen = image.copy()
+    frozen.flags.writeable = False
+    for box in (Letterbox.of((20, 30), (20, 30)), Letterbox.of((20, 30), (16, 16))):
+        torch.testing.assert_close(box.apply(frozen, IMAGENET), box.apply(image, IMAGENET))
+        flipped = box.apply(image[..., ::-1], PLAIN)
+        torch.testing.assert_close(flipped, box.apply(image, PLAIN).flip(1), rtol=0, atol=1 / 255)
 
 
 @pytest.mark.parametrize("data", [b"", b"not a jpeg", b"\xff\xd8\xff"])

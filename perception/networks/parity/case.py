@@ -64,7 +64,7 @@ def read_case(path: Path) -> ParityCase:
     arrays_path = path.with_suffix(".npz")
     try:
         notes = json.loads(path.read_text())
-        with np.load(arrays_path, allow_pickle=False) as stored:
+        with arrays_path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile, zlib.error) as error:
         raise CaseError(

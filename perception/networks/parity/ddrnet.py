@@ -36,7 +36,7 @@ def outputs(case: ParityCase, network: nn.Module, run: RunPart) -> dict[str, NDA
     if "in_x" in case.inputs:
         image = torch.from_numpy(case.inputs["in_x"])
     else:
-        image = normalised(torch.from_numpy(case.inputs["in_image"]).flip(-1), IMAGENET)
+        image = normalised(case.inputs["in_image"][..., ::-1], IMAGENET)
     logits = run("segment", {"image": image})["logits"]
     enlarged = enlarged_logits(logits, (image.shape[2], image.shape[3]))
     return {"out_logits": logits.numpy(), "out_pred": enlarged.argmax(1).numpy().astype(np.uint8)}

@@ -123,12 +123,8 @@ def load_filled(network: nn.Module, case: ParityCase) -> None:
         CaseError: `params` is not a list of names and shapes, or a name lacks the case's prefix.
         WeightsError: the names or shapes are not the network's.
     """
-    notes = case.notes
+    notes, shapes = case.notes, _published_shapes(case)
     prefix, keep = notes.get("strip_prefix") or "", set(notes.get("keep") or ())
-    try:
-        shapes = {str(name): tuple(int(size) for size in shape) for name, shape in notes.get("params") or ()}
-    except (TypeError, ValueError) as error:
-        raise CaseError(f"{case.path}: 'params' is not a list of [name, shape] ({error})") from error
     if strange := [name for name in shapes if not name.startswith(prefix)]:
         raise CaseError(f"{case.path}: parameter '{strange[0]}' lacks the prefix '{prefix}' that strip_prefix names")
     state = filled_state(shapes, keep, notes.get("overrides"))
@@ -156,7 +152,15 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     return f"{passed} passed, {sum(verdict.passed is False for verdict in verdicts)} failed"
 
 
+def _published_shapes(case: ParityCase) -> dict[str, tuple[int, ...]]:
+    try:
+        return {str(name): tuple(int(size) for size in shape) for name, shape in case.notes.get("params") or ()}
+    except (TypeError, ValueError) as error:
+        raise CaseError(f"{case.path}: 'params' is not a list of [name, shape] ({error})") from error
+
+
 def _built(adapter: ParityAdapter, case: ParityCase) -> nn.Module:
+    _published_shapes(case)  # adapters read variants off the names
     try:
         return adapter.build(case)
     except (KeyError, TypeError, ValueError, IndexError) as error:

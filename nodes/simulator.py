@@ -1,0 +1,54 @@
+"""Simulate the rig's sensors in a seeded street.
+
+out: what every LiDAR, camera and odometry of the rig measures, and the truth of it on `truth/...`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from perception.errors import UserError
+from perception.messages import Message
+from perception.runtime.node import Bound, NodeConfig, NodeSetup, Source
+from perception.simulation.drive import Drive
+from perception.simulation.scene import Motion
+
+
+class SimulatorConfig(NodeConfig):
+    """Settings of the simulator."""
+
+    seed: int = 1
+    """The same seed gives the same street and the same noise."""
+    speed_mps: Annotated[float, Field(ge=0, le=40)] = 8.0
+    """Speed of the ego vehicle."""
+    start_ns: int | None = None
+    """Stamp of the first instant; the current time if not given."""
+
+
+class Simulator(Source):
+    """A source that is as fast as it is asked, so the runtime paces it."""
+
+    Config = SimulatorConfig
+    paced = True
+
+    @classmethod
+    def create(cls, config: SimulatorConfig, setup: NodeSetup) -> Self:
+        if setup.rig is None:
+            raise UserError("the simulator needs a rig to simulate; name one in the launch file")
+        start_ns = time.time_ns() if config.start_ns is None else config.start_ns
+        return cls(config, Drive(setup.rig, config.seed, start_ns, Motion(speed_mps=config.speed_mps)))
+
+    @classmethod
+    def topics(cls, config: SimulatorConfig, setup: NodeSetup) -> Mapping[str, type[Message]]:
+        return {} if setup.rig is None else Drive.topics(setup.rig)
+
+    def __init__(self, config: SimulatorConfig, drive: Drive) -> None:
+        super().__init__(config)
+        self.drive = drive
+
+    def messages(self) -> Iterator[tuple[str, Message | Bound]]:
+        yield from self.drive.messages()

@@ -1,0 +1,366 @@
+"""Checks of the connected graph: circles, pacing, hosts, deadlines, rates, clocks, memory."""
+
+from __future__ import annotations
+
+import ipaddress
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import combinations
+
+from perception.messages import EventPacket, Image, Odometry, PointCloud, SegmentationMask
+from perception.runtime.graph import Edge, NodeSpec
+from perception.runtime.launch_file.wiring import MS, Wiring
+from perception.runtime.node import Join
+from perception.runtime.shared_memory import SHARED_MEMORY
+
+SHARE_OF_MEMORY = 0.8
+
+
+class GraphChecks:
+    """All checks of one graph; `run` reports what it finds.
+
+    Args:
+        wiring: the launch file and what is known of it.
+        nodes: the connected nodes.
+    """
+
+    def __init__(self, wiring: Wiring, nodes: Sequence[NodeSpec]) -> None:
+        self.wiring, self.nodes = wiring, {node.name: node for node in nodes}
+        self._publisher = {topic: node for node in nodes for topic in node.outputs.values()}
+
+    def run(self) -> None:
+        """Report every fault."""
+        if self._circles():
+            return  # what follows walks upstream
+        self._outputs()
+        self._hosts()
+        self._endpoint()
+        self._ego_motion()
+        self._pacing()
+        self._joins()
+        self._deadlines()
+        self._health()
+        self._memory()
+
+    def _circles(self) -> bool:
+        found = False
+        for node in self.nodes.values():
+            seen, waiting = set(), [node]
+            while waiting:
+                for edge in waiting.pop().edges:
+                    upstream = self._publisher.get(edge.topic)
+                    if upstream is node:
+                        self.wiring.add(
+                            "node-cycle",
+                            ("nodes", node.name),
+                            f"'{node.name}' reads what depends on its own output",
+                            "a graph without circles",
+                        )
+                        found = True
+                        waiting.clear()
+                        break
+                    if upstream is not None and upstream.name not in seen:
+                        seen.add(upstream.name)
+                        waiting.append(upstream)
+        return found
+
+    def _outputs(self) -> None:
+        from perception.errors import did_you_mean
+
+        for name, output in self.wiring.launch.outputs.items():
+            if output.topic not in self.wiring.types:
+                known = ", ".join(sorted(self.wiring.types))
+                self.wiring.add(
+                    "output-dangling",
+                    ("outputs", name, "topic"),
+                    f"no node publishes '{output.topic}'",
+                    f"one of {known}",
+                    did_you_mean(output.topic, self.wiring.types),
+                )
+
+    def _hosts(self) -> None:
+        network, hosts = self.wiring.launch.network, {node.host for node in self.nodes.values()}
+        by_process: dict[str, str] = {}
+        for node in self.nodes.values():
+            first = by_process.setdefault(node.process, node.host)
+            if first != node.host:
+                self.wiring.add(
+                    "process-hosts",
+                    ("nodes", node.name, "host"),
+                    f"process '{node.process}' would run on '{first}' and '{node.host}'",
+                    "one host per process",
+                )
+        if hosts <= {"local"} and network.rig_interface is None:
+            return
+        path = ("network", "rig_interface")
+        address = _address(network.rig_interface)
+        if address is None:
+            self.wiring.add(
+                "rig-interface",
+                path,
+                f"hosts {', '.join(sorted(hosts))} need the rig's own network, which is not given",
+                "network: {rig_interface: ADDRESS}",
+            )
+        elif not (address.is_private or address.is_link_local):
+            self.wiring.add(
+                "rig-interface",
+                path,
+                f"{network.rig_interface} can be reached from anywhere",
+                "a private or link-local address",
+            )
+        for host in sorted(hosts - {"local"} - set(network.hosts)):
+            self.wiring.add(
+                "rig-interface", ("network", "hosts"), f"host '{host}' has no address", f"hosts: {{{host}: ADDRESS}}"
+            )
+
+    def _endpoint(self) -> None:
+        endpoint = self.wiring.launch.endpoint
+        scheme, found, rest = endpoint.partition("://")
+        host, _, port = rest.rpartition(":")
+        if scheme == "ipc" and rest.startswith("/") and len(rest) < 100:
+            return
+        address = _address("127.0.0.1" if host == "localhost" else host)
+        if (
+            scheme != "tcp"
+            or not found
+            or not (port.isdigit() and 0 < int(port) < 65536)
+            or (address is None and host != "*")
+        ):
+            self.wiring.add(
+                "endpoint",
+                ("endpoint",),
+                f"'{endpoint}' is no endpoint",
+                "tcp://127.0.0.1:PORT or ipc:///path of less than 100 characters",
+            )
+        elif (
+            host == "*" or (address is not None and not address.is_loopback)
+        ) and not self.wiring.launch.network.curve_keys:
+            self.wiring.add(
+                "endpoint-open",
+                ("endpoint",),
+                f"'{endpoint}' answers other machines",
+                "127.0.0.1, or network: {curve_keys: FOLDER}",
+            )
+
+    def _ego_motion(self) -> None:
+        topic = self.wiring.launch.ego_motion
+        if topic == "none" or self.wiring.types.get(topic) is Odometry:
+            return
+        known = [name for name, kind in self.wiring.types.items() if kind is Odometry]
+        self.wiring.add(
+            "no-ego-motion",
+            ("ego_motion",),
+            f"'{topic}' is no Odometry topic that a node publishes",
+            f"one of {', '.join([*known, 'none'])}",
+        )
+
+    def _pacing(self) -> None:
+        for node in self.nodes.values():
+            if node.paced_by is None:
+                continue
+            pacer = self.nodes.get(node.paced_by)
+            reads = pacer is not None and any(edge.topic in node.outputs.values() for edge in pacer.edges)
+            if not (node.is_source and reads):
+                self.wiring.add(
+                    "paced-by",
+                    ("nodes", node.name, "paced_by"),
+                    f"'{node.paced_by}' does not read '{node.name}'",
+                    "on a source, a node that reads it",
+                )
+
+    def _joins(self) -> None:
+        for node in self.nodes.values():
+            for port, declared in self.wiring.classes[node.name].inputs().items():
+                if isinstance(declared, Join):
+                    edges = [edge for edge in node.edges if edge.input.partition(".")[0] == port]
+                    self._join_times(node, port, declared, edges)
+                    self._join_branches(node, port, edges)
+
+    def _join_times(self, node: NodeSpec, port: str, declared: Join, edges: list[Edge]) -> None:
+        settings, where = node.joins[port], ("nodes", node.name, "joins", port)
+        reference = next(iter(declared.members))
+        for edge in edges:
+            period_ns = self._period_ns(edge.topic)
+            member = edge.input.partition(".")[2]
+            if period_ns is None or member == reference:
+                continue
+            if settings.tolerance_ns >= period_ns:
+                self.wiring.add(
+                    "tolerance-too-wide",
+                    (*where, "tolerance_ms"),
+                    f"tolerance {settings.tolerance_ns / MS:g} ms, '{edge.topic}' comes every {period_ns / MS:g} ms",
+                    "less than that period",
+                )
+            needed = not declared.members[member].optional or settings.on_missing == "skip"
+            if needed and 2 * settings.tolerance_ns < period_ns:
+                self.wiring.add(
+                    "tolerance-too-tight",
+                    (*where, "tolerance_ms"),
+                    f"{settings.tolerance_ns / MS:g} ms skips sets: '{edge.topic}' comes every {period_ns / MS:g} ms",
+                    f"at least {period_ns / 2 / MS:g} ms, or on_missing: continue",
+                )
+            if settings.history_ns < period_ns + settings.deadline_ns:
+                self.wiring.add(
+                    "join-history",
+                    (*where, "history_ms"),
+                    f"history {settings.history_ns / MS:g} ms forgets '{edge.topic}'",
+                    f"at least {(period_ns + settings.deadline_ns) / MS:g} ms",
+                )
+        clocks = {clock for edge in edges for clock in self._clocks(edge.topic)}
+        if len(clocks) > 1:
+            self.wiring.add(
+                "clocks",
+                where,
+                f"stamps of clocks {', '.join(sorted(clocks))} meet",
+                "clocks: {one: other}, where one is disciplined to the other",
+            )
+
+    def _join_branches(self, node: NodeSpec, port: str, edges: list[Edge]) -> None:
+        unpaced = {edge.topic: self._unpaced_sources(edge.topic) for edge in edges}
+        for a, b in combinations([edge.topic for edge in edges], 2):
+            shared = sorted(unpaced[a] & unpaced[b])
+            if shared and self._publisher[a] is not self._publisher[b]:
+                self.wiring.add(
+                    "unpaced-branches",
+                    ("nodes", node.name),
+                    f"'{a}' and '{b}' each take the latest of '{shared[0]}' and meet in '{port}'",
+                    f"paced_by: NODE on '{shared[0]}'",
+                )
+
+    def _unpaced_sources(self, topic: str) -> frozenset[str]:
+        """Return the unpaced sources from which this topic comes by way of a `latest` queue."""
+        found: set[str] = set()
+
+        def walk(current: str, behind_latest: bool) -> None:
+            publisher = self._publisher.get(current)
+            if publisher is None:
+                return
+            if publisher.is_source and behind_latest and publisher.paced_by is None:
+                found.add(publisher.name)
+            for edge in publisher.edges:
+                port = self.wiring.classes[publisher.name].inputs()[edge.input.partition(".")[0]]
+                latest = edge.keep == "latest" and not isinstance(port, Join)
+                walk(edge.topic, behind_latest or latest)
+
+        walk(topic, behind_latest=False)
+        return frozenset(found)
+
+    def _deadlines(self) -> None:
+        @cache
+        def wait_ms(topic: str) -> float:
+            publisher = self._publisher.get(topic)
+            if publisher is None or publisher.is_source:
+                return 0.0
+            joins = max((settings.deadline_ns / MS for settings in publisher.joins.values()), default=0.0)
+            stage = self.wiring.launch.nodes[publisher.name].stage_ms or 0.0
+            return stage + joins + max((wait_ms(edge.topic) for edge in publisher.edges), default=0.0)
+
+        for name, output in self.wiring.launch.outputs.items():
+            needed = wait_ms(output.topic)
+            if output.deadline_ms is not None and output.deadline_ms < needed:
+                self.wiring.add(
+                    "deadline-too-short",
+                    ("outputs", name, "deadline_ms"),
+                    f"deadline {output.deadline_ms:g} ms, joins and stages on the way take up to {needed:g} ms",
+                    f"at least {needed:g} ms, or shorter joins",
+                )
+
+    def _health(self) -> None:
+        from perception.errors import did_you_mean
+
+        rig = self.wiring.rig
+        for name, entry in self.wiring.launch.health.items():
+            sensor = rig.sensors.get(name) if rig is not None else None
+            published = any(topic.startswith(f"{name}/") or topic == name for topic in self.wiring.types)
+            if rig is not None and (sensor is None or not published):
+                known = sorted({topic.partition("/")[0] for topic in self.wiring.types} & set(rig.sensors))
+                self.wiring.add(
+                    "health-sensor",
+                    ("health", name),
+                    f"nothing measures with a sensor '{name}'",
+                    f"one of {', '.join(known)}",
+                    did_you_mean(name, known),
+                )
+            elif sensor is not None and entry.lost_after_ms is not None and entry.lost_after_ms < 1500 / sensor.rate_hz:
+                self.wiring.add(
+                    "lost-too-soon",
+                    ("health", name, "lost_after_ms"),
+                    f"'{name}' comes every {1000 / sensor.rate_hz:g} ms",
+                    f"at least {1500 / sensor.rate_hz:g} ms",
+                )
+
+    def _memory(self) -> None:
+        needed = sum(
+            (edge.bound + edge.holds + 4) * self._message_bytes(edge.topic)
+            for node in self.nodes.values()
+            for edge in node.edges
+            if (publisher := self._publisher.get(edge.topic)) is not None and publisher.process != node.process
+        )
+        available = SHARE_OF_MEMORY * shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.is_dir() else 0
+        if needed > available:
+            self.wiring.add(
+                "memory",
+                ("nodes",),
+                f"queues between processes may hold {needed / 2**30:.1f} GiB",
+                f"at most {available / 2**30:.1f} GiB of {SHARED_MEMORY}: smaller bounds",
+            )
+
+    def _message_bytes(self, topic: str) -> int:
+        """Estimate the largest message of a topic from the rig."""
+        sensor = self.wiring.rig.sensors.get(self._root_sensor(topic)) if self.wiring.rig is not None else None
+        kind = self.wiring.types[topic]
+        camera, lidar = (sensor.camera, sensor.lidar) if sensor is not None else (None, None)
+        pixels = camera.width_px * camera.height_px if camera is not None else 1920 * 1080
+        if kind is Image:
+            return 3 * pixels
+        if kind is SegmentationMask:
+            return 2 * pixels
+        if kind is PointCloud:
+            return (lidar.rings if lidar is not None else 64) * 2048 * 26
+        return 1 << 22 if kind is EventPacket else 1 << 18
+
+    def _root_sensor(self, topic: str) -> str:
+        return next(iter(self._sensors(topic)), "")
+
+    def _sensors(self, topic: str) -> Iterator[str]:
+        """Yield the sensors behind a topic, by way of what triggers each node."""
+        publisher = self._publisher.get(topic)
+        if publisher is None or publisher.is_source:
+            yield topic.partition("/")[0]
+            return
+        for edge in publisher.edges:
+            if self._triggers(publisher, edge):
+                yield from self._sensors(edge.topic)
+
+    def _triggers(self, node: NodeSpec, edge: Edge) -> bool:
+        from perception.runtime.node import On
+
+        port, _, member = edge.input.partition(".")
+        declared = self.wiring.classes[node.name].inputs()[port]
+        return isinstance(declared, On) or (isinstance(declared, Join) and member == next(iter(declared.members)))
+
+    def _period_ns(self, topic: str) -> float | None:
+        """Return the longest period of the sensors behind a topic."""
+        rig = self.wiring.rig
+        rates = [rig.sensors[name].rate_hz for name in self._sensors(topic) if rig is not None and name in rig.sensors]
+        return 1e9 / min(rates) if rates else None
+
+    def _clocks(self, topic: str) -> Iterator[str]:
+        rig, ties = self.wiring.rig, self.wiring.launch.clocks
+        for name in self._sensors(topic):
+            if rig is not None and name in rig.sensors:
+                clock, steps = rig.sensors[name].clock, 0
+                while clock in ties and steps < len(ties):
+                    clock, steps = ties[clock], steps + 1
+                yield clock
+
+
+def _address(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address((text or "").strip("[]"))
+    except ValueError:
+        return None
+
+
+__all__ = ["GraphChecks"]

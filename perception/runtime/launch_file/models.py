@@ -1,0 +1,132 @@
+"""The keys of a launch file. Each key's text is what the documentation and the JSON Schema say of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class FileModel(BaseModel):
+    """Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class InputFile(FileModel):
+    """What one input, or one member of a join, reads."""
+
+    topics: list[str]
+    """Topics; an input that takes one message at a time may read several."""
+    keep: Literal["latest", "all"] | None = None
+    """`latest` replaces what waits; `all` keeps up to `bound`. By default as the node declares."""
+    bound: Annotated[int, Field(gt=0, le=10_000)] | None = None
+    """Messages that may wait; beyond it the oldest is dropped and counted."""
+    offset_ms: float = 0.0
+    """Added to the stamps of this input before joining: a measured, constant difference of two clocks."""
+
+    @field_validator("topics", mode="before")
+    @classmethod
+    def _one_topic_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class JoinFile(FileModel):
+    """Settings of a join of a node; what is not given is as the node declares."""
+
+    tolerance_ms: Positive | None = None
+    """How far a member's stamp may be from the reference's."""
+    deadline_ms: Positive | None = None
+    """How long, in sensor time, a set waits for its members."""
+    on_missing: Literal["continue", "skip"] | None = None
+    """What happens with a set that lacks a member."""
+    history_ms: Positive | None = None
+    """How long members are kept; by default the slowest period plus the deadline."""
+
+
+class NodeFile(FileModel):
+    """One node."""
+
+    node: str
+    """A shipped node (`lidar_detector`), `package.module:Class`, or `./file.py:Class`."""
+    settings: dict[str, Any] = {}
+    """The node's own settings; `perception schema node:NAME` prints them."""
+    inputs: dict[str, str | list[str] | InputFile] = {}
+    """Topic, topics, or settings by input; members of a join are `join.member`."""
+    outputs: dict[str, str] = {}
+    """Topic by output port where it shall not be `<node>/<port>`."""
+    joins: dict[str, JoinFile] = {}
+    """Settings by join."""
+    process: str = ""
+    """Nodes with one process name share a process; by default each node has its own."""
+    host: str = "local"
+    """The host of this process, by its name in `network: hosts`."""
+    paced_by: str | None = None
+    """For a source: the node whose readiness admits the next instant, for all readers alike."""
+    stage_ms: Annotated[float, Field(ge=0)] | None = None
+    """What one call takes on this machine, for checking deadlines; `perception top` shows it as latency."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads that an engine of this node may use."""
+
+
+class OutputFile(FileModel):
+    """One topic for planners."""
+
+    topic: str
+    """The topic as the graph names it; its name for planners is the key."""
+    required: bool = False
+    """Without it the graph is unsafe, and `launch` ends with 1 when it never came."""
+    deadline_ms: Positive | None = None
+    """From the sensor's data arriving here to publication."""
+
+
+class SensorHealthFile(FileModel):
+    """When a sensor is lost."""
+
+    required: bool = True
+    """Without it the graph is unsafe."""
+    lost_after_ms: Positive | None = None
+    """By default three periods and at least 300 ms."""
+    frozen_after: Annotated[int, Field(ge=2)] = 5
+    """Equal payloads in a row that make a sensor frozen."""
+
+
+class NetworkFile(FileModel):
+    """Several hosts."""
+
+    rig_interface: str | None = None
+    """Address of this host on the rig's own network; private or link-local."""
+    hosts: dict[str, str] = {}
+    """Address by host name."""
+    curve_keys: str | None = None
+    """Folder with CURVE keys for outputs that leave the machine."""
+
+
+class LaunchFile(FileModel):
+    """A launch file."""
+
+    name: str
+    """Name of this graph; one graph of a name runs at a time."""
+    rig: str
+    """A rig's folder: a name in `calibration/`, a path from this file, or `from_log`."""
+    ego_motion: str = "none"
+    """The Odometry topic that lookups of ego motion read, or `none`, which degrades what needs it."""
+    clocks: dict[str, str] = {}
+    """Clock -> clock that it is disciplined to, such as `{lidar_ptp: host}`; joins across clocks need it."""
+    endpoint: str = "tcp://127.0.0.1:5560"
+    """Where results are published: `tcp://127.0.0.1:PORT` or `ipc:///path`."""
+    nodes: Annotated[dict[str, NodeFile], Field(min_length=1)]
+    """The nodes by name."""
+    outputs: dict[str, OutputFile] = {}
+    """Topics for planners by their public names."""
+    health: dict[str, SensorHealthFile] = {}
+    """Sensors by name; sensors that are not named are not required."""
+    network: NetworkFile = NetworkFile()
+    """Only for several hosts, or outputs that leave the machine."""
+    restart_limit: Annotated[int, Field(ge=0, le=100)] = 5
+    """Restarts of one process within a minute before the graph is given up."""
+
+
+__all__ = ["InputFile", "JoinFile", "LaunchFile", "NodeFile", "OutputFile"]

@@ -1,0 +1,275 @@
+"""From the nodes of a launch file to connected NodeSpecs: classes, settings, inputs, outputs, joins."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perception.errors import LaunchFileError, did_you_mean
+from perception.geometry.rig import Rig
+from perception.messages import Message
+from perception.runtime.graph import Edge, JoinSettings, NodeSpec
+from perception.runtime.launch_file.faults import Faults
+from perception.runtime.launch_file.files import validated
+from perception.runtime.launch_file.models import InputFile, JoinFile, LaunchFile, NodeFile
+from perception.runtime.launch_file.yaml_lines import Document
+from perception.runtime.node import Join, Lookup, Node, NodeConfig, NodeSetup, On, Source
+from perception.runtime.node_factory import node_class
+
+MS = 1_000_000
+DEFAULT_HISTORY_MS = 1000.0
+
+
+@dataclass
+class Wiring:
+    """What is known while a launch file is resolved."""
+
+    document: Document
+    launch: LaunchFile
+    rig: Rig | None
+    faults: Faults
+    search_folders: tuple[Path, ...]
+    classes: dict[str, type[Node]] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict)
+    configs: dict[str, NodeConfig] = field(default_factory=dict)
+    types: dict[str, type[Message]] = field(default_factory=dict)
+    """Message type by topic."""
+    publishers: dict[str, str] = field(default_factory=dict)
+    """Node by topic."""
+    outputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Topic by port, by node."""
+
+    def add(self, code: str, path: tuple[str | int, ...], what: str, expected: str, hint: str = "") -> None:
+        """Report a fault at a key path of the launch file."""
+        self.faults.add(code, self.document.file, self.document.line(*path), what, expected, hint)
+
+
+def find_classes(wiring: Wiring) -> None:
+    """Find each node's class and validate its settings."""
+    for name, entry in wiring.launch.nodes.items():
+        target = _target(entry.node, wiring.document.file.parent, wiring, name)
+        if target is None:
+            continue
+        try:
+            found = node_class(target)
+        except LaunchFileError as error:
+            wiring.add("not-a-node", ("nodes", name, "node"), str(error), "a class that derives from perception's Node")
+            continue
+        wiring.targets[name], wiring.classes[name] = target, found
+        config = validated(wiring.document, found.Config, wiring.faults, ("nodes", name, "settings"))
+        if config is not None:
+            wiring.configs[name] = config
+
+
+def _target(node: str, folder: Path, wiring: Wiring, name: str) -> str | None:
+    place, colon, cls = node.partition(":")
+    if place.endswith(".py"):
+        file = (folder / place).resolve()
+        if not (file.is_file() and colon):
+            wiring.add(
+                "unknown-node", ("nodes", name, "node"), f"'{node}' is not there", "./file.py:Class beside this file"
+            )
+            return None
+        return f"{file}:{cls}"
+    if colon:
+        return node
+    shipped = shipped_nodes()
+    if node in shipped:
+        return f"perception.nodes.{node}:{''.join(part.capitalize() for part in node.split('_'))}"
+    expected = f"one of {', '.join(shipped)}, package.module:Class or ./file.py:Class"
+    wiring.add(
+        "unknown-node", ("nodes", name, "node"), f"there is no node '{node}'", expected, did_you_mean(node, shipped)
+    )
+    return None
+
+
+def shipped_nodes() -> list[str]:
+    """Return the names of the shipped nodes."""
+    spec = importlib.util.find_spec("perception.nodes")
+    folder = Path(next(iter(spec.submodule_search_locations or ()))) if spec is not None else Path()
+    return sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+
+
+def find_topics(wiring: Wiring) -> None:
+    """Work out what every node publishes: sources first, since outputs may be one per topic of an input."""
+    order = sorted(wiring.configs, key=lambda name: not issubclass(wiring.classes[name], Source))
+    for name in order:
+        cls, entry = wiring.classes[name], wiring.launch.nodes[name]
+        if issubclass(cls, Source):
+            topics = cls.topics(wiring.configs[name], _setup(wiring, name))
+            published = {topic: (topic, message_type) for topic, message_type in topics.items()}
+        else:
+            published = _ports_of(wiring, name, cls, entry)
+        known = {port.partition("/")[0] for port in cls.outputs()} if not issubclass(cls, Source) else set(published)
+        for port in entry.outputs:
+            if port not in known:
+                expected = f"one of {', '.join(sorted(known)) or 'none'}"
+                path = ("nodes", name, "outputs", port)
+                wiring.add(
+                    "unknown-output", path, f"'{name}' has no output '{port}'", expected, did_you_mean(port, known)
+                )
+        wiring.outputs[name] = {port: topic for port, (topic, _) in published.items()}
+        for topic, message_type in published.values():
+            if topic in wiring.publishers:
+                other = wiring.publishers[topic]
+                wiring.add(
+                    "topic-twice", ("nodes", name), f"'{name}' and '{other}' both publish '{topic}'", "one publisher"
+                )
+                continue
+            wiring.publishers[topic], wiring.types[topic] = name, message_type
+
+
+def _setup(wiring: Wiring, name: str) -> NodeSetup:
+    return NodeSetup(name=name, rig=wiring.rig, inputs={}, search_folders=wiring.search_folders)
+
+
+def _ports_of(wiring: Wiring, name: str, cls: type[Node], entry: NodeFile) -> dict[str, tuple[str, type[Message]]]:
+    found: dict[str, tuple[str, type[Message]]] = {}
+    for port, out in cls.outputs().items():
+        if out.per is None:
+            found[port] = (entry.outputs.get(port, f"{name}/{port}"), out.message_type)
+            continue
+        for topic in input_file(entry.inputs.get(out.per, [])).topics:
+            sensor = topic.rpartition("/")[0] or topic
+            pattern = entry.outputs.get(port, f"{name}/{{sensor}}/{port}")
+            found[f"{port}/{sensor}"] = (pattern.replace("{sensor}", sensor), out.message_type)
+    return found
+
+
+def input_file(given: str | list[str] | InputFile) -> InputFile:
+    """Return an input's settings in full, however they were written."""
+    return given if isinstance(given, InputFile) else InputFile(topics=[given] if isinstance(given, str) else given)
+
+
+def connected(wiring: Wiring, name: str) -> NodeSpec | None:
+    """Return the connected node; None where a fault leaves nothing to go on with."""
+    if name not in wiring.configs or name not in wiring.outputs:
+        return None
+    cls, entry = wiring.classes[name], wiring.launch.nodes[name]
+    ports = cls.inputs()
+    _check_input_names(wiring, name, ports)
+    edges: list[Edge] = []
+    joins: dict[str, JoinSettings] = {}
+    for port, declared in ports.items():
+        if isinstance(declared, Join):
+            edges += _join_edges(wiring, name, port, declared)
+            joins[port] = _join_settings(declared, entry.joins.get(port))
+        elif isinstance(declared, Lookup):
+            edges += _lookup_edges(wiring, name, port, declared)
+        elif isinstance(declared, On):
+            edges += _on_edges(wiring, name, port, declared)
+    for join in entry.joins:
+        if join not in joins:
+            wiring.add(
+                "unknown-input",
+                ("nodes", name, "joins", join),
+                f"'{name}' has no join '{join}'",
+                f"one of {', '.join(joins) or 'none'}",
+                did_you_mean(join, joins),
+            )
+    return NodeSpec(
+        name=name, target=wiring.targets[name], config=wiring.configs[name], process=entry.process or name,
+        host=entry.host, edges=tuple(edges), outputs=wiring.outputs[name], joins=joins, paced_by=entry.paced_by,
+        threads=entry.threads, is_source=issubclass(cls, Source),
+        own_code=not wiring.targets[name].startswith("perception."),
+    )  # fmt: skip
+
+
+def _check_input_names(wiring: Wiring, name: str, ports: Mapping[str, Any]) -> None:
+    known: set[str] = set()
+    for port, declared in ports.items():
+        known |= {f"{port}.{member}" for member in declared.members} if isinstance(declared, Join) else {port}
+    for given in wiring.launch.nodes[name].inputs:
+        if given not in known:
+            expected = f"one of {', '.join(sorted(known)) or 'none'}"
+            path = ("nodes", name, "inputs", given)
+            wiring.add("unknown-input", path, f"'{name}' has no input '{given}'", expected, did_you_mean(given, known))
+
+
+def _on_edges(wiring: Wiring, name: str, port: str, declared: On[Any]) -> list[Edge]:
+    given = wiring.launch.nodes[name].inputs.get(port)
+    if given is None:
+        wiring.add(
+            "input-missing", ("nodes", name), f"input '{port}' of '{name}' reads nothing", f"inputs: {{{port}: TOPIC}}"
+        )
+        return []
+    entry = input_file(given)
+    return [
+        Edge(
+            topic, port, declared.message_type, keep=entry.keep or declared.keep, bound=entry.bound or declared.bound,
+            holds=declared.holds, offset_ns=round(entry.offset_ms * MS),
+        )
+        for topic in entry.topics
+        if _topic_fits(wiring, name, port, topic, declared.message_type)
+    ]  # fmt: skip
+
+
+def _lookup_edges(wiring: Wiring, name: str, port: str, declared: Lookup[Any]) -> list[Edge]:
+    given = wiring.launch.nodes[name].inputs.get(port)
+    topic = input_file(given).topics[0] if given is not None else wiring.launch.ego_motion
+    if topic == "none" or (given is None and topic not in wiring.types):
+        return []  # nothing to look up: `at` answers None; a wrong ego_motion is a fault of its own
+    fits = _topic_fits(wiring, name, port, topic, declared.message_type)
+    return [Edge(topic, port, declared.message_type, keep="all", bound=1000)] if fits else []
+
+
+def _join_edges(wiring: Wiring, name: str, port: str, declared: Join) -> list[Edge]:
+    edges: list[Edge] = []
+    inputs = wiring.launch.nodes[name].inputs
+    for index, (member, kind) in enumerate(declared.members.items()):
+        key = f"{port}.{member}"
+        given = inputs.get(key)
+        path = ("nodes", name, "inputs", key)
+        if given is None:
+            if not kind.optional:
+                wiring.add(
+                    "input-missing", ("nodes", name), f"'{key}' of '{name}' reads nothing", f"inputs: {{{key}: TOPIC}}"
+                )
+            continue
+        entry = input_file(given)
+        if entry.keep == "latest":
+            wiring.add("join-latest", path, f"'{key}' is keep: latest", "no keep: a join keeps a history")
+        if (index == 0 or not kind.many) and len(entry.topics) != 1:
+            wiring.add("join-reference", path, f"'{key}' reads {len(entry.topics)} topics", "exactly one topic")
+            continue
+        edges += [
+            Edge(
+                topic, key, kind.message_type, keep="all", bound=entry.bound or 4, offset_ns=round(entry.offset_ms * MS)
+            )
+            for topic in entry.topics
+            if _topic_fits(wiring, name, key, topic, kind.message_type)
+        ]
+    return edges
+
+
+def _topic_fits(wiring: Wiring, name: str, key: str, topic: str, wanted: type[Message]) -> bool:
+    path = ("nodes", name, "inputs", key)
+    if topic not in wiring.types:
+        published = ", ".join(sorted(wiring.types))
+        wiring.add(
+            "dangling-topic", path, f"'{name}' reads '{topic}', which no node publishes", f"one of {published}",
+            did_you_mean(topic, wiring.types),
+        )  # fmt: skip
+        return False
+    if not issubclass(wiring.types[topic], wanted):
+        wiring.add(
+            "topic-type", path, f"'{topic}' carries {wiring.types[topic].__name__}", f"{wanted.__name__} for '{key}'"
+        )
+        return False
+    return True
+
+
+def _join_settings(declared: Join, entry: JoinFile | None) -> JoinSettings:
+    entry = entry or JoinFile()
+    tolerance = entry.tolerance_ms or declared.tolerance_ms
+    deadline = entry.deadline_ms or declared.deadline_ms
+    history = entry.history_ms or declared.history_ms or DEFAULT_HISTORY_MS + deadline
+    return JoinSettings(
+        round(tolerance * MS), round(deadline * MS), entry.on_missing or declared.on_missing, round(history * MS)
+    )
+
+
+__all__ = ["Wiring", "connected", "find_classes", "find_topics", "input_file", "shipped_nodes"]
