@@ -68,6 +68,16 @@ class PointsInput(_Data):
     sweeps: int = 1
 
 
+class SurroundInput(_Data):
+    """A point cloud and the images of cameras around it."""
+
+    kind: Literal["points_and_images"]
+    points: PointsInput
+    image: ImageInput
+    cameras: int
+    """As many as the training data had; fewer run, and more."""
+
+
 class Card(_Data):
     """Everything that a node, a check and a reader need to know about one set of weights."""
 
@@ -76,7 +86,7 @@ class Card(_Data):
     summary: str
     configuration: dict[str, Any]
     """Fields of the network's configuration class that differ from its defaults."""
-    input: Annotated[ImageInput | PointsInput, Field(discriminator="kind")]
+    input: Annotated[ImageInput | PointsInput | SurroundInput, Field(discriminator="kind")]
     classes: tuple[ClassInfo, ...]
     prefix: str = ""
     """What published checkpoints put before every parameter name."""
@@ -93,6 +103,8 @@ class Card(_Data):
     @property
     def image(self) -> ImageInput:
         """The image contract; WeightsError if the network takes something else."""
+        if isinstance(self.input, SurroundInput):
+            return self.input.image
         if not isinstance(self.input, ImageInput):
             raise WeightsError(f"card '{self.name}' is of a network on {self.input.kind}, not on images")
         return self.input
@@ -100,6 +112,8 @@ class Card(_Data):
     @property
     def points(self) -> PointsInput:
         """The point cloud contract; WeightsError if the network takes something else."""
+        if isinstance(self.input, SurroundInput):
+            return self.input.points
         if not isinstance(self.input, PointsInput):
             raise WeightsError(f"card '{self.name}' is of a network on {self.input.kind}, not on points")
         return self.input
