@@ -1,0 +1,84 @@
+"""Dynamic voxelisation: every point falls into its voxel, without a cap on points or voxels.
+
+Zhou et al., "End-to-End Multi-View Fusion for 3D Object Detection in LiDAR Point Clouds", CoRL 2019, section 3.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perception.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class VoxelGrid:
+    """A grid: `minimum_m` and `voxel_m` are (x, y, z), `size` is the number of voxels along x, y and z."""
+
+    minimum_m: tuple[float, float, float]
+    voxel_m: tuple[float, float, float]
+    size: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class DynamicVoxels:
+    """Points that lie in the grid, and the voxels that hold them.
+
+    Attributes:
+        points: (N, F) the points that are kept, in their order: batch, x, y, z, features.
+        voxel: (N,) index of each point's voxel.
+        coords: (V, 4) int32 batch, z, y, x; ordered by batch, x, y, z with x slowest.
+    """
+
+    points: Tensor
+    voxel: Tensor
+    coords: Tensor
+
+
+def dynamic_voxels(points: Tensor, grid: VoxelGrid, *, test_z: bool = True) -> DynamicVoxels:
+    """Sort points into voxels.
+
+    Args:
+        points: (N, 4 + C) float32: batch index, x, y, z, features; points that are not finite are dropped.
+        grid: the grid; a point exactly on its far border is outside.
+        test_z: also drop what lies outside in z; without it all points count for the one layer of a pillar grid.
+
+    Raises:
+        ShapeError: not (N, 4 or more).
+    """
+    if points.ndim != 2 or points.shape[1] < 4:
+        raise ShapeError(f"points have shape {tuple(points.shape)}; expected (N, 4 or more): batch, x, y, z, features")
+    points = points[torch.isfinite(points[:, :4]).all(dim=1)]
+    minimum, voxel = points.new_tensor(grid.minimum_m), points.new_tensor(grid.voxel_m)
+    size = torch.tensor(grid.size)
+    place = torch.floor((points[:, 1:4] - minimum) / voxel)
+    if not test_z:
+        place[:, 2] = 0
+    inside = ((place >= 0) & (place < size)).all(dim=1)
+    points, cell = points[inside], place[inside].long()
+    nx, ny, nz = grid.size
+    key = ((points[:, 0].long() * nx + cell[:, 0]) * ny + cell[:, 1]) * nz + cell[:, 2]
+    unique, index = torch.unique(key, return_inverse=True)
+    z, rest = unique % nz, unique // nz
+    y, rest = rest % ny, rest // ny
+    coords = torch.stack((rest // nx, z, y, rest % nx), dim=1).int()
+    return DynamicVoxels(points, index, coords)
+
+
+def voxel_mean(values: Tensor, voxel: Tensor, count: int) -> Tensor:
+    """Return the mean of (N, C) by voxel, (V, C)."""
+    total = values.new_zeros(count, values.shape[1]).index_add_(0, voxel, values)
+    points = values.new_zeros(count).index_add_(0, voxel, values.new_ones(len(voxel)))
+    return total / points.clamp(min=1).unsqueeze(1)
+
+
+def voxel_max(values: Tensor, voxel: Tensor, count: int) -> Tensor:
+    """Return the maximum of (N, C) by voxel, (V, C); every voxel holds a point."""
+    index = voxel.unsqueeze(1).expand_as(values)
+    lowest = values.new_full((count, values.shape[1]), -torch.inf)
+    return lowest.scatter_reduce_(0, index, values, reduce="amax")
+
+
+__all__ = ["DynamicVoxels", "VoxelGrid", "dynamic_voxels", "voxel_max", "voxel_mean"]
