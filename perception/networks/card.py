@@ -119,6 +119,18 @@ class Card(_Data):
         return self.input
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader, which would take the last of two equal keys in silence, made to refuse them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) != len(node.value):
+            keys = [self.construct_object(key) for key, _ in node.value]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{twice}' stands twice", node.start_mark)
+        return mapping
+
+
 def read_card(path: Path) -> Card:
     """Read a card file.
 
@@ -126,7 +138,7 @@ def read_card(path: Path) -> Card:
         WeightsError: the file is missing, or is no card; every fault is listed.
     """
     try:
-        return card_from(yaml.safe_load(path.read_text()), str(path))
+        return card_from(yaml.load(path.read_text(), _UniqueKeys), str(path))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise WeightsError(f"{path}: not a model card ({error})") from error
 
