@@ -211,7 +211,8 @@ def sparse_conv(features: Tensor, table: Tensor, weight: Tensor, pairs: Pairs | 
         if len(outputs) == len(features) == len(output):  # both ascend: the middle of a submanifold kernel
             output = torch.addmm(output, features, kernel)
         else:
-            output.index_add_(0, outputs, features.index_select(0, inputs) @ kernel)
+            met = features.index_select(0, inputs) @ kernel
+            output.index_add_(0, outputs, met.to(output.dtype))  # autocast computes products in its own type
     return output
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
+from perception.ops.deformable_attention import deformable_attention
 
 QUERIES = 2048
 """Queries that are worked on at a time."""
@@ -31,17 +32,15 @@ def deformable_sampling(levels: Sequence[Tensor], locations: Tensor, weights: Te
     Returns:
         (B, Q, C), channels grouped by head.
     """
-    batch, queries, heads, _, points, _ = locations.shape
-    grids = (2.0 * locations - 1.0).permute(3, 0, 2, 1, 4, 5).reshape(-1, batch * heads, queries, points, 2)
-    weights = weights.permute(3, 0, 2, 1, 4).reshape(-1, batch * heads, 1, queries, points)
+    heads = locations.shape[2]
     total = None
-    for level, value in enumerate(levels):
-        shares = value.reshape(batch * heads, -1, value.shape[2], value.shape[3])
-        sampled = F.grid_sample(shares, grids[level], align_corners=False)  # (B * h, C / h, Q, P)
-        weighted = (sampled * weights[level]).sum(-1)
-        total = weighted if total is None else total + weighted
+    for index, level in enumerate(levels):
+        batch, channels, height, width = level.shape
+        shares = level.reshape(batch, heads, channels // heads, height, width)
+        summed = deformable_attention(shares, locations[:, :, :, index], weights[:, :, :, index])
+        total = summed if total is None else total + summed
     assert total is not None
-    return total.reshape(batch, -1, queries).transpose(1, 2)
+    return total
 
 
 class MultiScaleDeformableAttention(nn.Module):
