@@ -85,18 +85,6 @@ EGOPOSEFORMER_COMPACT = EgoPoseFormerConfig(
 )
 
 
-JOINT_NAMES = (
-    "head", "neck_01", "upperarm_l", "upperarm_r", "lowerarm_l", "lowerarm_r", "hand_l", "hand_r",
-    "thigh_l", "thigh_r", "calf_l", "calf_r", "foot_l", "foot_r", "ball_l", "ball_r",
-)  # fmt: skip
-"""The joints of UnrealEgo, in the order of the network's output; a limb starts at its joint, `hand` is the wrist."""
-LIMBS = (
-    (0, 1), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7), (2, 8), (3, 9), (8, 10), (9, 11), (10, 12), (11, 13),
-    (12, 14), (13, 15),
-)  # fmt: skip
-"""Parent and child of each bone, as UnrealEgo's loss pairs them: thighs hang from the shoulders of their side."""
-
-
 class ResNet(nn.Module):
     """The five stages; parameters are named by stride and position, as in the published checkpoints."""
 

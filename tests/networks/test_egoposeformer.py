@@ -13,16 +13,16 @@ from perception.engines.engine import run_on
 from perception.engines.onnxruntime_engine import build_onnxruntime
 from perception.errors import ShapeError
 from perception.geometry.cameras import Camera
+from perception.networks.card import find_card
 from perception.networks.egoposeformer import (
     EGOPOSEFORMER_COMPACT,
     EGOPOSEFORMER_MONO,
     EGOPOSEFORMER_STEREO,
-    JOINT_NAMES,
-    LIMBS,
     EgoPoseFormer,
     EgoPoseFormerConfig,
     HeatmapNetwork,
 )
+from perception.networks.load import build_network
 from perception.networks.weights import fill
 from perception.ops.joint_projection import camera_projection, unrealego_projection
 
@@ -148,9 +148,22 @@ def test_the_neck_may_end_at_any_stride(stride: int) -> None:
     assert heatmaps.shape == (2, 15, 64 // stride, 96 // stride)
 
 
-def test_the_limbs_reach_every_joint_once() -> None:
-    assert [child for _, child in LIMBS] == list(range(1, len(JOINT_NAMES)))
-    assert all(parent < child for parent, child in LIMBS)
+@pytest.mark.parametrize("name", ["egoposeformer_unrealego", "egoposeformer_mono", "egoposeformer_compact"])
+def test_the_limbs_of_a_card_reach_every_joint_once(name: str) -> None:
+    card = find_card(name)
+    assert card.skeleton is not None
+    assert [child for _, child in card.skeleton.limbs] == list(range(1, len(card.skeleton.joints)))
+    assert all(parent < child for parent, child in card.skeleton.limbs)
+    with torch.device("meta"):
+        config = build_network(card, EgoPoseFormer).config
+    assert (config.num_joints, config.num_views) == (len(card.skeleton.joints), card.image.views)
+    assert config.image_size == card.image.size
+
+
+def test_the_compact_card_is_the_compact_configuration() -> None:
+    with torch.device("meta"):
+        assert build_network(find_card("egoposeformer_compact"), EgoPoseFormer).config == EGOPOSEFORMER_COMPACT
+        assert build_network(find_card("egoposeformer_mono"), EgoPoseFormer).config == EGOPOSEFORMER_MONO
 
 
 def test_onnx_runtime_gives_the_same_poses_and_heatmaps(network: EgoPoseFormer, tmp_path: Path) -> None:
