@@ -15,14 +15,13 @@ from pydantic import Field
 from perception.errors import WeightsError
 from perception.messages import Image, Message, ModelId, SegmentationMask
 from perception.networks.address import WeightsAddress
+from perception.nodes._contract import UNTRAINED
 from perception.nodes._pictures import rgb_of
 from perception.runtime.node import Node, NodeConfig, NodeSetup, On, Out
 
 if TYPE_CHECKING:
     from perception.networks.card import Card
     from perception.networks.part import RunPart
-
-UNTRAINED = "untrained weights: the output means nothing"
 
 
 class ImageSegmenterConfig(NodeConfig):

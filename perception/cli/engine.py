@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,6 +60,23 @@ def bench(
         for timing in bench_part(part, variants, repeats, say=print):
             measured = f"{timing.median_ms:>8.2f} ms {timing.p90_ms:>8.2f} ms" if not timing.error else timing.error
             print(f"{timing.part:<16} {timing.engine:<36} {timing.threads:>7} {measured}")
+
+
+@app.command("coverage")
+def coverage(
+    cases: Annotated[list[Path], typer.Argument(help="Parity cases, or folders of them: the input that is run.")],
+) -> None:
+    """Print the share of multiply-adds and of time inside exported parts, for example: coverage tests/golden."""
+    from perception.engines.coverage import measure_coverage
+    from perception.networks.parity.case import read_case
+    from perception.networks.parity.verify import find_cases
+
+    for path in find_cases(cases):
+        measured = measure_coverage(read_case(path))
+        print(
+            f"{path.stem}: {measured.mac_share:.1%} of {measured.total_macs / 1e9:.2f} G multiply-adds and "
+            f"{measured.time_share:.1%} of {measured.total_s * 1e3:.0f} ms inside exported parts"
+        )
 
 
 @app.command("list")

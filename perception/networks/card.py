@@ -96,6 +96,16 @@ class SkeletonInfo(_Data):
     """Metres in one unit of the network's coordinates."""
 
 
+class SurroundInput(_Data):
+    """A point cloud and the images of cameras around it."""
+
+    kind: Literal["points_and_images"]
+    points: PointsInput
+    image: ImageInput
+    cameras: int
+    """As many as the training data had; fewer run, and more."""
+
+
 class Card(_Data):
     """Everything that a node, a check and a reader need to know about one set of weights."""
 
@@ -104,7 +114,7 @@ class Card(_Data):
     summary: str
     configuration: dict[str, Any]
     """Fields of the network's configuration class that differ from its defaults."""
-    input: Annotated[ImageInput | PointsInput | EventsInput, Field(discriminator="kind")]
+    input: Annotated[ImageInput | PointsInput | SurroundInput | EventsInput, Field(discriminator="kind")]
     classes: tuple[ClassInfo, ...]
     skeleton: SkeletonInfo | None = None
     prefix: str = ""
@@ -122,6 +132,8 @@ class Card(_Data):
     @property
     def image(self) -> ImageInput:
         """The image contract; WeightsError if the network takes something else."""
+        if isinstance(self.input, SurroundInput):
+            return self.input.image
         if not isinstance(self.input, ImageInput):
             raise WeightsError(f"card '{self.name}' is of a network on {self.input.kind}, not on images")
         return self.input
@@ -136,9 +148,23 @@ class Card(_Data):
     @property
     def points(self) -> PointsInput:
         """The point cloud contract; WeightsError if the network takes something else."""
+        if isinstance(self.input, SurroundInput):
+            return self.input.points
         if not isinstance(self.input, PointsInput):
             raise WeightsError(f"card '{self.name}' is of a network on {self.input.kind}, not on points")
         return self.input
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader, which would take the last of two equal keys in silence, made to refuse them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) != len(node.value):
+            keys = [self.construct_object(key) for key, _ in node.value]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{twice}' stands twice", node.start_mark)
+        return mapping
 
 
 def read_card(path: Path) -> Card:
@@ -148,7 +174,7 @@ def read_card(path: Path) -> Card:
         WeightsError: the file is missing, or is no card; every fault is listed.
     """
     try:
-        return card_from(yaml.safe_load(path.read_text()), str(path))
+        return card_from(yaml.load(path.read_text(), _UniqueKeys), str(path))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise WeightsError(f"{path}: not a model card ({error})") from error
 

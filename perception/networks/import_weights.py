@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -17,6 +18,14 @@ from perception.networks.weights import load_strictly, save_weights
 
 _TRAINING_ONLY = ("loss.", "criterion.", "loss_fn.")
 """Beginnings of entries that a training wrapper adds around the network."""
+
+
+@runtime_checkable
+class ReadsOtherLayouts(Protocol):
+    """A network whose checkpoints come in several layouts."""
+
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the entries in the network's own layout."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,8 @@ def fit(state: Mapping[str, Tensor], card: Card, source: str) -> tuple[dict[str,
     for name, value in own.items():
         if name not in fitted and not value.is_floating_point():
             fitted[name] = value  # counters and index tables that older code did not store
+    if isinstance(network, ReadsOtherLayouts):
+        fitted = network.from_published(fitted)
     load_strictly(network, fitted, source)
     return fitted, dropped
 

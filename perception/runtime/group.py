@@ -113,6 +113,10 @@ class Group:
                 self._publish(topic, message)
             self.run_until_idle()
 
+    def bound_of(self, topic: str) -> int:
+        """Return the bound that this group has given on for a topic of its own."""
+        return self._given_bounds.get(topic, BEFORE_ALL)
+
     def is_idle(self) -> bool:
         """True where no message waits to be run."""
         return all(executor.is_idle() for executor in self.executors.values())

@@ -28,6 +28,7 @@ os.environ.update(
     RAY_worker_niceness="0",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # on every system: without it Ray's ports answer on all interfaces
 )
 
 import ray

@@ -38,14 +38,14 @@ class Topology:
         publisher: process by topic.
         readers: processes that read a topic from outside the process that publishes it.
         readings: by process, what it reads from others.
-        wants_bounds: processes in which something waits for bounds.
+        reads_bounds: by process, the other processes whose bounds it waits for.
         topics: all topics of the graph, in the order of their rank; bounds travel as a row of these.
     """
 
     publisher: Mapping[str, str]
     readers: Mapping[str, tuple[str, ...]]
     readings: Mapping[str, tuple[Reading, ...]]
-    wants_bounds: frozenset[str]
+    reads_bounds: Mapping[str, frozenset[str]]
     topics: tuple[str, ...]
 
     def limits(self) -> dict[str, TopicLimits]:
@@ -89,7 +89,7 @@ def topology_of(graph: Graph, *, recorded: bool = False) -> Topology:
         publisher=publisher,
         readers={topic: tuple(names) for topic, names in readers.items()},
         readings={process: tuple(by_topic.values()) for process, by_topic in readings.items()},
-        wants_bounds=frozenset(_wants_bounds(graph)),
+        reads_bounds=_reads_bounds(graph, publisher),
         topics=tuple(graph.message_types),
     )
 
@@ -111,6 +111,19 @@ def _widen(by_topic: dict[str, Reading], reading: Reading) -> None:
     )
 
 
+def _reads_bounds(graph: Graph, publisher: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """A process reads bounds of those it reads from, where anything waits, and of what paces its sources."""
+    wants = _wants_bounds(graph)
+    found: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        if node.paced_by is not None:
+            found.setdefault(node.process, set()).add(graph.node(node.paced_by).process)
+        for edge in node.edges:
+            if node.process in wants and edge.topic in publisher:
+                found.setdefault(node.process, set()).add(publisher[edge.topic])
+    return {process: frozenset(others - {process}) for process, others in found.items()}
+
+
 def _wants_bounds(graph: Graph) -> set[str]:
     """Return the processes with a node that waits for bounds, and those upstream of it, which must give them on."""
     waiting = {
@@ -118,6 +131,7 @@ def _wants_bounds(graph: Graph) -> set[str]:
         for node in graph.nodes
         if any(isinstance(port, Join | Lookup | Every) for port in node_class(node.target).inputs().values())
     }
+    waiting |= {node.paced_by for node in graph.nodes if node.paced_by is not None}
     if graph.mode == "lockstep":
         waiting = {node.name for node in graph.nodes}
     publisher = {topic: node for node in graph.nodes for topic in node.outputs.values()}

@@ -26,6 +26,7 @@ from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.node import Bound, Node, Source
 from perception.runtime.node_factory import make_node
 from perception.runtime.output_stamper import RunContext
+from perception.runtime.pacing import PacedSource
 from perception.runtime.shared_memory import SharedMemoryHost, Waker
 from perception.runtime.topology import Topology, status_topic
 
@@ -61,6 +62,9 @@ class Worker:
         )
         self._context = context
         self.group = Group(graph, self.nodes, context, self._emit, self._emit_bound)
+        self._pacers = {
+            spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
+        }
         self._open_channels(run)
         self._inbox: deque[tuple[NodeSpec, str, Message | Bound]] = deque()
         self._stop = threading.Event()
@@ -86,19 +90,15 @@ class Worker:
         }
         self._self_waker = self._memory.waker(self.process)
         self._sleeper = self._memory.sleeper(self.process)
-        upstream = {topology.publisher[topic] for topic in self._readers if topic in topology.publisher}
-        count, waits = len(topology.topics), topology.wants_bounds
+        count, waited_for = len(topology.topics), topology.reads_bounds.get(self.process, frozenset())
         self._rank = {topic: rank for rank, topic in enumerate(topology.topics)}
         self._bounds = [BEFORE_ALL] * count
         self._bounds_moved = False
-        gives = bool(others & waits)
-        self._bounds_writer = self._memory.bounds_writer(self.process, count) if gives else None
-        self._bounds_wakers = [self._wakers[process] for process in others & waits]
-        self._bounds_readers = (
-            [self._memory.bounds_reader(process, count) for process in sorted(upstream)]
-            if self.process in waits
-            else []
-        )
+        given_to = [process for process, others in topology.reads_bounds.items() if self.process in others]
+        self._bounds_writer = self._memory.bounds_writer(self.process, count) if given_to else None
+        self._bounds_wakers = [self._memory.waker(process) for process in given_to]
+        self._bounds_readers = [self._memory.bounds_reader(process, count) for process in sorted(waited_for)]
+        self._newest_bounds = [BEFORE_ALL] * count
 
     def start(self) -> None:
         """Start the threads; the nodes are made and warm."""
@@ -151,7 +151,7 @@ class Worker:
         while not self._stop.is_set():
             took = self._take_bounds_and_messages()
             ran = self.group.step()
-            if not ran and (took or self._bounds_readers):
+            if not ran and (took or self._bounds_readers or self._bounds_writer):
                 self.group.forward_bounds()
                 ran = self.group.step()
             if self._bounds_moved:
@@ -181,19 +181,26 @@ class Worker:
                 self._count_gap(topic, message.header)
                 self.group.offer(topic, message)
         for row in rows:
+            self._newest_bounds = list(map(max, self._newest_bounds, row.tolist()))
             for topic in self._readers:
-                if (t_ns := int(row[self._rank[topic]])) > BEFORE_ALL:
-                    self.group.bound(topic, t_ns)
+                if (rank := self._rank.get(topic)) is not None and row[rank] > BEFORE_ALL:
+                    self.group.bound(topic, int(row[rank]))
         while self._inbox:
             took = True
             spec, topic, item = self._inbox.popleft()
             if isinstance(item, Bound):
                 self.group.source_bound(topic, item.t_ns)
                 continue
+            took_from = self._pacers.get(spec.name)
+            if took_from is not None:
+                took_from.offer(topic, item)
+                continue
             self.group.source_message(spec.name, topic, item)
             if getattr(self.nodes[spec.name], "paced", False):
                 for output in spec.outputs.values():
                     self.group.source_bound(output, item.header.t_sensor_ns)
+        for pacing in self._pacers.values():
+            took |= pacing.release(self.group, self._newest_bounds, self._rank)
         return took
 
     def _count_gap(self, topic: str, header: Header) -> None:
@@ -280,10 +287,17 @@ class Worker:
         return NodeStatus(
             node=spec.name, state="ok", epoch=self._context.epoch, inputs=(),
             published=dict(self.group.sources[spec.name].published), latency_p50_ms=0.0, latency_p99_ms=0.0,
-            memory_mb=memory_mb, notes=tuple(self.nodes[spec.name].notes),
+            memory_mb=memory_mb, notes=(*self.nodes[spec.name].notes, *self._held_back(spec.name)),
         )  # fmt: skip
 
+    def _held_back(self, source: str) -> tuple[str, ...]:
+        pacing = self._pacers.get(source)
+        if pacing is None or not pacing.pacer.held_back:
+            return ()
+        return tuple(f"paced by {pacing.paced_by}: {n} of {t} held back" for t, n in pacing.pacer.held_back.items())
+
     def _send_status(self) -> None:
+        self._bounds_moved = True  # told again, for a process that was started anew
         self._emit(status_topic(self.process), self.status())
 
 

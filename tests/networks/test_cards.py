@@ -169,6 +169,13 @@ def test_every_fault_of_a_card_is_listed() -> None:
         assert expected in str(raised.value)
 
 
+def test_a_key_that_stands_twice_is_a_fault(tmp_path: Path) -> None:
+    text = shipped_cards()["ddrnet_compact"].read_text()
+    (tmp_path / "card.yaml").write_text(text + "licence: another\n")
+    with pytest.raises(WeightsError, match="'licence' stands twice"):
+        find_card("card.yaml", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("configuration", "says"), [({"plane": 16}, "Did you mean 'planes'"), ({"planes": "wide"}, "planes")]
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from perception.networks.ddrnet import DDRNET_23, DDRNET_23_SLIM, DDRNET_39, DDRNET_COMPACT, DDRNet, DDRNetConfig
 from perception.networks.weights import fill
@@ -28,6 +29,14 @@ def test_a_variant_has_as_many_parameters_as_the_published_one(
     count = sum(parameter.numel() for parameter in network.parameters())
     assert count == with_auxiliary
     assert count - sum(parameter.numel() for parameter in network.seghead_extra.parameters()) == without
+
+
+def test_23_slim_needs_as_many_multiply_adds_as_counted_for_the_published_one() -> None:
+    with torch.device("meta"):
+        network, image = DDRNet(DDRNET_23_SLIM).eval(), torch.empty(1, 3, 1024, 2048)
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    assert counter.get_total_flops() / 2 == pytest.approx(36.28e9, rel=1e-3)
 
 
 def test_the_compact_configuration_has_at_most_three_million_parameters() -> None:

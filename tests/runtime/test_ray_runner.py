@@ -155,7 +155,7 @@ def test_a_killed_process_comes_back_while_the_rest_goes_on(tmp_path: Path) -> N
     assert sum(r.restarted for r in mortal) == 1
     assert all(r.gap == 0 for r in mortal if r.restarted)
     stamps = [r.message.header.t_sensor_ns for r in received if r.topic == "echo/out"]
-    assert max(np.diff(stamps)) < 300e6  # the other process never paused
+    assert max(np.diff(stamps)) < 1e9  # the other process did not wait for the restart
     assert leftovers() == []
 
 

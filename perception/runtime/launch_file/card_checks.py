@@ -98,7 +98,7 @@ def _check_lidar(wiring: Wiring, node: NodeSpec, wanted: PointsInput, sensor: Se
         wiring.add(
             "card-height",
             path,
-            f"the ground, at {ground:.1f} m, is outside the card's {wanted.minimum_m[2]:g} to {wanted.maximum_m[2]:g} m",
+            f"the ground, at {ground:.1f} m, is outside {wanted.minimum_m[2]:g} to {wanted.maximum_m[2]:g} m",
             "a range that holds the ground",
         )
     differs = wanted.origin == "sensor" and abs(mounted - wanted.origin_height_m) > 1.0

@@ -1,0 +1,3 @@
+"""What nodes with networks say of their outputs."""
+
+UNTRAINED = "untrained weights: the output means nothing"

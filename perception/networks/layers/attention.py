@@ -1,0 +1,76 @@
+"""Multi-head attention under the parameter names of `torch.nn.MultiheadAttention`.
+
+Written out so that it can be exported, takes batch-first sequences of any rank-three shape, and computes in the
+type of its input. The published DeepInteraction++ rounds queries, keys and values to float16 in its polar attention
+(FlashAttention); this does not, like the published results recorded in float32.
+
+Shapes     B batch, Q queries, S keys, C channels, h heads
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention with a fused input projection."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
+        self.out_proj = nn.Linear(channels, channels)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, Q, C).
+            key: (B, S, C).
+            value: (B, S, C).
+            mask: (B, Q, S) added to the logits of every head.
+
+        Returns:
+            (B, Q, C).
+        """
+        batch, queries, channels = query.shape
+        weights, biases = self.in_proj_weight.reshape(3, channels, channels), self.in_proj_bias.reshape(3, channels)
+        q, k, v = (self._split(F.linear(x, weights[i], biases[i])) for i, x in enumerate((query, key, value)))
+        out = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None])
+        return self.out_proj(out.transpose(1, 2).reshape(batch, queries, channels))  # type: ignore[no-any-return]
+
+    def _split(self, x: Tensor) -> Tensor:
+        batch, length, channels = x.shape
+        return x.reshape(batch, length, self.heads, channels // self.heads).transpose(1, 2)
+
+
+class TransformerDecoderLayer(nn.Module):
+    """Self attention, cross attention and a feed-forward network, each followed by its norm (post-norm)."""
+
+    def __init__(self, channels: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(channels, heads)
+        self.multihead_attn = Attention(channels, heads)
+        self.linear1, self.linear2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
+
+    def forward(
+        self, query: Tensor, memory: Tensor, query_position: Tensor | None = None, key_position: Tensor | None = None
+    ) -> Tensor:
+        """Decode queries (B, Q, C) against a memory (B, S, C); positions of the same shapes are added to both.
+
+        The positions are added to the values, too, as TransFusion's decoder does.
+        """
+
+        def placed(x: Tensor, position: Tensor | None) -> Tensor:
+            return x if position is None else x + position
+
+        own = placed(query, query_position)
+        query = self.norm1(query + self.self_attn(own, own, own))
+        keys = placed(memory, key_position)
+        query = self.norm2(query + self.multihead_attn(placed(query, query_position), keys, keys))
+        return self.norm3(query + self.linear2(self.linear1(query).relu()))  # type: ignore[no-any-return]

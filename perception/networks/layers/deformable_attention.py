@@ -1,0 +1,102 @@
+"""Multi-scale deformable attention.
+
+Paper      Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object Detection", ICLR 2021
+Reference  open-mmlab/mmcv v1.3.18, mmcv/ops/multi_scale_deform_attn.py (Apache-2.0)
+Differs    inference only; sampled with `grid_sample`, so that no operator has to be compiled
+Shapes     B batch, Q queries, C channels, h heads, L levels, P points per level, H_l x W_l cells of level l
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.ops.blocks import in_blocks
+
+QUERIES = 2048
+"""Queries that are worked on at a time."""
+
+
+def deformable_sampling(levels: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
+    """Sum weighted bilinear samples of every head's share of the channels.
+
+    Args:
+        levels: per level (B, C, H_l, W_l).
+        locations: (B, Q, h, L, P, 2) x and y, 0 to 1 over the map; zeros are read outside.
+        weights: (B, Q, h, L, P).
+
+    Returns:
+        (B, Q, C), channels grouped by head.
+    """
+    batch, queries, heads, _, points, _ = locations.shape
+    grids = (2.0 * locations - 1.0).permute(3, 0, 2, 1, 4, 5).reshape(-1, batch * heads, queries, points, 2)
+    weights = weights.permute(3, 0, 2, 1, 4).reshape(-1, batch * heads, 1, queries, points)
+    total = None
+    for level, value in enumerate(levels):
+        shares = value.reshape(batch * heads, -1, value.shape[2], value.shape[3])
+        sampled = F.grid_sample(shares, grids[level], align_corners=False)  # (B * h, C / h, Q, P)
+        weighted = (sampled * weights[level]).sum(-1)
+        total = weighted if total is None else total + weighted
+    assert total is not None
+    return total.reshape(batch, -1, queries).transpose(1, 2)
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """Each query samples a few learnt places around its reference point, on every level."""
+
+    def __init__(self, channels: int, levels: int, heads: int = 8, points: int = 4) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(channels, heads * levels * points)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+
+    def forward(self, query: Tensor, reference: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, Q, C).
+            reference: (Q, 2) x and y, 0 to 1 over the map; the same on every level.
+            levels: per level (B, C, H_l, W_l), the values.
+
+        Returns:
+            (B, Q, C), the query added.
+        """
+        values = [self._project(x) for x in levels]
+        if torch.compiler.is_exporting():
+            return self._attend(query, reference, values)
+        attended = []  # one sample after the other, and its queries in blocks
+        for sample in range(query.shape[0]):
+            own = [x[sample : sample + 1] for x in values]
+
+            def attend(rows: Tensor, places: Tensor, own: list[Tensor] = own) -> Tensor:
+                return self._attend(rows[None], places, own)[0]
+
+            attended.append(in_blocks(attend, [query[sample], reference], QUERIES))
+        return torch.stack(attended)
+
+    def _attend(self, query: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
+        batch, queries, channels = query.shape
+        shape = (batch, queries, self.heads, self.levels, self.points)
+        offsets = self.sampling_offsets(query).reshape(*shape, 2)
+        sizes = torch.tensor([[x.shape[3], x.shape[2]] for x in values], dtype=query.dtype, device=query.device)
+        locations = reference[:, None, None, None, :] + offsets / sizes[:, None, :]
+        weights = self.attention_weights(query).reshape(*shape[:3], -1).softmax(-1).reshape(shape)
+        sampled = deformable_sampling(values, locations, weights).reshape(batch, queries, channels)
+        return query + self.output_proj(sampled)  # type: ignore[no-any-return]
+
+    def _project(self, level: Tensor) -> Tensor:
+        weight = self.value_proj.weight[:, :, None, None]
+        return F.conv2d(level, weight, self.value_proj.bias)  # the linear layer, at every cell
+
+
+def reference_points(height: int, width: int, like: Tensor) -> Tensor:
+    """Cell centres, row by row, x and y from 0 to 1: (height * width, 2)."""
+    y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
+    x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([columns, rows], -1).reshape(-1, 2)

@@ -1,0 +1,211 @@
+"""Swin transformer: windowed self attention over an image pyramid.
+
+Paper      Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021
+Reference  open-mmlab/mmdetection v2.14, mmdet/models/backbones/swin.py, as carried by fudan-zvg/DeepInteraction
+           (Apache-2.0)
+Differs    inference only (no stochastic depth, no checkpointing); the patch merging orders channels c * 4 + pixel, as
+           that reference and its checkpoints do, not pixel * C + c as the original code
+Shapes     B images, C channels, H x W pixels, N = window * window positions of a window, h heads
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.ops.blocks import in_blocks
+
+ROWS = 4096
+"""Positions that a feed-forward network works on at a time."""
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """Swin-T by default."""
+
+    embed_dims: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: int = 7
+    mlp_ratio: int = 4
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        return tuple(self.embed_dims << stage for stage in range(len(self.depths)))
+
+
+def relative_position_index(window: int) -> Tensor:
+    """Row of the bias table for each pair of positions of a window, (N, N) int64."""
+    position = torch.arange(window)
+    row, column = (axis.reshape(-1) for axis in torch.meshgrid(position, position, indexing="ij"))
+    rows = row[:, None] - row[None, :] + window - 1
+    columns = column[:, None] - column[None, :] + window - 1
+    return rows * (2 * window - 1) + columns
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self attention inside each window, with a learnt bias per relative position."""
+
+    relative_position_index: Tensor
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.register_buffer("relative_position_index", relative_position_index(window))
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend within windows: x (B, windows, N, C), mask (windows, N, N) added to the logits."""
+        batch, windows, size, channels = x.shape
+        qkv = self.qkv(x).reshape(batch, windows, size, 3, self.heads, channels // self.heads)
+        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)  # (B, windows, h, N, C/h)
+        logits = (query * (channels // self.heads) ** -0.5) @ key.transpose(-2, -1)
+        bias = self.relative_position_bias_table[self.relative_position_index.reshape(-1)]
+        bias = bias.reshape(size, size, self.heads).permute(2, 0, 1)
+        logits = logits + (bias if mask is None else bias + mask[:, None])
+        attended = logits.softmax(-1) @ value
+        return self.proj(attended.transpose(2, 3).reshape(x.shape))  # type: ignore[no-any-return]
+
+
+class ShiftedWindowAttention(nn.Module):
+    """Pad to whole windows, shift, attend within windows, and undo both. Padding is zeros and is not masked."""
+
+    def __init__(self, channels: int, heads: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.window, self.shift = window, shift
+        self.w_msa = WindowAttention(channels, heads, window)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend: (B, H, W, C) to (B, H, W, C)."""
+        _, height, width, _ = x.shape
+        x = F.pad(x, (0, 0, 0, -width % self.window, 0, -height % self.window))
+        rows, columns = x.shape[1], x.shape[2]
+        mask = None
+        if self.shift:
+            x = torch.roll(x, (-self.shift, -self.shift), (1, 2))
+            mask = self._mask(rows, columns, x)
+        x = self._from_windows(self.w_msa(self._windows(x), mask), rows, columns)
+        if self.shift:
+            x = torch.roll(x, (self.shift, self.shift), (1, 2))
+        return x[:, :height, :width]
+
+    def _windows(self, x: Tensor) -> Tensor:
+        batch, rows, columns, channels = x.shape
+        size = self.window
+        x = x.reshape(batch, rows // size, size, columns // size, size, channels).transpose(2, 3)
+        return x.reshape(batch, -1, size * size, channels)
+
+    def _from_windows(self, windows: Tensor, rows: int, columns: int) -> Tensor:
+        size, channels = self.window, windows.shape[-1]
+        x = windows.reshape(-1, rows // size, columns // size, size, size, channels).transpose(2, 3)
+        return x.reshape(-1, rows, columns, channels)
+
+    def _mask(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """-100 between positions that only the cyclic shift made neighbours, (windows, N, N)."""
+
+        def band(length: int) -> Tensor:
+            position = torch.arange(length, device=like.device)
+            return (position >= length - self.window).to(like.dtype) + (position >= length - self.shift).to(like.dtype)
+
+        region = self._windows((3 * band(rows)[:, None] + band(columns)[None, :])[None, :, :, None])[0, :, :, 0]
+        return (region[:, None, :] != region[:, :, None]).to(like.dtype) * -100.0
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between and the input added (mmcv's names)."""
+
+    def __init__(self, channels: int, hidden: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Sequential(nn.Linear(channels, hidden), activation), nn.Linear(hidden, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return in_blocks(lambda rows: rows + self.layers(rows), [x.flatten(0, -2)], ROWS).reshape(x.shape)
+
+
+class SwinBlock(nn.Module):
+    """Window attention and a feed-forward network, both with pre-norm and a residual."""
+
+    def __init__(self, channels: int, heads: int, window: int, shift: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = ShiftedWindowAttention(channels, heads, window, shift)
+        self.norm2 = nn.LayerNorm(channels)
+        self.ffn = FeedForward(channels, mlp_ratio * channels, nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.ffn.layers(self.norm2(x))  # type: ignore[no-any-return]
+
+
+class PatchMerging(nn.Module):
+    """Halve the resolution: four pixels side by side become one of twice the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Merge (B, H, W, C) to (B, H/2, W/2, 2C); odd sizes are padded at the bottom and the right."""
+        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        batch, height, width, channels = x.shape
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).permute(0, 1, 3, 5, 2, 4)
+        x = self.norm(x.reshape(batch, height // 2, width // 2, 4 * channels))
+        return self.reduction(x)  # type: ignore[no-any-return]
+
+
+class SwinStage(nn.Module):
+    """Blocks of one resolution (every second one shifted) and, but for the last stage, the merging after them."""
+
+    def __init__(self, config: SwinConfig, stage: int) -> None:
+        super().__init__()
+        channels, heads = config.out_channels[stage], config.num_heads[stage]
+        self.blocks = nn.ModuleList(
+            SwinBlock(channels, heads, config.window, config.window // 2 * (index % 2), config.mlp_ratio)
+            for index in range(config.depths[stage])
+        )
+        self.downsample = PatchMerging(channels) if stage + 1 < len(config.depths) else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the stage's own map and the input of the next stage."""
+        for block in self.blocks:
+            x = block(x)
+        return x, x if self.downsample is None else self.downsample(x)
+
+
+class PatchEmbed(nn.Module):
+    """Cut the image into patches of 4 x 4 pixels and embed each."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(3, channels, 4, stride=4)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = F.pad(images, (0, -images.shape[3] % 4, 0, -images.shape[2] % 4))
+        return self.norm(self.projection(images).permute(0, 2, 3, 1))  # type: ignore[no-any-return]
+
+
+class SwinTransformer(nn.Module):
+    """Swin backbone with a norm on each stage's output."""
+
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(config.embed_dims)
+        self.stages = nn.ModuleList(SwinStage(config, stage) for stage in range(len(config.depths)))
+        for stage, channels in enumerate(config.out_channels):
+            self.add_module(f"norm{stage}", nn.LayerNorm(channels))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Turn images (B, 3, H, W) into one map per stage, (B, C << i, H / (4 << i), W / (4 << i))."""
+        x = self.patch_embed(images)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            own, x = stage(x)
+            maps.append(self.get_submodule(f"norm{index}")(own).permute(0, 3, 1, 2))
+        return maps

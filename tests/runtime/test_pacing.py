@@ -1,0 +1,48 @@
+"""Pacing: one choice of instants for all branches, made by the slowest."""
+
+from __future__ import annotations
+
+from perception.messages import Message
+from perception.runtime.pacing import Pacer
+from tests.runtime.graphs import MS, cloud, image, odometry
+
+
+def stamps(items: list[tuple[str, Message]]) -> list[tuple[str, int]]:
+    return [(topic, message.header.t_sensor_ns // MS) for topic, message in items]
+
+
+def pacer() -> Pacer:
+    return Pacer({"lidar/points"}, {"cam/image"})
+
+
+def test_the_newest_instant_waits_until_the_node_is_done_and_takes_its_picture_along() -> None:
+    paced = pacer()
+    for t_ms in (0, 100, 200):
+        assert paced.offer("cam/image", image(t_ms - 10)) == []
+        assert paced.offer("lidar/points", cloud(t_ms)) == []
+    assert paced.admit(100 * MS) == []
+    assert stamps(paced.admit(200 * MS)) == [("cam/image", 190), ("lidar/points", 200)]
+    assert paced.admit(1000 * MS) == []
+    assert paced.held_back == {"lidar/points": 2, "cam/image": 2}
+
+
+def test_a_picture_that_comes_after_its_sweep_goes_with_it_and_a_later_one_waits() -> None:
+    paced = pacer()
+    for t_ms in (0, 100):
+        paced.offer("lidar/points", cloud(t_ms))
+    paced.admit(100 * MS)
+    assert stamps(paced.offer("cam/image", image(130))) == [("cam/image", 130)]
+    assert paced.offer("cam/image", image(190)) == []
+
+
+def test_what_is_not_paced_passes() -> None:
+    paced = pacer()
+    assert stamps(paced.offer("ego", odometry(5))) == [("ego", 5)]
+    assert paced.promised_ns() is None
+
+
+def test_bounds_say_what_is_held_back() -> None:
+    paced = pacer()
+    paced.offer("cam/image", image(90))
+    paced.offer("lidar/points", cloud(100))
+    assert [paced.bound_ns(topic, 120 * MS) // MS for topic in ("lidar/points", "cam/image", "ego")] == [100, 90, 120]
