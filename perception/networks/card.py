@@ -38,9 +38,25 @@ class ImageInput(_Data):
 
     kind: Literal["image"]
     size: Annotated[tuple[int, int], Field(description="height and width that the weights were trained or tuned for")]
+    views: int = 1
+    """Pictures of one instant that make one input; two are left and right."""
     multiple_of: int = 1
     mean: Triple
     std: Triple
+
+
+class EventsInput(_Data):
+    """A clip of images drawn from events: red brighter, blue darker, on white; 0 to 255 minus the mean."""
+
+    kind: Literal["events"]
+    size: Annotated[tuple[int, int], Field(description="height and width that images are resized to, out of shape")]
+    clip_len: int
+    stride: int
+    """Images from one member of the clip to the next."""
+    window_ms: float
+    """Time that one image shows, at the density of events of the training data."""
+    mean: Triple
+    """Of red, green and blue."""
 
 
 class PointFeature(_Data):
@@ -68,6 +84,18 @@ class PointsInput(_Data):
     sweeps: int = 1
 
 
+class SkeletonInfo(_Data):
+    """A body of joints, as the network gives them."""
+
+    joints: tuple[str, ...]
+    limbs: tuple[tuple[int, int], ...]
+    """Parent and child of each bone, indices into the joints."""
+    reference: str
+    """The point that joints are relative to."""
+    unit_m: float
+    """Metres in one unit of the network's coordinates."""
+
+
 class SurroundInput(_Data):
     """A point cloud and the images of cameras around it."""
 
@@ -86,8 +114,9 @@ class Card(_Data):
     summary: str
     configuration: dict[str, Any]
     """Fields of the network's configuration class that differ from its defaults."""
-    input: Annotated[ImageInput | PointsInput | SurroundInput, Field(discriminator="kind")]
+    input: Annotated[ImageInput | PointsInput | SurroundInput | EventsInput, Field(discriminator="kind")]
     classes: tuple[ClassInfo, ...]
+    skeleton: SkeletonInfo | None = None
     prefix: str = ""
     """What published checkpoints put before every parameter name."""
     dropped: tuple[str, ...] = ()
@@ -107,6 +136,13 @@ class Card(_Data):
             return self.input.image
         if not isinstance(self.input, ImageInput):
             raise WeightsError(f"card '{self.name}' is of a network on {self.input.kind}, not on images")
+        return self.input
+
+    @property
+    def events(self) -> EventsInput:
+        """The event contract; WeightsError if the network takes something else."""
+        if not isinstance(self.input, EventsInput):
+            raise WeightsError(f"card '{self.name}' is of a network on {self.input.kind}, not on events")
         return self.input
 
     @property

@@ -17,8 +17,18 @@ from perception.engines.cache import EngineCache
 from perception.engines.engine import run_on
 from perception.engines.onnxruntime_engine import build_onnxruntime
 from perception.errors import ShapeError
-from perception.networks.estf import ESTF, ESTF_COMPACT, ESTF_HARDVS, ESTFConfig, clip_indices, normalised
-from perception.networks.estf_stream import ClipStream
+from perception.networks.card import find_card
+from perception.networks.estf import (
+    ESTF,
+    ESTF_COMPACT,
+    ESTF_HARDVS,
+    RGB_MEAN,
+    ESTFConfig,
+    clip_indices,
+    normalised,
+)
+from perception.networks.estf_stream import PUBLISHED_STRIDE, ClipStream
+from perception.networks.load import build_network
 from perception.networks.part import run_in_torch
 from perception.networks.weights import fill
 
@@ -153,6 +163,16 @@ def test_a_clip_of_another_layout_is_refused(network: ESTF, shape: tuple[int, ..
 def test_a_width_that_does_not_divide_into_cells_is_refused() -> None:
     with pytest.raises(ShapeError, match="multiple of 16"):
         ESTFConfig(dim=100)
+
+
+@pytest.mark.parametrize(("name", "config"), [("estf_hardvs", ESTF_HARDVS), ("estf_compact", ESTF_COMPACT)])
+def test_a_card_builds_its_configuration_and_states_its_input(name: str, config: ESTFConfig) -> None:
+    card = find_card(name)
+    with torch.device("meta"):
+        assert build_network(card, ESTF).config == config
+    assert card.events.size == (config.image_size, config.image_size)
+    assert (card.events.clip_len, card.events.stride, card.events.mean) == (8, PUBLISHED_STRIDE, RGB_MEAN)
+    assert (card.class_names[0], card.class_names[292]) == ("L type clamp back", "riding a bicycle")
 
 
 def test_onnx_runtime_gives_the_same_scores_for_a_clip_and_for_a_stream(network: ESTF, tmp_path: Path) -> None:
