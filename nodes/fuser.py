@@ -3,13 +3,18 @@
 in:  scene.sweep, points as of their own instants; scene.masks, of any number of cameras; scene.boxes, of a detector.
      ego, which moves each point to the instant of a mask.
 out: painted, the sweep's points in `base_link` at the sweep's stamp, each with the class of the pixel it falls on;
-     objects, the boxes with what their points look like.
+     objects, the boxes with what their points look like. Without boxes nothing is said of objects: no detection is not
+     the same as no object.
+
+A point takes the class from the camera that was exposed nearest to the instant at which the point was measured. What
+stands still is moved there by ego motion, points in a box also by the box's velocity. Points that a camera cannot see,
+since something nearer is in the way, are not painted by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
 import numpy as np
@@ -18,6 +23,7 @@ from pydantic import Field
 
 from perception.errors import ContractError, ShapeError
 from perception.geometry.boxes import Boxes
+from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
 from perception.messages import (
     Detections3D,
@@ -33,12 +39,15 @@ from perception.messages import (
     derived,
     host,
 )
-from perception.ops.painting import UNKNOWN, hidden_points
-from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, Out
+from perception.nodes._moving_points import MovingPoints, extrapolated
+from perception.ops.painting import UNKNOWN, boxes_of_points, hidden_points, labels_in_boxes
+from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, NodeSetup, Out
 
-TIME_STEP_NS = 5_000_000
-"""Points are moved by ego motion in groups of so much time: a vehicle turns less than 0.2 degrees in it."""
 NO_EGO_MOTION = "no ego motion: points are not moved to the instants of the pictures"
+NO_BOXES = "no boxes of this instant"
+RING_GAP_RAD = np.radians(1.3)
+"""Where the rig does not say how far the rings of a LiDAR lie apart."""
+NO_CAMERA = 255
 
 
 class FuserConfig(NodeConfig):
@@ -61,120 +70,155 @@ class Fuser(Node):
     painted = Out[PaintedPoints]()
     objects = Out[TrackedObjects]()
 
+    @classmethod
+    def create(cls, config: FuserConfig, setup: NodeSetup) -> Self:
+        return cls(config, cameras=len(setup.inputs.get("masks", ())), box_topics=setup.inputs.get("boxes", ()))
+
+    def __init__(self, config: FuserConfig | None = None, cameras: int = 0, box_topics: Sequence[str] = ()) -> None:
+        super().__init__(config or FuserConfig())
+        self.cameras, self.box_topics = cameras, tuple(box_topics)
+
     def on_scene(
         self, sweep: PointCloud, masks: Sequence[SegmentationMask], boxes: Detections3D | None
     ) -> Iterator[tuple[str, Message]]:
-        xyz = host(sweep.xyz_m)
-        finite = np.isfinite(xyz).all(axis=1)
-        if len(xyz) and not finite.any():
-            raise ShapeError(f"none of the {len(xyz)} points is finite")
-        xyz = xyz[finite]
-        times = self._times(sweep)[finite]
+        now_ns = sweep.header.t_sensor_ns
+        ego = self.ego.at(now_ns)
+        points = self._moving(sweep, ego)
+        placed = None if boxes is None else _Placed.of(boxes, self._base_link_now_from(boxes, now_ns, ego), now_ns)
+        if placed is not None:
+            self._move_with_boxes(points, placed, now_ns, ego)
         classes, identities = _classes(masks)
-        moved = self._in_odom(sweep, xyz, times)
-        painted = np.full(len(xyz), UNKNOWN, np.uint8)
-        camera = np.full(len(xyz), 255, np.uint8)
-        for index, mask in enumerate(masks):
-            self._paint(mask, index, moved, painted, camera)
-        sources = [sweep.header, *(mask.header for mask in masks), *([boxes.header] if boxes is not None else [])]
-        header = derived(*sources, frame_id="base_link")
-        if moved.odom_from_base_link is None:
-            header = msgspec.structs.replace(header, degraded=(*header.degraded, NO_EGO_MOTION))
-        points = moved.in_base_link(sweep.header.t_sensor_ns)
+        label, camera = self._painted(points, masks, self._ring_gap_rad(sweep))
+        header = self._header(sweep, masks, boxes, ego)
+        base_link_m = points.base_link_m(now_ns)
         yield "painted", PaintedPoints(
-            header=header, classes=classes, xyz_m=points.astype(np.float32), label=painted, camera=camera,
+            header=header, classes=classes, xyz_m=base_link_m.astype(np.float32), label=label, camera=camera,
             cameras=tuple(mask.header.frame_id.removesuffix("_optical") for mask in masks),
         )  # fmt: skip
-        yield "objects", self._objects(header, boxes, points, painted, identities, moved)
+        if boxes is not None and placed is not None:
+            margin = self.config.box_margin_m
+            counts = labels_in_boxes(base_link_m, label, placed.center_m, placed.size_lwh_m, placed.yaw_rad, margin)
+            yield "objects", TrackedObjects(
+                header=header, objects=tuple(_fused(placed, boxes, counts, identities, self.box_topics)),
+                odom_from_base_link=None if ego is None else (*ego.translation_m, *ego.rotation_xyzw),
+                valid_until_ns=now_ns + round(self.config.valid_for_ms * 1e6),
+            )  # fmt: skip
 
-    def _times(self, sweep: PointCloud) -> NDArray[np.int64]:
-        count = len(host(sweep.xyz_m))
+    def _header(
+        self, sweep: PointCloud, masks: Sequence[SegmentationMask], boxes: Detections3D | None, ego: Odometry | None
+    ) -> Header:
+        sources = [sweep.header, *(mask.header for mask in masks), *([boxes.header] if boxes is not None else [])]
+        header = derived(*sources, frame_id="base_link")
+        reasons = [NO_EGO_MOTION] if ego is None else []
+        if len(masks) < self.cameras:
+            reasons.append(f"masks of {len(masks)} of {self.cameras} cameras")
+        if boxes is None and self.box_topics:
+            reasons.append(NO_BOXES)
+        return msgspec.structs.replace(header, degraded=(*header.degraded, *reasons))
+
+    def _moving(self, sweep: PointCloud, ego: Odometry | None) -> MovingPoints:
+        """Return the sweep's finite points, each at its own instant and place."""
+        xyz = host(sweep.xyz_m)
+        finite = np.isfinite(xyz).all(axis=1)
+        if not finite.any():
+            raise ShapeError(f"sweep of {len(xyz)} points, none of them finite")
+        base_link_m = self.rig.base_link_from(sweep.header.frame_id).apply(xyz[finite].astype(np.float64))
         stamp = sweep.header.t_sensor_ns if sweep.deskewed_to_ns is None else sweep.deskewed_to_ns
-        if sweep.t_offset_ns is None or sweep.deskewed_to_ns is not None:
-            return np.full(count, stamp)
-        return stamp + host(sweep.t_offset_ns).astype(np.int64)
+        times = np.full(len(base_link_m), stamp, np.int64)
+        if sweep.t_offset_ns is not None and sweep.deskewed_to_ns is None:
+            times += host(sweep.t_offset_ns)[finite]
+        return MovingPoints.measured(base_link_m, times, lambda t_ns: self._pose(t_ns, ego))
 
-    def _in_odom(self, sweep: PointCloud, xyz: NDArray[Any], times: NDArray[np.int64]) -> _Moved:
-        base_link_from_lidar = self.rig.base_link_from(sweep.header.frame_id)
-        points = base_link_from_lidar.apply(xyz.astype(np.float64))
-        now = self._odom_from_base_link(sweep.header.t_sensor_ns)
-        if now is None:
-            return _Moved(points, None, self)
-        steps = times // TIME_STEP_NS
-        in_odom = np.empty_like(points)
-        for step in np.unique(steps):
-            of_step = steps == step
-            at_ns = int(times[of_step].mean())
-            pose = self._odom_from_base_link(at_ns) or now
-            in_odom[of_step] = pose.apply(points[of_step])
-        return _Moved(in_odom, now, self)
+    def _pose(self, t_ns: int, ego: Odometry | None) -> Transform | None:
+        """Return odom_from_base_link; beyond the ends of what is known, the motion of the sweep's stamp goes on."""
+        found = self.ego.at(t_ns)
+        if found is not None:
+            return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
+        return None if ego is None else extrapolated(ego, t_ns)
 
-    def _odom_from_base_link(self, t_ns: int) -> Transform | None:
-        ego = self.ego.at(t_ns)
-        return None if ego is None else Transform.from_quaternion(ego.translation_m, ego.rotation_xyzw)
+    def _base_link_now_from(self, boxes: Detections3D, now_ns: int, ego: Odometry | None) -> Transform:
+        """Return where the boxes' frame at their stamp is in `base_link` at the sweep's."""
+        mount = self.rig.base_link_from(boxes.header.frame_id)
+        now, then = self._pose(now_ns, ego), self._pose(boxes.header.t_sensor_ns, ego)
+        return mount if now is None or then is None else now.inverse() @ then @ mount
 
-    def _paint(
-        self, mask: SegmentationMask, index: int, moved: _Moved, painted: NDArray[np.uint8], camera: NDArray[np.uint8]
-    ) -> None:
-        """Paint the points that this camera sees and that no camera before it has painted."""
-        frame = mask.header.frame_id
-        sensor = self.rig.sensor_of_frame(frame)
-        if sensor is None or sensor.camera is None:
-            raise ContractError(f"a mask stands in '{frame}', which is no camera of rig '{self.rig.name}'")
-        label = host(mask.label)
-        model = sensor.camera
-        if label.shape != (model.height_px, model.width_px):
-            model = model.scaled(label.shape[1], label.shape[0])
-        points = moved.in_base_link(mask.header.t_sensor_ns)
-        optical = self.rig.base_link_from(frame).inverse().apply(points)
-        pixels, valid = model.project(optical)
-        valid &= painted == UNKNOWN
-        valid[valid] &= ~hidden_points(pixels[valid], optical[valid, 2], label.shape)
-        column, row = np.rint(pixels[valid]).astype(np.int64).T
-        painted[valid] = label[np.clip(row, 0, label.shape[0] - 1), np.clip(column, 0, label.shape[1] - 1)]
-        seen = valid.copy()
-        seen[valid] = painted[valid] != UNKNOWN
-        camera[seen] = index
-
-    def _objects(
-        self,
-        header: Header,
-        boxes: Detections3D | None,
-        points: NDArray[Any],
-        painted: NDArray[np.uint8],
-        identities: tuple[str, ...],
-        moved: _Moved,
-    ) -> TrackedObjects:
-        valid_ns = header.t_sensor_ns + round(self.config.valid_for_ms * 1e6)
-        ego = moved.odom_from_base_link
-        pose = None if ego is None else (*map(float, ego.translation_m), *map(float, ego.rotation_xyzw))
-        found: tuple[FusedObject, ...] = ()
-        if boxes is not None:
-            found = tuple(
-                _fused(self._in_base_link(boxes), boxes, points, painted, identities, self.config.box_margin_m)
-            )
-        return TrackedObjects(header=header, objects=found, odom_from_base_link=pose, valid_until_ns=valid_ns)  # type: ignore[arg-type]
-
-    def _in_base_link(self, boxes: Detections3D) -> Boxes:
-        made = Boxes(
-            host(boxes.center_m).astype(np.float64), host(boxes.size_lwh_m).astype(np.float64),
-            host(boxes.yaw_rad).astype(np.float64),
+    def _move_with_boxes(self, points: MovingPoints, placed: _Placed, now_ns: int, ego: Odometry | None) -> None:
+        """Give points in boxes that move the velocity of their box."""
+        moves = np.hypot(*placed.velocity_mps.T) > 0.2
+        if not moves.any():
+            return
+        owner = boxes_of_points(
+            points.base_link_m(now_ns), (now_ns - points.t_ns) * 1e-9, placed.center_m[moves],
+            placed.size_lwh_m[moves], placed.yaw_rad[moves], placed.velocity_mps[moves], self.config.box_margin_m,
         )  # fmt: skip
-        frame = boxes.header.frame_id
-        return made if frame == "base_link" else made.transformed(self.rig.base_link_from(frame))
+        velocity = np.column_stack((placed.velocity_mps[moves], np.zeros(int(moves.sum()))))
+        pose = self._pose(now_ns, ego)
+        over_ground = velocity if pose is None else pose.rotate(velocity)
+        points.velocity_mps[owner >= 0] = over_ground[owner[owner >= 0]]
+
+    def _painted(
+        self, points: MovingPoints, masks: Sequence[SegmentationMask], ring_gap_rad: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return (N,) classes and (N,) index of the camera that gave them."""
+        label = np.full(len(points.t_ns), UNKNOWN, np.uint8)
+        camera = np.full(len(points.t_ns), NO_CAMERA, np.uint8)
+        nearest_ns = np.full(len(points.t_ns), np.iinfo(np.int64).max)
+        for index, mask in enumerate(masks):
+            apart_ns = np.abs(mask.header.t_sensor_ns - points.t_ns)
+            found = self._seen_by(mask, points.base_link_m(mask.header.t_sensor_ns), ring_gap_rad)
+            takes = (found != UNKNOWN) & (apart_ns < nearest_ns)
+            label[takes], camera[takes], nearest_ns[takes] = found[takes], index, apart_ns[takes]
+        return label, camera
+
+    def _seen_by(self, mask: SegmentationMask, base_link_m: NDArray[Any], ring_gap_rad: float) -> NDArray[np.uint8]:
+        """Return (N,) the class of the pixel that each point falls on, UNKNOWN where the camera does not see it."""
+        values = host(mask.label)
+        optical = self.rig.base_link_from(mask.header.frame_id).inverse().apply(base_link_m)
+        pixels, valid = self._camera_of(mask).project(optical)
+        valid[valid] = ~hidden_points(optical[valid], ring_gap_rad)
+        column, row = np.rint(pixels[valid]).astype(np.int64).T
+        label = np.full(len(base_link_m), UNKNOWN, np.uint8)
+        label[valid] = values[np.minimum(row, values.shape[0] - 1), np.minimum(column, values.shape[1] - 1)]
+        return label
+
+    def _camera_of(self, mask: SegmentationMask) -> Camera:
+        sensor = self.rig.sensor_of_frame(mask.header.frame_id)
+        if sensor is None or sensor.camera is None:
+            raise ContractError(f"a mask stands in '{mask.header.frame_id}', no camera of rig '{self.rig.name}'")
+        height, width = host(mask.label).shape
+        if (height, width) == (sensor.camera.height_px, sensor.camera.width_px):
+            return sensor.camera
+        return sensor.camera.scaled(width, height)
+
+    def _ring_gap_rad(self, sweep: PointCloud) -> float:
+        sensor = self.rig.sensor_of_frame(sweep.header.frame_id)
+        if sensor is None or sensor.lidar is None or sensor.lidar.rings < 2:
+            return float(RING_GAP_RAD)
+        low, high = sensor.lidar.vertical_fov_deg
+        return float(np.radians((high - low) / (sensor.lidar.rings - 1)))
 
 
-class _Moved:
-    """Points in `odom` (or, without ego motion, in `base_link`), to be had in `base_link` at any instant."""
+class _Placed:
+    """Boxes in `base_link` at one instant, with velocities over ground (N, 2); unknown ones are NaN-free zeros."""
 
-    def __init__(self, points: NDArray[Any], odom_from_base_link: Transform | None, fuser: Fuser) -> None:
-        self._points, self.odom_from_base_link, self._fuser = points, odom_from_base_link, fuser
+    def __init__(self, boxes: Boxes, velocity_mps: NDArray[np.float64], known: NDArray[np.bool_]) -> None:
+        self.center_m, self.size_lwh_m, self.yaw_rad = boxes.center_m, boxes.size_lwh_m, boxes.yaw_rad
+        self.velocity_mps, self.has_velocity = velocity_mps, known
 
-    def in_base_link(self, t_ns: int) -> NDArray[Any]:
-        if self.odom_from_base_link is None:
-            return self._points
-        pose = self._fuser._odom_from_base_link(t_ns) or self.odom_from_base_link
-        return pose.inverse().apply(self._points)
+    @classmethod
+    def of(cls, boxes: Detections3D, base_link_from_boxes: Transform, now_ns: int) -> Self:
+        center, size, yaw = (
+            np.asarray(host(values), np.float64) for values in (boxes.center_m, boxes.size_lwh_m, boxes.yaw_rad)
+        )
+        velocity = np.zeros((len(yaw), 3))
+        known = np.zeros(len(yaw), np.bool_)
+        if boxes.velocity_mps is not None:
+            measured = np.asarray(host(boxes.velocity_mps), np.float64)
+            known = np.isfinite(measured).all(axis=1)
+            velocity[known, :2] = measured[known]
+        center = center + velocity * ((now_ns - boxes.header.t_sensor_ns) * 1e-9)
+        placed = Boxes(center, size, yaw).transformed(base_link_from_boxes)
+        return cls(placed, np.ascontiguousarray(base_link_from_boxes.rotate(velocity)[:, :2]), known)
 
 
 def _classes(masks: Sequence[SegmentationMask]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -188,42 +232,38 @@ def _classes(masks: Sequence[SegmentationMask]) -> tuple[tuple[str, ...], tuple[
     return first.classes, first.identities or first.classes
 
 
-def _fused(  # noqa: PLR0917 - arrays that belong together
-    made: Boxes,
+def _fused(
+    placed: _Placed,
     boxes: Detections3D,
-    points: NDArray[Any],
-    painted: NDArray[np.uint8],
+    counts: NDArray[np.int64],
     identities: tuple[str, ...],
-    margin_m: float,
+    topics: tuple[str, ...],
 ) -> Iterator[FusedObject]:
     names = boxes.identities or boxes.classes
     score, label = host(boxes.score), host(boxes.label)
-    velocity = None if boxes.velocity_mps is None else host(boxes.velocity_mps)
-    inside = made.contain(points, margin_m) if len(points) else np.zeros((len(score), 0), np.bool_)
     for index in range(len(score)):
-        seen = painted[inside[index]]
-        seen = seen[seen != UNKNOWN]
-        half = made.yaw_rad[index] / 2
-        x, y, z = (float(value) for value in made.center_m[index])
-        length, width, height = (float(value) for value in made.size_lwh_m[index])
-        moving = None if velocity is None or not np.isfinite(velocity[index]).all() else velocity[index]
+        half = placed.yaw_rad[index] / 2
+        x, y, z = map(float, placed.center_m[index])
+        length, width, height = map(float, placed.size_lwh_m[index])
+        vx, vy = map(float, placed.velocity_mps[index])
+        moves = bool(placed.has_velocity[index])
         yield FusedObject(
             id=0, existence_probability=float(score[index]),
             classes=(ObjectClass(names[int(label[index])], float(score[index])),),
             center_m=(x, y, z), rotation_xyzw=(0.0, 0.0, float(np.sin(half)), float(np.cos(half))),
-            size_lwh_m=(length, width, height),
-            velocity_mps=None if moving is None else (float(moving[0]), float(moving[1]), 0.0),
-            has_velocity=moving is not None, last_seen_ns=boxes.header.t_sensor_ns,
-            semantics=_shares(seen, identities), num_points=int(inside[index].sum()),
+            size_lwh_m=(length, width, height), velocity_mps=(vx, vy, 0.0) if moves else None, has_velocity=moves,
+            last_seen_ns=boxes.header.t_sensor_ns, sources=topics, semantics=_shares(counts[index], identities),
+            num_points=int(counts[index].sum()),
         )  # fmt: skip
 
 
-def _shares(seen: NDArray[np.uint8], identities: tuple[str, ...]) -> tuple[ObjectClass, ...]:
+def _shares(counts: NDArray[np.int64], identities: tuple[str, ...]) -> tuple[ObjectClass, ...]:
     """Return the share of each identity among the painted points of a box, largest first."""
     shares: dict[str, float] = {}
-    for label, count in zip(*np.unique(seen, return_counts=True), strict=True):
-        name = identities[int(label)] if int(label) < len(identities) else "unknown"
-        shares[name] = shares.get(name, 0.0) + float(count) / len(seen)
+    painted = float(counts[:UNKNOWN].sum())
+    for label in np.flatnonzero(counts[:UNKNOWN]):
+        name = identities[label] if label < len(identities) else "unknown"
+        shares[name] = shares.get(name, 0.0) + float(counts[label]) / painted
     return tuple(
         ObjectClass(name, share) for name, share in sorted(shares.items(), key=lambda item: (-item[1], item[0]))
     )
