@@ -27,4 +27,6 @@ while True:
     for thing in body["objects"]:
         name, probability = thing["classes"][0]
         x, y, z = thing["center_m"]
-        print(f"  {name} {probability:.2f} at {x:.1f} {y:.1f} {z:.1f} m, exists with {thing['existence_probability']:.2f}")
+        print(
+            f"  {name} {probability:.2f} at {x:.1f} {y:.1f} {z:.1f} m, exists with {thing['existence_probability']:.2f}"
+        )

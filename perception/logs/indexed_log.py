@@ -75,6 +75,15 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise LogError(f"{path}: not a whole picture: {error}") from None
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return width and height of a picture without decoding it. Raises LogError as `read_picture`."""
+    try:
+        with PillowImage.open(path) as picture:
+            return picture.size
+    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+        raise LogError(f"{path}: not a whole picture: {error}") from None
+
+
 def read_points(path: Path, columns: int) -> NDArray[np.float32]:
     """Read rows of little-endian float32: (N, columns).
 
@@ -92,4 +101,4 @@ def read_points(path: Path, columns: int) -> NDArray[np.float32]:
     return np.frombuffer(data, "<f4").reshape(-1, columns)
 
 
-__all__ = ["Entry", "IndexedLog", "read_picture", "read_points"]
+__all__ = ["Entry", "IndexedLog", "picture_size", "read_picture", "read_points"]

@@ -17,15 +17,16 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import LogError
 from perception.geometry.rig import Rig
-from perception.logs.indexed_log import Entry, IndexedLog, read_picture, read_points
+from perception.logs.indexed_log import Entry, IndexedLog, picture_size, read_picture, read_points
 from perception.logs.kitti_calibration import LIDAR_HEIGHT_M, KittiCalibration
+from perception.logs.poses import pose_fields, rigid
 from perception.messages import Gnss, Header, Image, Imu, Message, Odometry, PointCloud
 
 CAMERAS: Mapping[str, str] = {
@@ -53,27 +54,29 @@ class KittiRawLog(IndexedLog):
     def __init__(self, path: Path, *, assume_rate_hz: float = 10.0) -> None:
         self._assume_rate_hz = assume_rate_hz
         self._assumed: list[str] = []
-        self._calibration = KittiCalibration.of_drive(path)
+        self.calibration = KittiCalibration.of_drive(path)
         entries = _lidar(path, self) + _cameras(path, self) + _oxts(path, self)
         super().__init__(path, entries)
         if self._assumed:
             self.notes.append(
                 f"no timestamps for {', '.join(self._assumed)}: {assume_rate_hz:g} Hz assumed, the clock is 'assumed'"
             )
-        self.notes.extend(self._calibration.notes)
+        self.notes.extend(self.calibration.notes)
 
     @cached_property
     def rig(self) -> Rig:
         sizes = {
-            camera: read_picture(files[0]).shape[:2]
+            camera: picture_size(files[0])[::-1]
             for folder, camera in CAMERAS.items()
             if (files := _files(self.path / folder, "*.png"))
         }
-        return self._calibration.rig(self.path.name, sizes)
+        return self.calibration.rig(self.path.name, sizes)
 
     def times(self, folder: Path, files: list[Path], name: str = "timestamps.txt") -> tuple[dict[int, int], str]:
         """Return the stamp by file number, and the clock."""
         listing = folder / name
+        if not files:
+            return {}, "log"
         if not listing.is_file():
             self._assumed.append(folder.name)
             period_ns = round(1e9 / self._assume_rate_hz)
@@ -101,24 +104,20 @@ def _stamp(line: str, listing: Path, number: int) -> int:
 
 
 def _entries(
-    log: KittiRawLog,
-    folder: Path,
+    stamps_of: tuple[dict[int, int], str],
     files: list[Path],
     topic: str,
     message_type: type[Message],
     read: Callable[[Path, Header], Message],
-    listing: str = "timestamps.txt",
 ) -> list[Entry]:
-    if not files:
-        return []
-    stamps, clock = log.times(folder, files, listing)
+    stamps, clock = stamps_of
     frame = topic.partition("/")[0]
     entries = []
     for file in files:
         t_ns = stamps.get(int(file.stem))
         if t_ns is None:
             raise LogError(
-                f"{folder / listing} has no line for {file.name}; expected a time per file, the first for 0000000000"
+                f"{file.parent.parent} has no time for {file.name}; expected a line per file, the first for 0000000000"
             )
         header = Header(frame_id=frame, t_sensor_ns=t_ns, clock=clock, seq=int(file.stem))
         entries.append(Entry(t_ns, topic, message_type, partial(read, file, header)))
@@ -128,26 +127,29 @@ def _entries(
 def _lidar(path: Path, log: KittiRawLog) -> list[Entry]:
     folder = path / "velodyne_points"
     listing = "timestamps_end.txt" if (folder / "timestamps_end.txt").is_file() else "timestamps.txt"
-    return _entries(log, folder, _files(folder, "*.bin"), "lidar/points", PointCloud, _read_sweep, listing)
+    files = _files(folder, "*.bin")
+    return _entries(log.times(folder, files, listing), files, "lidar/points", PointCloud, _read_sweep)
 
 
 def _cameras(path: Path, log: KittiRawLog) -> list[Entry]:
     entries: list[Entry] = []
     for folder, camera in CAMERAS.items():
         files = _files(path / folder, "*.png")
-        entries += _entries(log, path / folder, files, f"{camera}/image", Image, partial(_read_image, camera))
+        stamps = log.times(path / folder, files)
+        entries += _entries(stamps, files, f"{camera}/image", Image, partial(_read_image, camera))
     return entries
 
 
 def _read_sweep(file: Path, header: Header) -> PointCloud:
     rows = read_points(file, 4)
-    return PointCloud(header=header, xyz_m=rows[:, :3], intensity=rows[:, 3])
+    xyz, intensity = np.ascontiguousarray(rows[:, :3]), np.ascontiguousarray(rows[:, 3])
+    return PointCloud(header=header, xyz_m=xyz, intensity=intensity)
 
 
 def _read_image(camera: str, file: Path, header: Header) -> Image:
     pixels = read_picture(file)
     header = Header(frame_id=f"{camera}_optical", t_sensor_ns=header.t_sensor_ns, clock=header.clock, seq=header.seq)
-    encoding = "mono8" if pixels.ndim == 2 else "rgb8"
+    encoding: Literal["mono8", "rgb8"] = "mono8" if pixels.ndim == 2 else "rgb8"
     return Image(header=header, encoding=encoding, height_px=pixels.shape[0], width_px=pixels.shape[1], data=pixels)
 
 
@@ -158,8 +160,9 @@ def _oxts(path: Path, log: KittiRawLog) -> list[Entry]:
         return []
     first = _oxts_numbers(files[0])
     scale = math.cos(math.radians(first[0]))
-    base_from_imu = log._calibration.base_link_from_imu()
+    base_from_imu = log.calibration.base_link_from_imu().matrix
     odom_from_base0 = _odom_from_imu(first, scale) @ np.linalg.inv(base_from_imu)
+    stamps = log.times(folder, files)
 
     def odometry(file: Path, header: Header) -> Odometry:
         numbers = _oxts_numbers(file)
@@ -167,15 +170,16 @@ def _oxts(path: Path, log: KittiRawLog) -> list[Entry]:
         linear, angular = base_from_imu[:3, :3] @ numbers[8:11], base_from_imu[:3, :3] @ numbers[17:20]
         linear = linear - np.cross(angular, base_from_imu[:3, 3])  # from the IMU's place to base_link's
         header = Header(frame_id="odom", t_sensor_ns=header.t_sensor_ns, clock=header.clock, seq=header.seq)
+        translation, rotation = pose_fields(rigid(pose))
         return Odometry(
-            header=header, translation_m=_triple(pose[:3, 3]), rotation_xyzw=_quaternion(pose[:3, :3]),
+            header=header, translation_m=translation, rotation_xyzw=rotation,
             velocity_mps=_triple(linear), angular_velocity_radps=_triple(angular),
         )  # fmt: skip
 
     return [
-        *_entries(log, folder, files, "imu/imu", Imu, _read_imu),
-        *_entries(log, folder, files, "gnss/gnss", Gnss, _read_gnss),
-        *_entries(log, folder, files, "ego", Odometry, odometry),
+        *_entries(stamps, files, "imu/imu", Imu, _read_imu),
+        *_entries(stamps, files, "gnss/gnss", Gnss, _read_gnss),
+        *_entries(stamps, files, "ego", Odometry, odometry),
     ]
 
 

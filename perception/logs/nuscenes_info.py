@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from perception.errors import LogError
 from perception.geometry.rig import Rig
 from perception.logs.indexed_log import Entry, IndexedLog
-from perception.logs.nuscenes_sensors import CameraCalibration, camera_name, read_image, read_sweep, rig_of
-from perception.logs.poses import pose_fields
+from perception.logs.nuscenes_sensors import camera_name, camera_of, nuscenes_rig, read_image, read_sweep
+from perception.logs.poses import pose_fields, rigid
 from perception.messages import Detections3D, Header, Image, Odometry, PointCloud
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -89,12 +89,12 @@ class NuscenesInfoLog(IndexedLog):
     def rig(self) -> Rig:
         sample = self._info.data_list[0]
         cameras = {
-            camera_name(channel): CameraCalibration.of(
+            camera_name(channel): camera_of(
                 matrix(camera.cam2img, 3), matrix(camera.cam2ego, 4), self.path / camera.img_path
             )
             for channel, camera in sample.images.items()
         }
-        return rig_of(self.path.name, cameras, matrix(sample.lidar_points.lidar2ego, 4))
+        return nuscenes_rig(self.path.name, cameras, matrix(sample.lidar_points.lidar2ego, 4))
 
     def _entries_of(self, path: Path, sample: _Sample, number: int) -> list[Entry]:
         t_ns = _nanoseconds(sample.timestamp)
@@ -118,13 +118,18 @@ class NuscenesInfoLog(IndexedLog):
     def _ego(self, sample: _Sample, t_ns: int, number: int) -> Odometry:
         first = matrix(self._info.data_list[0].ego2global, 4)
         pose = np.linalg.inv(first) @ matrix(sample.ego2global, 4)
-        translation, rotation = pose_fields(pose)
+        translation, rotation = pose_fields(rigid(pose))
         header = Header(frame_id="odom", t_sensor_ns=t_ns, clock="log", seq=number)
         return Odometry(header=header, translation_m=translation, rotation_xyzw=rotation)
 
     def _truth(self, sample: _Sample, t_ns: int, number: int) -> Detections3D:
         base_from_lidar = matrix(sample.lidar_points.lidar2ego, 4)
-        valid = [instance for instance in sample.instances if instance.bbox_3d_isvalid and len(instance.bbox_3d) == 7]
+        # a label of -1 stands for an object of none of the classes
+        valid = [
+            instance
+            for instance in sample.instances
+            if instance.bbox_3d_isvalid and len(instance.bbox_3d) == 7 and instance.bbox_label_3d >= 0
+        ]
         boxes = np.array([instance.bbox_3d for instance in valid], np.float64).reshape(-1, 7)
         known = [[math.nan if v is None else v for v in instance.velocity[:2]] for instance in valid]
         velocity = np.array(known, np.float64).reshape(-1, 2)  # NaN where nuScenes does not know it

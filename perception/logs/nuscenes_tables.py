@@ -20,8 +20,9 @@ from perception.errors import LogError
 from perception.geometry.rig import Rig
 from perception.geometry.transforms import Transform
 from perception.logs.indexed_log import Entry, IndexedLog
-from perception.logs.nuscenes_sensors import CameraCalibration, camera_name, read_image, read_sweep, rig_of
-from perception.logs.poses import pose_fields
+from perception.logs.log_rig import LogCamera
+from perception.logs.nuscenes_sensors import camera_name, camera_of, nuscenes_rig, read_image, read_sweep
+from perception.logs.poses import pose_fields, rigid
 from perception.messages import Detections3D, Header, Image, Message, Odometry, PointCloud
 
 T = TypeVar("T", bound="_Row")
@@ -101,7 +102,7 @@ class NuscenesTablesLog(IndexedLog):
 
     @cached_property
     def rig(self) -> Rig:
-        cameras: dict[str, CameraCalibration] = {}
+        cameras: dict[str, LogCamera] = {}
         lidar = None
         for frame in self._frames:
             calibrated = self._row(self._calibrated, frame.calibrated_sensor_token, "calibrated_sensor")
@@ -113,10 +114,10 @@ class NuscenesTablesLog(IndexedLog):
                     raise LogError(
                         f"{self._tables / 'calibrated_sensor.json'}: camera {sensor.channel} has no 3 x 3 intrinsics"
                     )
-                cameras[name] = CameraCalibration.of(intrinsic, _pose(calibrated), self._root / frame.filename)
+                cameras[name] = camera_of(intrinsic, _pose(calibrated), self._root / frame.filename)
             elif sensor.modality == "lidar" and lidar is None:
                 lidar = _pose(calibrated)
-        return rig_of(self._tables.name, cameras, lidar)
+        return nuscenes_rig(self._tables.name, cameras, lidar)
 
     def _entries_of(self, frame: _SampleData, number: int) -> list[Entry]:
         calibrated = self._row(self._calibrated, frame.calibrated_sensor_token, "calibrated_sensor")
@@ -140,7 +141,7 @@ class NuscenesTablesLog(IndexedLog):
 
     def _ego(self, frame: _SampleData, number: int) -> Message:
         pose = np.linalg.inv(self._ego_pose(self._frames[0])) @ self._ego_pose(frame)
-        translation, rotation = pose_fields(pose)
+        translation, rotation = pose_fields(rigid(pose))
         header = Header(frame_id="odom", t_sensor_ns=frame.timestamp * 1000, clock="log", seq=number)
         return Odometry(header=header, translation_m=translation, rotation_xyzw=rotation)
 
@@ -174,7 +175,8 @@ class NuscenesTablesLog(IndexedLog):
     def _table(self, name: str, row_type: type[T]) -> dict[str, T]:
         file = self._tables / f"{name}.json"
         try:
-            return {row.token: row for row in msgspec.json.decode(file.read_bytes(), type=list[row_type])}  # type: ignore[valid-type]
+            rows: list[T] = msgspec.json.decode(file.read_bytes(), type=list[row_type])  # type: ignore[valid-type]
+            return {row.token: row for row in rows}
         except OSError as error:
             raise LogError(
                 f"{file}: cannot be read: {error.strerror}; a nuScenes version folder has this table"

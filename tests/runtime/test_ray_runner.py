@@ -45,7 +45,11 @@ def graph(tmp_path: Path, nodes: Sequence[NodeSpec], outputs: Sequence[str], nam
         name="pulse", target=HERE + "Pulse", config=pulse, process="sensors", is_source=True,
         outputs={"lidar/points": "lidar/points", "cam/image": "cam/image"},
     )  # fmt: skip
-    types: dict[str, type[Message]] = {"lidar/points": PointCloud, "cam/image": Image, **{f"{spec.name}/out": PointCloud for spec in nodes}}
+    types: dict[str, type[Message]] = {
+        "lidar/points": PointCloud,
+        "cam/image": Image,
+        **{f"{spec.name}/out": PointCloud for spec in nodes},
+    }
     return Graph(
         name=name, nodes=(source, *nodes), outputs=tuple(OutputSpec(t, t, required=True) for t in outputs),
         sensors=(SensorHealth("lidar", ("lidar/points",), True, 50.0, 500_000_000),), message_types=types,

@@ -1,0 +1,78 @@
+"""Make a rig of the calibration that a foreign log brings, as if it had been read from a rig's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from perception.geometry.frames import CAMERA_FROM_OPTICAL
+from perception.geometry.rig import Rig, rig_of_documents
+from perception.geometry.rig_file import CameraFile, LidarFile, RigFile, SensorFile, TransformFile
+from perception.geometry.transforms import Transform
+
+
+@dataclass(frozen=True)
+class LogCamera:
+    """A pinhole camera without distortion, as logs of rectified pictures have.
+
+    Attributes:
+        size_wh_px: width and height.
+        focal_px: along columns and rows.
+        center_px: column and row of the principal point.
+        base_link_from_optical: where it is.
+    """
+
+    size_wh_px: tuple[int, int]
+    focal_px: tuple[float, float]
+    center_px: tuple[float, float]
+    base_link_from_optical: Transform
+    rate_hz: float
+
+
+@dataclass(frozen=True)
+class LogLidar:
+    """The LiDAR `lidar` of a log."""
+
+    what: LidarFile
+    base_link_from_lidar: Transform
+    rate_hz: float
+
+
+def rig_of(name: str, base_link: str, lidar: LogLidar | None, cameras: Mapping[str, LogCamera]) -> Rig:
+    """Make the rig and the files that a recording stores of it.
+
+    Raises:
+        GeometryError: numbers that no camera has.
+    """
+    sensors: dict[str, SensorFile] = {}
+    transforms: dict[str, TransformFile] = {}
+    intrinsics: dict[str, CameraFile] = {}
+    if lidar is not None:
+        sensors["lidar"] = SensorFile(kind="lidar", rate_hz=lidar.rate_hz, clock="log", lidar=lidar.what)
+        transforms["base_link_from_lidar"] = _written(lidar.base_link_from_lidar)
+    for camera, found in cameras.items():
+        file = f"{camera}.yaml"
+        sensors[camera] = SensorFile(kind="camera", rate_hz=found.rate_hz, clock="log", calibration=file)
+        transforms[f"base_link_from_{camera}"] = _written(found.base_link_from_optical @ CAMERA_FROM_OPTICAL.inverse())
+        intrinsics[camera] = CameraFile(
+            model="plumb_bob", width_px=found.size_wh_px[0], height_px=found.size_wh_px[1],
+            focal_px=found.focal_px, center_px=found.center_px, coefficients=(0.0, 0.0, 0.0, 0.0, 0.0),
+        )  # fmt: skip
+    document = RigFile(name=name, base_link=base_link, sensors=sensors, transforms=transforms)
+    files = {"rig.yaml": _yaml(document)} | {f"{camera}.yaml": _yaml(file) for camera, file in intrinsics.items()}
+    return rig_of_documents(document, intrinsics, files)
+
+
+def _written(transform: Transform) -> TransformFile:
+    x, y, z = (float(value) for value in transform.translation_m)
+    qx, qy, qz, qw = (float(value) for value in transform.rotation_xyzw)
+    return TransformFile(translation_m=(x, y, z), rotation_xyzw=(qx, qy, qz, qw))
+
+
+def _yaml(document: RigFile | CameraFile) -> bytes:
+    return yaml.safe_dump(document.model_dump(mode="json", exclude_defaults=True), sort_keys=False).encode()
+
+
+__all__ = ["LogCamera", "LogLidar", "rig_of"]
