@@ -1,7 +1,7 @@
 """Detect objects in a LiDAR sweep and the pictures of surround cameras, together (DeepInteraction++).
 
-in:  scene.sweep, the reference; scene.images, of any number of cameras of any size. A camera that is lost or late is left
-     out, and the header says so; without a sweep there is no output.
+in:  scene.sweep, the reference; scene.images, of any number of cameras of any size. A camera that is lost or late is
+     left out, and the header says so; without a sweep there is no output.
      ego, which moves past sweeps and the cameras' poses to the instant of the sweep; without it the last sweep stands
      alone, and the header says so.
 out: detections, boxes in `base_link` with the stamp of the sweep.
@@ -52,7 +52,7 @@ class FusionDetectorConfig(NodeConfig):
     score_min: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Boxes below this score are left out."""
     sweeps: Annotated[int, Field(ge=1, le=20)] | None = None
-    """Sweeps taken together, the last one included; by default the card's. While the history is short, what is there."""
+    """Sweeps taken together, the last one included; by default the card's."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class FusionDetector(Node):
         node.notes = (*((UNTRAINED,) if loaded.untrained else ()), *said)
         return node
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         config: FusionDetectorConfig,
         card: Card,
@@ -156,7 +156,7 @@ class FusionDetector(Node):
         return self._message(found, header, base_link_from_card)
 
     def _gathered(self, current: _Sweep, now: Transform | None, card_from_base: Transform) -> NDArray[np.float32]:
-        """Return the last sweep and what is kept of those before it, in the card's frame: x y z, intensity, time lag."""
+        """Return the sweep and those kept of before, in the card's frame: x y z, intensity, time lag."""
         sweeps = [(current, Transform.identity())]
         for past in self._past if now is not None else ():
             then = self._odom_from_base_link(past.t_ns)
@@ -239,7 +239,7 @@ class FusionDetector(Node):
         with torch.inference_mode():
             return self.network.detect(images, [points], projections, poses, self.run, views)[0]
 
-    def _header(  # noqa: PLR0917
+    def _header(
         self, sweep: PointCloud, used: list[Image], reasons: list[str], moved: bool, adaptations: tuple[str, ...]
     ) -> Header:
         header = derived(sweep.header, *(image.header for image in used), frame_id="base_link")

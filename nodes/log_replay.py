@@ -31,7 +31,7 @@ class LogReplayConfig(NodeConfig):
     """First stamp not wanted any more."""
     loop: bool = False
     """Begin again at the end; stamps go on, so that time never jumps back."""
-    remap: dict[str, str] = {}
+    remap: dict[str, str] = Field(default_factory=dict)
     """New name by the log's topic."""
     topics: tuple[str, ...] | None = None
     """Topics to publish, by their new names; all if not given."""

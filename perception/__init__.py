@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from perception.version import __version__
+
 if TYPE_CHECKING:
     from perception.runtime.subscriber import subscribe
 
 __all__ = ["__version__", "subscribe"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -16,10 +16,10 @@ from typing import Self
 
 from mcap.writer import CompressionType, Writer
 
-from perception import __version__
 from perception.errors import LogError
 from perception.messages.codec import Bytes, decode_header, decode_timing
 from perception.messages.schema import record_schema
+from perception.version import __version__
 
 FLUSH_S = 0.5
 CHUNK_BYTES = 4 << 20

@@ -187,7 +187,7 @@ class DeepInteraction(nn.Module):
         )
         return {part.name: part for part in made}
 
-    def detect(  # noqa: PLR0917
+    def detect(
         self,
         images: Tensor,
         clouds: Sequence[NDArray[np.float32]],

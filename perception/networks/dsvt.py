@@ -217,7 +217,7 @@ class Stage(nn.Module):
         self.embeddings: nn.ModuleList = backbone.input_layer.posembed_layers[number]  # type: ignore[assignment]
         self.first_block = first_block
 
-    def forward(  # noqa: PLR0917 - engines take tensors by position
+    def forward(
         self, x: Tensor, places_0: Tensor, places_1: Tensor, index_0: Tensor, index_1: Tensor, repeated_0: Tensor,
         repeated_1: Tensor, first_0: Tensor, first_1: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip

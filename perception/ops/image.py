@@ -166,7 +166,7 @@ class Letterbox:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _label_pixels(  # noqa: PLR0917 (numba wants plain arrays, by position)
+def _label_pixels(
     logits: NDArray[np.float32],
     strongest: NDArray[np.int64],
     row_before: NDArray[np.int64],

@@ -42,7 +42,7 @@ def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArra
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _hide(  # noqa: PLR0917 - numba wants plain arrays
+def _hide(
     across: NDArray[Any],
     down: NDArray[Any],
     distance: NDArray[Any],
@@ -68,7 +68,7 @@ def _hide(  # noqa: PLR0917 - numba wants plain arrays
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def boxes_of_points(  # noqa: PLR0917 - numba wants plain arrays
+def boxes_of_points(
     points_m: NDArray[Any],
     later_s: NDArray[Any],
     center_m: NDArray[Any],
@@ -104,7 +104,7 @@ def boxes_of_points(  # noqa: PLR0917 - numba wants plain arrays
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def labels_in_boxes(  # noqa: PLR0917 - numba wants plain arrays
+def labels_in_boxes(
     points_m: NDArray[Any],
     label: NDArray[np.uint8],
     center_m: NDArray[Any],

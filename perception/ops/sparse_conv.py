@@ -92,7 +92,7 @@ def submanifold_table(grid: SparseGrid, kernel: Triple = (3, 3, 3)) -> Tensor:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _mark_reached(  # noqa: PLR0917
+def _mark_reached(
     occupied: NDArray[np.bool_],
     cells: NDArray[np.int64],
     shape: Triple,
@@ -116,7 +116,7 @@ def _mark_reached(  # noqa: PLR0917
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _match(  # noqa: PLR0917
+def _match(
     table: NDArray[np.int64],
     outputs: NDArray[np.int64],
     cells: NDArray[np.int64],

@@ -15,9 +15,7 @@ GROUND, NOTHING = -1, -2
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _box_distance(  # noqa: PLR0917 - numba wants plain numbers
-    ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, box: Any
-) -> tuple[float, int]:
+def _box_distance(ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, box: Any) -> tuple[float, int]:
     """Return the distance to a box (centre, size, cosine, sine) along a ray and the axis of its face; inf: a miss."""
     c, s = box[6], box[7]
     px, py, pz = ox - box[0], oy - box[1], oz - box[2]
@@ -49,7 +47,7 @@ def _box_distance(  # noqa: PLR0917 - numba wants plain numbers
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def cast_sweep(  # noqa: PLR0917 - numba wants plain arrays
+def cast_sweep(
     origins: Float, directions: Float, lag_s: Float, boxes: Float, velocities: Float, windows: NDArray[np.int64]
 ) -> Any:
     """Cast the rays of one turn, whose columns fire at different instants; each box only within its columns.

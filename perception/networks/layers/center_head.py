@@ -99,7 +99,7 @@ def read_out(maps: Mapping[str, Tensor], config: CenterHeadConfig, cells: BevCel
     return found
 
 
-def _boxes(  # noqa: PLR0917 - what belongs to one sample
+def _boxes(
     numbers: Mapping[str, Tensor], score: Tensor, label: Tensor, cell: Tensor, config: CenterHeadConfig, cells: BevCells
 ) -> Boxes3D:
     size = score.new_tensor(cells.cell_m)

@@ -70,7 +70,7 @@ class SparsePart(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(  # noqa: PLR0917
+    def forward(
         self,
         voxels: Tensor,
         dense: Tensor,
@@ -105,7 +105,7 @@ class InteractionPart(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(  # noqa: PLR0917
+    def forward(
         self,
         image0: Tensor,
         image1: Tensor,

@@ -110,7 +110,7 @@ class Faults:
     def __init__(self) -> None:
         self._found: dict[Fault, None] = {}
 
-    def add(self, code: str, file: Path | str, line: int, what: str, expected: str, hint: str = "") -> None:  # noqa: PLR0917
+    def add(self, code: str, file: Path | str, line: int, what: str, expected: str, hint: str = "") -> None:
         """Report a fault; `hint` is what `did_you_mean` gives."""
         assert code in CODES, code
         self._found[Fault(str(file), line, code, what, expected, hint)] = None

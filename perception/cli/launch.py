@@ -1,0 +1,203 @@
+"""`perception launch`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from perception.logs.log import Log
+    from perception.runtime.graph import Graph
+    from perception.runtime.launch_file.load import Replay
+    from perception.runtime.recorder import Recorder
+
+Seconds = Annotated[float, typer.Option(min=0)]
+
+
+def launch(
+    launch_file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="A path, or the name of a shipped launch file; none if LOG holds one."),
+    ] = None,
+    replay: Annotated[Path | None, typer.Option(help="Read the sensors from a recorded log.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="realtime: at the log's pace. lockstep: lossless, equal bytes at every run.")
+    ] = "realtime",
+    rate: Annotated[float, typer.Option(min=0.001, help="Speed of a realtime replay.")] = 1.0,
+    from_s: Annotated[float | None, typer.Option("--from", help="Start so many seconds into the log.")] = None,
+    until_s: Annotated[float | None, typer.Option("--until", help="End so many seconds into the log.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the log's end.")] = False,
+    remap: Annotated[list[str] | None, typer.Option(help="LOG_TOPIC=TOPIC; may be repeated.")] = None,
+    use_recorded: Annotated[
+        list[str] | None, typer.Option(help="Take this topic from the log although a node makes it; may be repeated.")
+    ] = None,
+    assume_rate: Annotated[float, typer.Option(min=0.01, help="Rate in Hz of sensors whose log has no times.")] = 10.0,
+    duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds from the first source message.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Record every topic to this MCAP file.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE in place of the file's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, print the resolved file, start nothing.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines, also in a terminal.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
+) -> int:
+    """Start the graph of FILE and run until its sources end or Ctrl-C, for example: perception launch car.yaml.
+
+    A recorded log takes the place of the sources: perception launch replay.yaml --replay drive.mcap --mode lockstep.
+    Exit code 1 where a required output had no message.
+    """
+    from perception.errors import UserError
+
+    if mode not in ("realtime", "lockstep"):
+        raise UserError(f"--mode {mode}: expected realtime or lockstep")
+    if replay is None and (loop or mode == "lockstep" or from_s is not None or until_s is not None):
+        raise UserError("--mode lockstep, --from, --until and --loop are of a replay: give --replay LOG")
+    with tempfile.TemporaryDirectory(prefix="perception-launch-") as folder:
+        log = _open(replay, assume_rate)
+        file = _launch_file(launch_file, log, Path(folder))
+        given = _replay(log, mode, rate=rate, from_s=from_s, until_s=until_s, loop=loop, remap=remap or [],
+                        use_recorded=use_recorded or [], assume_rate=assume_rate)  # fmt: skip
+        return _run(
+            file, given, sets or [], duration=duration, record=record, dry_run=dry_run, plain=plain, as_json=as_json
+        )
+
+
+def _open(replay: Path | None, assume_rate: float) -> Log | None:
+    from perception.logs.open_log import open_log
+
+    return None if replay is None else open_log(replay, assume_rate_hz=assume_rate)
+
+
+def _launch_file(given: Path | None, log: Log | None, folder: Path) -> Path:
+    from perception.errors import UserError
+    from perception.runtime.launch_file.files import find_launch_file
+
+    if given is not None:
+        return find_launch_file(given)
+    stored = None if log is None else log.attachments().get("launch.yaml")
+    if stored is None:
+        where = "" if log is None else f"; {log.path} holds none"
+        raise UserError(f"no launch file is given{where}. Expected one, such as: perception launch car.yaml")
+    file = folder / "launch.yaml"
+    file.write_bytes(stored)
+    return file
+
+
+def _replay(
+    log: Log | None,
+    mode: str,
+    *,
+    rate: float,
+    from_s: float | None,
+    until_s: float | None,
+    loop: bool,
+    remap: list[str],
+    use_recorded: list[str],
+    assume_rate: float,
+) -> Replay | None:
+    from perception.errors import UserError, did_you_mean
+    from perception.runtime.launch_file.load import Replay
+
+    if log is None:
+        if remap or use_recorded:
+            raise UserError("--remap and --use-recorded are of a replay: give --replay LOG")
+        return None
+    topics = log.topics()
+    pairs: dict[str, str] = {}
+    for pair in remap:
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new):
+            raise UserError(f"--remap {pair}: expected LOG_TOPIC=TOPIC")
+        if old not in topics:
+            raise UserError(f"--remap {pair}: the log has no topic '{old}'.{did_you_mean(old, topics)}")
+        pairs[old] = new
+    known = {pairs.get(topic, topic) for topic in topics}
+    for topic in use_recorded:
+        if topic not in known:
+            raise UserError(f"--use-recorded {topic}: the log has no such topic.{did_you_mean(topic, known)}")
+    start_ns = log.span().start_ns
+    kind: Literal["realtime", "lockstep"] = "lockstep" if mode == "lockstep" else "realtime"
+    return Replay(
+        log, kind, rate, None if from_s is None else start_ns + round(from_s * 1e9),
+        None if until_s is None else start_ns + round(until_s * 1e9), loop, pairs, frozenset(use_recorded), assume_rate,
+    )  # fmt: skip
+
+
+def _run(
+    file: Path,
+    replay: Replay | None,
+    sets: list[str],
+    *,
+    duration: float | None,
+    record: Path | None,
+    dry_run: bool,
+    plain: bool,
+    as_json: bool,
+) -> int:
+    from perception.cli.live_view import summary_document, summary_lines, view
+    from perception.runtime.launch_file.load import load_launch
+    from perception.runtime.launcher import run_graph
+
+    graph = load_launch(file, sets=sets, replay=replay)
+    if dry_run:
+        print(graph.launch_text, end="")
+        return 0
+    shown = view(plain or as_json)
+    say = (lambda _: None) if as_json else shown.line
+    for line in _introduction(file, graph, replay):
+        say(line)
+    recorder = None if record is None else _recorder(record, graph)
+    try:
+        with _stopped_by_signals() as stop:
+            summary = run_graph(
+                graph, duration_s=duration, stop=stop, on_line=say,
+                on_status=(lambda _: None) if as_json else shown.status, recorder=recorder,
+            )  # fmt: skip
+    finally:
+        shown.close()
+        if recorder is not None:
+            recorder.close()
+    if recorder is not None:
+        summary.recording, summary.recording_dropped = str(record), sum(recorder.dropped.values())
+        if recorder.stopped:
+            say(f"the recording ended early: {recorder.stopped}")
+    print(json.dumps(summary_document(summary), indent=1) if as_json else "\n".join(summary_lines(summary)), flush=True)
+    return summary.exit_code()
+
+
+def _introduction(file: Path, graph: Graph, replay: Replay | None) -> Iterator[str]:
+    yield f"{graph.name}: {file}, {len(graph.nodes)} nodes in {len(graph.processes())} processes"
+    for node in graph.nodes:
+        if node.own_code:
+            yield f"  own code: node '{node.name}' is {node.target}"
+    if replay is not None:
+        yield f"  replaying {replay.log.path} ({replay.log.FORMAT}), {graph.mode}"
+        for note in replay.log.notes:
+            yield f"  log: {note}"
+    yield f"  results: {graph.endpoint} ({', '.join(output.publish_as for output in graph.outputs) or 'no outputs'})"
+
+
+def _recorder(path: Path, graph: Graph) -> Recorder:
+    from perception.logs.mcap_writer import McapWriter
+    from perception.runtime.recorder import Recorder, attachments_of
+
+    files = {} if graph.rig is None else graph.rig.files
+    return Recorder(McapWriter(path, attachments_of(graph.launch_text, files)))
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into an orderly end."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
