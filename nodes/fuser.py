@@ -78,6 +78,13 @@ class Fuser(Node):
         super().__init__(config or FuserConfig())
         self.cameras, self.box_topics = cameras, tuple(box_topics)
 
+    def warm_up(self) -> None:
+        one = np.ones((1, 3))
+        hidden_points(one, RING_GAP_RAD)
+        size, yaw, speed = np.ones((1, 3)), np.zeros(1), np.ones((1, 2))
+        boxes_of_points(one, np.zeros(1), one, size, yaw, speed, self.config.box_margin_m)
+        labels_in_boxes(one, np.zeros(1, np.uint8), one, size, yaw, self.config.box_margin_m)
+
     def on_scene(
         self, sweep: PointCloud, masks: Sequence[SegmentationMask], boxes: Detections3D | None
     ) -> Iterator[tuple[str, Message]]:
@@ -214,7 +221,7 @@ class _Placed:
         known = np.zeros(len(yaw), np.bool_)
         if boxes.velocity_mps is not None:
             measured = np.asarray(host(boxes.velocity_mps), np.float64)
-            known = np.isfinite(measured).all(axis=1)
+            known = np.asarray(np.isfinite(measured).all(axis=1))
             velocity[known, :2] = measured[known]
         center = center + velocity * ((now_ns - boxes.header.t_sensor_ns) * 1e-9)
         placed = Boxes(center, size, yaw).transformed(base_link_from_boxes)

@@ -98,7 +98,8 @@ class FusionDetector(Node):
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
         cameras = tuple(topic.partition("/")[0] for topic in topics)
         node = cls(config, loaded.card, loaded.network, run_on(engines), model, cameras=cameras)
-        node.notes = (*((UNTRAINED,) if loaded.untrained else ()), *said)
+        node.degraded = (UNTRAINED,) if loaded.untrained else ()
+        node.notes = tuple(said)
         return node
 
     def __init__(
@@ -215,13 +216,10 @@ class FusionDetector(Node):
         return self._pinholes[frame]
 
     def _normalised(self, rgb: NDArray[np.uint8]) -> Tensor:
-        import torch
-
         from perception.ops.image import Normalization, normalised
 
         contract = self.card.image
-        picture = torch.from_numpy(np.array(rgb))[None]
-        return normalised(picture, Normalization(contract.mean, contract.std))
+        return normalised(rgb[None], Normalization(contract.mean, contract.std))
 
     def _odom_from_base_link(self, t_ns: int) -> Transform | None:
         ego = self.ego.at(t_ns)

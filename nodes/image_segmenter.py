@@ -71,7 +71,8 @@ class ImageSegmenter(Node):
         engine = next(iter(engines.values())).name
         model = ModelId(id=loaded.model_id, engine=engine, trained=not loaded.untrained)
         node = cls(config, loaded.card, run_on(engines), model, align_corners=network.ALIGN_CORNERS)
-        node.notes = (*((UNTRAINED,) if loaded.untrained else ()), *said)
+        node.degraded = (UNTRAINED,) if loaded.untrained else ()
+        node.notes = tuple(said)
         return node
 
     def __init__(

@@ -75,7 +75,8 @@ class LidarDetector(Node):
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
         node = cls(config, loaded.card, network, run_on(engines), model)
-        node.notes = (*((UNTRAINED,) if loaded.untrained else ()), *said)
+        node.degraded = (UNTRAINED,) if loaded.untrained else ()
+        node.notes = tuple(said)
         return node
 
     def __init__(self, config: LidarDetectorConfig, card: Card, network: Any, run: RunPart, model: ModelId) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
+from perception.errors import UserError
 from perception.logs.log import Log
 from perception.logs.open_log import open_log
 from perception.messages import Message
@@ -23,8 +24,8 @@ LOG = logging.getLogger(__name__)
 class LogReplayConfig(NodeConfig):
     """Settings of a replay."""
 
-    path: Path
-    """A file or folder that `perception log info` knows."""
+    path: Path | None = None
+    """A file or folder that `perception log info` knows; by default the log of `perception launch --replay LOG`."""
     from_ns: int | None = None
     """First stamp wanted."""
     until_ns: int | None = None
@@ -47,11 +48,11 @@ class LogReplay(Source):
 
     @classmethod
     def create(cls, config: LogReplayConfig, setup: NodeSetup) -> Self:
-        return cls(config, open_log(config.path, assume_rate_hz=config.assume_rate_hz))
+        return cls(config, _opened(config))
 
     @classmethod
     def topics(cls, config: LogReplayConfig, setup: NodeSetup) -> Mapping[str, type[Message]]:
-        log = open_log(config.path, assume_rate_hz=config.assume_rate_hz)
+        log = _opened(config)
         found = {config.remap.get(topic, topic): kind for topic, kind in log.topics().items()}
         return {topic: kind for topic, kind in found.items() if config.topics is None or topic in config.topics}
 
@@ -71,11 +72,17 @@ class LogReplay(Source):
             for topic, message in log.messages(config.from_ns, config.until_ns, wanted):
                 last_ns = message.header.t_sensor_ns
                 yield config.remap.get(topic, topic), shifted(message, shift_ns)
-                self.notes = (*log.notes, *(f"skipped {count}: {reason}" for reason, count in log.skipped.items()))
+                self.degraded = tuple(f"skipped {count}: {reason}" for reason, count in log.skipped.items())
             if not config.loop or last_ns is None:
                 return
             span = log.span()
             shift_ns += max(1, last_ns - (config.from_ns or span.start_ns)) + round(1e9 / config.assume_rate_hz)
+
+
+def _opened(config: LogReplayConfig) -> Log:
+    if config.path is None:
+        raise UserError("a log_replay node has no log: give its setting path, or perception launch --replay LOG")
+    return open_log(config.path, assume_rate_hz=config.assume_rate_hz)
 
 
 def shifted(message: Message, shift_ns: int) -> Message:

@@ -16,7 +16,7 @@ import typer
 if TYPE_CHECKING:
     from perception.logs.log import Log
     from perception.runtime.graph import Graph
-    from perception.runtime.launch_file.load import Replay
+    from perception.runtime.launch_file.replay import Replay
     from perception.runtime.recorder import Recorder
 
 Seconds = Annotated[float, typer.Option(min=0)]
@@ -102,7 +102,7 @@ def _replay(
     assume_rate: float,
 ) -> Replay | None:
     from perception.errors import UserError, did_you_mean
-    from perception.runtime.launch_file.load import Replay
+    from perception.runtime.launch_file.replay import Replay
 
     if log is None:
         if remap or use_recorded:

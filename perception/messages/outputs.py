@@ -160,7 +160,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     latency_p99_ms: float
     memory_mb: float
     last_error: str = ""
-    notes: tuple[str, ...] = ()  # for example "untrained weights", "keeps views beyond its budget: copied 12"
+    degraded: tuple[str, ...] = ()  # what makes its output worth less, for example "untrained weights"
+    notes: tuple[str, ...] = ()  # facts, for example "paced by detector: 12 of lidar/points held back"
 
 
 class Status(Message, frozen=True, kw_only=True):

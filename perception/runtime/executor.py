@@ -352,7 +352,7 @@ class NodeExecutor:
             node=self.spec.name, state="degraded" if self._crashes else "ok", epoch=self.context.epoch, inputs=inputs,
             published=dict(self.stamper.published), latency_p50_ms=self.latency.percentile_ms(50),
             latency_p99_ms=self.latency.percentile_ms(99), memory_mb=memory_mb, last_error=self.last_error,
-            notes=tuple(notes),
+            degraded=self.node.degraded, notes=tuple(notes),
         )  # fmt: skip
 
 

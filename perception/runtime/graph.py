@@ -80,7 +80,8 @@ class SensorHealth:
     sensor: str
     topics: tuple[str, ...]
     required: bool
-    rate_hz: float
+    late_after_ns: int | None
+    """None where the source gives out only what its reader admits, so that its own pace is not seen."""
     lost_after_ns: int
     frozen_after: int = 5
     """Equal payloads in a row."""

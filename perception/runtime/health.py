@@ -81,7 +81,8 @@ class Health:
             return "lost"
         if sensor.same >= sensor.health.frozen_after:
             return "frozen"
-        if sensor.last_ns != BEFORE_ALL and silent_ns > 2.5e9 / sensor.health.rate_hz:
+        late_ns = sensor.health.late_after_ns
+        if late_ns is not None and sensor.last_ns != BEFORE_ALL and silent_ns > late_ns:
             return "late"
         return "ok"
 
@@ -105,7 +106,7 @@ class Health:
             nodes[name] = "lost"
             reasons.append(f"node {name} is lost and being restarted")
         for name, status in self._nodes.items():
-            reasons += [f"{name}: {note}" for note in status.notes]
+            reasons += [f"{name}: {note}" for note in status.degraded]
         word: Literal["ok", "degraded", "unsafe"] = "unsafe" if unsafe else "degraded" if reasons else "ok"
         header = Header(
             frame_id="", t_sensor_ns=now_ns, seq=seq, run=run, schema=GraphState.SCHEMA,

@@ -170,8 +170,10 @@ class Node:
 
     Config: ClassVar[type[NodeConfig]] = NodeConfig
     rig: Rig
+    degraded: tuple[str, ...] = ()
+    """What makes its outputs worth less, such as "untrained weights"; the graph is degraded by it."""
     notes: tuple[str, ...] = ()
-    """Facts for the status, such as "untrained weights"."""
+    """Facts for the status."""
 
     @classmethod
     def create(cls, config: Any, setup: NodeSetup) -> Self:

@@ -15,8 +15,15 @@ from perception.messages import EventPacket, Image, Message, PointCloud
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
 from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.node import On
+from perception.runtime.node_factory import node_class
 
 Item = tuple[str, Message]
+
+HALF_NS = 100_000_000
+"""Half a period of a topic that has given only one message yet."""
+PATIENCE_NS = 2_000_000_000
+LONGEST_NS = 20_000_000_000
 
 
 class Pacer:
@@ -32,7 +39,7 @@ class Pacer:
         self._references, self._others = frozenset(references), frozenset(others)
         self._instant: Item | None = None
         self._held: dict[str, Message] = {}
-        self._window_ns: tuple[int, int] = (BEFORE_ALL, BEFORE_ALL)
+        self._admitted_ns: int | None = None
         self._half_ns: dict[str, int] = {}
         self._last_ns: dict[str, int] = {}
         self.held_back: Counter[str] = Counter()
@@ -51,13 +58,17 @@ class Pacer:
             return []
         if topic not in self._others:
             return [(topic, message)]
-        start, end = self._window_ns
-        if start <= t_ns <= end:
+        if self._belongs(topic, t_ns):
             return [(topic, message)]
         if topic in self._held:
             self.held_back[topic] += 1
         self._held[topic] = message
         return []
+
+    def _belongs(self, topic: str, t_ns: int) -> bool:
+        """True within half a period of the topic around the admitted instant: one message is, the nearest."""
+        half_ns = self._half_ns.get(topic, HALF_NS)
+        return self._admitted_ns is not None and -half_ns <= t_ns - self._admitted_ns < half_ns
 
     def promised_ns(self) -> int | None:
         """Return the stamp of the instant that waits: nothing of the references comes before it; None without one."""
@@ -74,11 +85,10 @@ class Pacer:
         instant, self._instant = self._instant, None
         t_ns = instant[1].header.t_sensor_ns
         out = [instant]
-        half = max([self._half_ns.get(topic, 0) for topic in (instant[0], *self._held)], default=0)
-        self._window_ns = (t_ns - half, t_ns + half)
+        self._admitted_ns = t_ns
         for topic in sorted(self._held):
             message = self._held.pop(topic)
-            if abs(message.header.t_sensor_ns - t_ns) <= half:
+            if self._belongs(topic, message.header.t_sensor_ns):
                 out.append((topic, message))
             else:
                 self.held_back[topic] += 1
@@ -93,23 +103,45 @@ class Pacer:
         return newest_ns
 
 
+class _Reader:
+    """A node that reads paced topics: has it finished with what it was given?"""
+
+    def __init__(self, node: NodeSpec, paced: Collection[str]) -> None:
+        self.outputs = tuple(node.outputs.values())
+        self.topics = frozenset(edge.topic for edge in node.edges) & frozenset(paced)
+        self.given_ns = BEFORE_ALL
+        """Stamp of the newest message that it was given."""
+        self.given_up_at_ns: int | None = None
+        """Its bound when it was found to have stopped; it is waited for again when that moves."""
+
+    def is_ready(self, bound_ns: int) -> bool:
+        if self.given_up_at_ns is not None:
+            if bound_ns == self.given_up_at_ns:
+                return True
+            self.given_up_at_ns = None
+        return self.given_ns == BEFORE_ALL or bound_ns > self.given_ns
+
+
 class PacedSource:
-    """A paced source in its process: what it measures goes into the pacer, what the pacer admits goes out."""
+    """A paced source in its process: what it measures goes into the pacer, what the pacer admits goes out.
+
+    An instant is admitted when every node that reads paced topics has finished with the one before: the slowest is
+    `paced_by`, and where another is slower for a while, it is waited for as well, so that no branch misses an instant.
+    A node that has stopped (its process is being restarted) is given up after `PATIENCE_NS` of sensor time, or three
+    times the longest it ever took, until it moves again: the rest of the graph goes on.
+    """
 
     def __init__(self, spec: NodeSpec, graph: Graph) -> None:
         assert spec.paced_by is not None
         self.spec, self.paced_by = spec, spec.paced_by
-        pacing_node = graph.node(spec.paced_by)
-        references = {edge.topic for edge in pacing_node.edges} & set(spec.outputs.values())
-        frames = {
-            topic
-            for topic in spec.outputs.values()
-            if issubclass(graph.message_types[topic], Image | PointCloud | EventPacket)
-        }
+        references = {edge.topic for edge in graph.node(spec.paced_by).edges} & set(spec.outputs.values())
+        frames = paced_topics(spec, graph)
         self.pacer = Pacer(references, frames - references)
-        self._answer = next(iter(pacing_node.outputs.values()))
+        self._readers = [_Reader(node, frames | references) for node in paced_readers(spec, graph)]
         self._free: list[Item] = []
         self._newest_ns = BEFORE_ALL
+        self._admitted_ns: int | None = None
+        self._longest_ns = 0
 
     def offer(self, topic: str, message: Message) -> None:
         """Take what the source measured."""
@@ -118,13 +150,57 @@ class PacedSource:
 
     def release(self, group: Group, bounds: Sequence[int], ranks: Mapping[str, int]) -> bool:
         """Publish what may go out, and the bounds; True where a message went."""
-        ready_ns = max(bounds[ranks[self._answer]], group.bound_of(self._answer))
-        items, self._free = [*self._free, *self.pacer.admit(ready_ns)], []
+        items, self._free = self._free, []
+        if self._all_ready(group, bounds, ranks):
+            admitted = self.pacer.admit(self._newest_ns)
+            if admitted:
+                self._longest_ns = max(self._longest_ns, min(self._waited_ns(), LONGEST_NS))
+                self._admitted_ns = self._newest_ns
+            items = [*items, *admitted]
         for topic, message in items:
+            for reader in self._readers:
+                if topic in reader.topics:
+                    reader.given_ns = max(reader.given_ns, message.header.t_sensor_ns)
             group.source_message(self.spec.name, topic, message)
         for topic in self.spec.outputs.values():
             group.source_bound(topic, self.pacer.bound_ns(topic, self._newest_ns))
         return bool(items)
 
+    def _all_ready(self, group: Group, bounds: Sequence[int], ranks: Mapping[str, int]) -> bool:
+        patient = self._waited_ns() <= max(PATIENCE_NS, 3 * self._longest_ns)
+        ready = True
+        for reader in self._readers:
+            bound_ns = min(max(bounds[ranks[topic]], group.bound_of(topic)) for topic in reader.outputs)
+            if not reader.is_ready(bound_ns):
+                if patient:
+                    ready = False
+                else:
+                    reader.given_up_at_ns = bound_ns
+        return ready
 
-__all__ = ["PacedSource", "Pacer"]
+    def _waited_ns(self) -> int:
+        return 0 if self._admitted_ns is None else self._newest_ns - self._admitted_ns
+
+
+def paced_topics(spec: NodeSpec, graph: Graph) -> frozenset[str]:
+    """Return the topics of a source that come in instants: sweeps, pictures, events."""
+    kinds = (Image, PointCloud, EventPacket)
+    return frozenset(topic for topic in spec.outputs.values() if issubclass(graph.message_types[topic], kinds))
+
+
+def paced_readers(spec: NodeSpec, graph: Graph) -> tuple[NodeSpec, ...]:
+    """Return the node that paces a source, and the others that take its instants one by one."""
+    if spec.paced_by is None:
+        return ()
+    topics = paced_topics(spec, graph)
+    found = [graph.node(spec.paced_by)]
+    for node in graph.nodes:
+        if node is found[0] or not node.outputs:
+            continue
+        ports = node_class(node.target).inputs()
+        if any(edge.topic in topics and isinstance(ports.get(edge.input), On) for edge in node.edges):
+            found.append(node)
+    return tuple(found)
+
+
+__all__ = ["PacedSource", "Pacer", "paced_readers"]

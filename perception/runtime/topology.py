@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from perception.runtime.graph import Edge, Graph, NodeSpec
 from perception.runtime.node import Every, Join, Lookup
 from perception.runtime.node_factory import node_class
+from perception.runtime.pacing import paced_readers
 from perception.runtime.shared_memory import TopicLimits
 
 LAUNCHER = "launcher"
@@ -97,9 +98,10 @@ def topology_of(graph: Graph, *, recorded: bool = False) -> Topology:
 def _reading(node: NodeSpec, edge: Edge) -> Reading:
     """Live queues drop in the executor; the channel holds a little more, so that what is dropped is counted there."""
     port = node_class(node.target).inputs().get(edge.input.partition(".")[0])
-    if isinstance(port, Join | Lookup):
-        waiting = 64
-        return Reading(edge.topic, 16, waiting)
+    if isinstance(port, Lookup):
+        return Reading(edge.topic, 128, 160)  # small messages at a high rate, all of which are wanted
+    if isinstance(port, Join):
+        return Reading(edge.topic, 16, 64)
     buffer = 2 if edge.keep == "latest" else max(2, edge.bound)
     return Reading(edge.topic, buffer, buffer + edge.bound + edge.holds + 2)
 
@@ -117,7 +119,7 @@ def _reads_bounds(graph: Graph, publisher: Mapping[str, str]) -> dict[str, froze
     found: dict[str, set[str]] = {}
     for node in graph.nodes:
         if node.paced_by is not None:
-            found.setdefault(node.process, set()).add(graph.node(node.paced_by).process)
+            found.setdefault(node.process, set()).update(reader.process for reader in paced_readers(node, graph))
         for edge in node.edges:
             if node.process in wants and edge.topic in publisher:
                 found.setdefault(node.process, set()).add(publisher[edge.topic])
@@ -131,7 +133,7 @@ def _wants_bounds(graph: Graph) -> set[str]:
         for node in graph.nodes
         if any(isinstance(port, Join | Lookup | Every) for port in node_class(node.target).inputs().values())
     }
-    waiting |= {node.paced_by for node in graph.nodes if node.paced_by is not None}
+    waiting |= {reader.name for node in graph.nodes for reader in paced_readers(node, graph)}
     if graph.mode == "lockstep":
         waiting = {node.name for node in graph.nodes}
     publisher = {topic: node for node in graph.nodes for topic in node.outputs.values()}

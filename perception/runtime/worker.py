@@ -287,7 +287,8 @@ class Worker:
         return NodeStatus(
             node=spec.name, state="ok", epoch=self._context.epoch, inputs=(),
             published=dict(self.group.sources[spec.name].published), latency_p50_ms=0.0, latency_p99_ms=0.0,
-            memory_mb=memory_mb, notes=(*self.nodes[spec.name].notes, *self._held_back(spec.name)),
+            memory_mb=memory_mb, degraded=self.nodes[spec.name].degraded,
+            notes=(*self.nodes[spec.name].notes, *self._held_back(spec.name)),
         )  # fmt: skip
 
     def _held_back(self, source: str) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def graph(tmp_path: Path, nodes: Sequence[NodeSpec], outputs: Sequence[str], nam
     }
     return Graph(
         name=name, nodes=(source, *nodes), outputs=tuple(OutputSpec(t, t, required=True) for t in outputs),
-        sensors=(SensorHealth("lidar", ("lidar/points",), True, 50.0, 500_000_000),), message_types=types,
+        sensors=(SensorHealth("lidar", ("lidar/points",), True, 50_000_000, 500_000_000),), message_types=types,
         endpoint=f"ipc://{tmp_path}/{name}.ipc",
     )  # fmt: skip
 

@@ -23,10 +23,12 @@ class GraphChecks:
     Args:
         wiring: the launch file and what is known of it.
         nodes: the connected nodes.
+        lossless: every message is used, as in lockstep: nothing has to be paced.
     """
 
-    def __init__(self, wiring: Wiring, nodes: Sequence[NodeSpec]) -> None:
-        self.wiring, self.nodes = wiring, {node.name: node for node in nodes}
+    def __init__(self, wiring: Wiring, nodes: Sequence[NodeSpec], *, lossless: bool = False) -> None:
+        self.wiring, self.lossless = wiring, lossless
+        self.nodes = {node.name: node for node in nodes}
         self._publisher = {topic: node for node in nodes for topic in node.outputs.values()}
 
     def run(self) -> None:
@@ -220,7 +222,7 @@ class GraphChecks:
         unpaced = {edge.topic: self._unpaced_sources(edge.topic) for edge in edges}
         for a, b in combinations([edge.topic for edge in edges], 2):
             shared = sorted(unpaced[a] & unpaced[b])
-            if shared and self._publisher[a] is not self._publisher[b]:
+            if shared and not self.lossless and self._publisher[a] is not self._publisher[b]:
                 self.wiring.add(
                     "unpaced-branches",
                     ("nodes", node.name),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,9 @@ def find_topics(wiring: Wiring) -> None:
     """Work out what every node publishes: sources first, since outputs may be one per topic of an input."""
     order = sorted(wiring.configs, key=lambda name: not issubclass(wiring.classes[name], Source))
     for name in order:
-        cls, entry = wiring.classes[name], wiring.launch.nodes[name]
+        cls = wiring.classes[name]
+        _expand_inputs(wiring, name)
+        entry = wiring.launch.nodes[name]
         if issubclass(cls, Source):
             topics = cls.topics(wiring.configs[name], _setup(wiring, name))
             published = {topic: (topic, message_type) for topic, message_type in topics.items()}
@@ -120,6 +123,38 @@ def find_topics(wiring: Wiring) -> None:
                 )
                 continue
             wiring.publishers[topic], wiring.types[topic] = name, message_type
+
+
+def _expand_inputs(wiring: Wiring, name: str) -> None:
+    """Put the topics in place of patterns such as `cam_*/image`, which match what sources and nodes above publish."""
+    entry = wiring.launch.nodes[name]
+    inputs: dict[str, str | list[str] | InputFile] = {}
+    for key, given in entry.inputs.items():
+        full = input_file(given)
+        inputs[key] = full.model_copy(update={"topics": matching(full.topics, wiring.types)})
+    wiring.launch.nodes[name] = entry.model_copy(update={"inputs": inputs})
+
+
+def expand_outputs(wiring: Wiring) -> None:
+    """Put one output in place of each pattern: `"*/mask": {topic: segmenter/*/mask}` is one for each camera."""
+    for name, entry in list(wiring.launch.outputs.items()):
+        if "*" not in entry.topic:
+            continue
+        before, _, after = entry.topic.partition("*")
+        for topic in matching([entry.topic], wiring.types):
+            found = topic.removeprefix(before).removesuffix(after)
+            wiring.launch.outputs[name.replace("*", found)] = entry.model_copy(update={"topic": topic})
+        if "*" in name:
+            del wiring.launch.outputs[name]
+
+
+def matching(topics: Sequence[str], published: Collection[str]) -> list[str]:
+    """Return the topics with patterns replaced by what they match; one that matches nothing stays as it is."""
+    found: dict[str, None] = {}
+    for topic in topics:
+        matches = [name for name in published if fnmatchcase(name, topic)] if "*" in topic else []
+        found |= dict.fromkeys(matches or [topic])
+    return list(found)
 
 
 def _setup(wiring: Wiring, name: str) -> NodeSetup:
@@ -272,4 +307,4 @@ def _join_settings(declared: Join, entry: JoinFile | None) -> JoinSettings:
     )
 
 
-__all__ = ["Wiring", "connected", "find_classes", "find_topics", "input_file", "shipped_nodes"]
+__all__ = ["Wiring", "connected", "expand_outputs", "find_classes", "find_topics", "input_file", "shipped_nodes"]

@@ -1,0 +1,121 @@
+"""A log in place of the sources of a launch file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from perception.errors import LaunchFileError
+from perception.messages import Message
+from perception.runtime.graph import NodeSpec
+from perception.runtime.launch_file.wiring import Wiring
+from perception.runtime.launch_file.yaml_lines import Document
+from perception.runtime.node import Source
+from perception.runtime.node_factory import node_class
+
+if TYPE_CHECKING:
+    from perception.logs.log import Log
+
+LOG_NODE = "log_replay"
+SHIPPED_SOURCES = ("simulator", LOG_NODE)
+OWN_TOPICS = frozenset({"status", "state"})
+"""Topics that the runtime publishes itself; those of the log are another run's."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How a log is replayed."""
+
+    log: Log
+    mode: Literal["realtime", "lockstep"] = "realtime"
+    rate: float = 1.0
+    from_ns: int | None = None
+    until_ns: int | None = None
+    loop: bool = False
+    remap: dict[str, str] = field(default_factory=dict)
+    """New topic name by the log's."""
+    use_recorded: frozenset[str] = frozenset()
+    """Topics taken from the log although a node of the graph publishes them."""
+    assume_rate_hz: float = 10.0
+
+
+@dataclass(frozen=True)
+class LogPlace:
+    """Where the log stands in the graph: in the place of the sources that the launch file names."""
+
+    name: str = "log"
+    process: str = "log"
+    paced_by: str | None = None
+
+
+def take_sources_out(document: Document) -> LogPlace:
+    """Remove the sources from a launch file, with the health of their sensors, and return the place that is free."""
+    nodes = document.values.get("nodes")
+    place = LogPlace()
+    for name, entry in list(nodes.items()) if isinstance(nodes, dict) else ():
+        if not isinstance(entry, dict) or not _is_source(entry, document):
+            continue
+        del document.values["nodes"][name]
+        paced_by = entry.get("paced_by") or place.paced_by
+        place = replace(place, paced_by=paced_by if isinstance(paced_by, str) else None)
+        if entry.get("node") == LOG_NODE:
+            place = replace(place, name=str(name), process=str(entry.get("process") or name))
+    health = document.values.get("health")
+    if isinstance(health, dict):
+        health.clear()
+    return place
+
+
+def _is_source(entry: dict[str, Any], document: Document) -> bool:
+    target = str(entry.get("node", ""))
+    if target in SHIPPED_SOURCES:
+        return True
+    place, colon, name = target.partition(":")
+    if entry.get("inputs") or not colon:
+        return False
+    own = f"{(document.file.parent / place).resolve()}:{name}" if place.endswith(".py") else target
+    try:
+        return issubclass(node_class(own), Source)
+    except LaunchFileError:
+        return True  # a driver whose packages this machine does not have
+
+
+def log_node(wiring: Wiring, replay: Replay, place: LogPlace) -> NodeSpec:
+    """Return the source that reads the log, and publish its topics."""
+    target = f"perception.nodes.{LOG_NODE}:LogReplay"
+    cls = node_class(target)
+    made = {f"{name}/{port}" for name, found in wiring.classes.items() for port in found.outputs()}
+    topics: dict[str, type[Message]] = {}
+    for topic, message_type in replay.log.topics().items():
+        name = replay.remap.get(topic, topic)
+        # the outputs of a node are made anew; one per sensor is <node>/<sensor>/<port>
+        first, _, last = name.partition("/")
+        is_made = f"{first}/{last.rpartition('/')[2]}" in made
+        if name not in OWN_TOPICS and (not is_made or name in replay.use_recorded):
+            topics[name] = message_type
+    config = cls.Config.model_validate(
+        {
+            "path": replay.log.path.resolve(), "from_ns": replay.from_ns, "until_ns": replay.until_ns,
+            "loop": replay.loop, "remap": replay.remap, "topics": tuple(topics),
+            "assume_rate_hz": replay.assume_rate_hz,
+        }
+    )  # fmt: skip
+    for topic, message_type in topics.items():
+        wiring.publishers[topic], wiring.types[topic] = place.name, message_type
+    wiring.outputs[place.name] = {topic: topic for topic in topics}
+    wiring.classes[place.name] = cls
+    return NodeSpec(
+        name=place.name, target=target, config=config, process=place.process, outputs=wiring.outputs[place.name],
+        paced_by=None if replay.mode == "lockstep" else place.paced_by, is_source=True,
+    )  # fmt: skip
+
+
+def with_recorded(node: NodeSpec, replay: Replay | None) -> NodeSpec:
+    """Leave out the outputs that are taken from the log instead."""
+    if replay is None or node.is_source or not replay.use_recorded:
+        return node
+    kept = {port: topic for port, topic in node.outputs.items() if topic not in replay.use_recorded}
+    return replace(node, outputs=kept)
+
+
+__all__ = ["LOG_NODE", "LogPlace", "Replay", "log_node", "take_sources_out", "with_recorded"]
