@@ -26,7 +26,7 @@ class SimulatorConfig(NodeConfig):
     speed_mps: Annotated[float, Field(ge=0, le=40)] = 8.0
     """Speed of the ego vehicle."""
     start_ns: int | None = None
-    """Stamp of the first instant; the current time if not given."""
+    """Stamp of the first instant; the time of the start if not given."""
 
 
 class Simulator(Source):
@@ -39,8 +39,7 @@ class Simulator(Source):
     def create(cls, config: SimulatorConfig, setup: NodeSetup) -> Self:
         if setup.rig is None:
             raise UserError("the simulator needs a rig to simulate; name one in the launch file")
-        start_ns = time.time_ns() if config.start_ns is None else config.start_ns
-        return cls(config, Drive(setup.rig, config.seed, start_ns, Motion(speed_mps=config.speed_mps)))
+        return cls(config, Drive(setup.rig, config.seed, config.start_ns or 0, Motion(speed_mps=config.speed_mps)))
 
     @classmethod
     def topics(cls, config: SimulatorConfig, setup: NodeSetup) -> Mapping[str, type[Message]]:
@@ -51,4 +50,6 @@ class Simulator(Source):
         self.drive = drive
 
     def messages(self) -> Iterator[tuple[str, Message | Bound]]:
+        if self.config.start_ns is None:
+            self.drive.start_ns = time.time_ns()  # now, and not when the networks began to warm up
         yield from self.drive.messages()

@@ -92,17 +92,22 @@ def status_table(statuses: list[NodeStatus], title: str, rates_hz: Callable[[str
     table = Table(title=title, title_justify="left", expand=False)
     for column in ("node", "state", "published", *(["rate"] if rates_hz else []), "p50 ms", "p99 ms", "dropped", "MB"):
         table.add_column(column, justify="left" if column in ("node", "state") else "right")
-    table.add_column("says", overflow="fold")
     for status in statuses:
         cells = [status.node, status.state, str(sum(status.published.values()))]
         if rates_hz:
             cells.append(f"{rates_hz(status.node):.1f} Hz")
         cells += [
             f"{status.latency_p50_ms:.1f}", f"{status.latency_p99_ms:.1f}", str(dropped(status)),
-            f"{status.memory_mb:.0f}", status.last_error or "; ".join(status.notes),
+            f"{status.memory_mb:.0f}",
         ]  # fmt: skip
         table.add_row(*cells)
+    table.caption = "\n".join(f"{status.node}: {text}" for status in statuses for text in _said(status))
+    table.caption_justify = "left"
     return table
+
+
+def _said(status: NodeStatus) -> list[str]:
+    return [*([status.last_error] if status.last_error else []), *status.degraded, *status.notes]
 
 
 def dropped(status: NodeStatus) -> int:
@@ -124,7 +129,7 @@ def summary_lines(summary: Summary) -> list[str]:
         said = [f"p50 {status.latency_p50_ms:.1f} ms, p99 {status.latency_p99_ms:.1f} ms"] if status.inputs else []
         said += [f"dropped {count} ({what})" for what, count in lost.items()]
         said += [f"last error: {status.last_error}"] if status.last_error else []
-        said += list(status.notes)
+        said += [*status.degraded, *status.notes]
         lines.append(f"  node {status.node}: {'; '.join(said) or 'ok'}")
     lines.append(f"  lost processes: {', '.join(summary.lost_processes) or 'none'}; restarts: {summary.restarts}")
     if summary.recording:

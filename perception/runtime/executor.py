@@ -256,7 +256,7 @@ class NodeExecutor:
     def _run(self, call: _Call) -> list[tuple[str, Message]]:
         started_ns = self.context.clock_ns()
         argument = call.argument
-        reference = argument.reference if isinstance(argument, JoinedSet) else argument
+        sources = _sources(argument)
         topic = self._topic_of(call)
         port = call.port.partition(" ")[0]
         method = getattr(self.node, f"on_{port}")
@@ -277,7 +277,7 @@ class NodeExecutor:
         self.latency.add(duration_ns)
         span = Span(self.spec.name, started_ns, duration_ns)
         residuals = argument.residuals_ns if isinstance(argument, JoinedSet) else {}
-        return [self.stamper.complete(name, message, reference, span, residuals) for name, message in produced]
+        return [self.stamper.complete(name, message, sources, span, residuals) for name, message in produced]
 
     def _topic_of(self, call: _Call) -> str | None:
         if isinstance(call.argument, JoinedSet):
@@ -318,7 +318,7 @@ class NodeExecutor:
             self._drop(None, str(error))
             return []
         span = Span(self.spec.name, started_ns, self.context.clock_ns() - started_ns)
-        return [self.stamper.complete(port, message, None, span, {}) for port, message in produced]
+        return [self.stamper.complete(port, message, (), span, {}) for port, message in produced]
 
     def reset(self, reason: str) -> None:
         """Forget what belongs to the past: after a seek, a loop, a clock jump or a restart."""
@@ -354,6 +354,13 @@ class NodeExecutor:
             latency_p99_ms=self.latency.percentile_ms(99), memory_mb=memory_mb, last_error=self.last_error,
             degraded=self.node.degraded, notes=tuple(notes),
         )  # fmt: skip
+
+
+def _sources(argument: Message | JoinedSet | None) -> tuple[Message, ...]:
+    """Return the messages that a call is made with, the reference first."""
+    if argument is None:
+        return ()
+    return tuple(argument.messages()) if isinstance(argument, JoinedSet) else (argument,)
 
 
 __all__ = ["NodeExecutor"]

@@ -27,6 +27,7 @@ from perception.runtime.topology import LAUNCHER, Topology, topology_of
 TICK_S = 0.1
 STATE_S = 0.5
 DRAIN_S = 0.5
+OWN_TOPICS = ("status", "state")
 
 
 @dataclass
@@ -79,7 +80,7 @@ def run_graph(
     """
     stop = stop or threading.Event()
     with RunLock(graph.name) as lock:
-        publisher = Publisher(graph.endpoint)
+        publisher = Publisher(graph.endpoint, topics=len(graph.outputs) + len(OWN_TOPICS))
         try:
             run = _Run(graph, lock, publisher, recorder=recorder, stop=stop, on_line=on_line, on_status=on_status)
             if graph.mode == "lockstep":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -55,14 +55,19 @@ class OutputStamper:
         return produced
 
     def complete(
-        self, port: str, message: Message, reference: Message | None, span: Span, residuals: Mapping[str, int]
+        self, port: str, message: Message, sources: Sequence[Message], span: Span, residuals: Mapping[str, int]
     ) -> tuple[str, Message]:
-        """Return (topic, message) as it is published; spans and time of reception go on from the reference."""
+        """Return (topic, message) as it is published.
+
+        The time of reception is the reference's, the first source's; the spans are those of all sources, then how long
+        the last of them waited for the node, then the node's own.
+        """
         message, copied = settled(message)
         self.copied += copied
-        before = message.timing.spans or (reference.timing.spans if reference is not None else ())
-        received_ns = message.timing.t_received_ns or (reference.timing.t_received_ns if reference is not None else 0)
-        timing = Timing(t_received_ns=received_ns, t_published_ns=self.context.clock_ns(), spans=(*before, span))
+        given = message.timing
+        received_ns = given.t_received_ns or next((source.timing.t_received_ns for source in sources), 0)
+        spans = (*(given.spans or _way(sources, span)), span)
+        timing = Timing(t_received_ns=received_ns, t_published_ns=self.context.clock_ns(), spans=spans)
         topic = self.spec.outputs[port]
         return topic, self.stamp(topic, msgspec.structs.replace(message, timing=timing), residuals)
 
@@ -76,6 +81,14 @@ class OutputStamper:
             sync_residual_ns={**message.header.sync_residual_ns, **residuals},
         )  # fmt: skip
         return msgspec.structs.replace(message, header=header)
+
+
+def _way(sources: Sequence[Message], span: Span) -> tuple[Span, ...]:
+    spans = dict.fromkeys(earlier for source in sources for earlier in source.timing.spans)
+    ready_ns = max((source.timing.t_published_ns or source.timing.t_received_ns for source in sources), default=0)
+    if 0 < ready_ns < span.start_ns:
+        spans[Span(f"{span.stage} waits", ready_ns, span.start_ns - ready_ns)] = None
+    return tuple(sorted(spans, key=lambda earlier: earlier.start_ns))
 
 
 __all__ = ["OutputStamper", "RunContext"]

@@ -104,7 +104,7 @@ class Pacer:
 
 
 class _Reader:
-    """A node that reads paced topics: has it finished with what it was given?"""
+    """A node that reads paced topics, and whether it has finished with what it was given."""
 
     def __init__(self, node: NodeSpec, paced: Collection[str]) -> None:
         self.outputs = tuple(node.outputs.values())

@@ -1,8 +1,8 @@
 """Publish results to planners: ZeroMQ PUB, two frames a message, `[topic, record]`.
 
 The publisher keeps the last record of every topic and sends it to each new subscriber, so that nobody waits for the
-next one of a slow topic. The high-water mark is 2: a subscriber that is slower than the graph loses messages, and sees
-it by the gap in `seq`.
+next one of a slow topic. The high-water mark is 2 a topic: a subscriber that is slower than the graph loses messages,
+and sees it by the gap in `seq`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ class Publisher:
 
     Args:
         endpoint: "ipc:///path" or "tcp://127.0.0.1:port"; an address of another machine's reach needs CURVE keys.
+        topics: how many topics there are; so many can come at one instant.
 
     Raises:
         LaunchFileError: the endpoint is in use or cannot be one.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, topics: int = 8) -> None:
         self.endpoint = endpoint
         self.sent: Counter[str] = Counter()
         self._last: dict[bytes, bytes] = {}
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK * topics)
         self._socket.setsockopt(zmq.LINGER, 200)
         if endpoint.startswith("ipc://") and _is_served(endpoint):
             self.close()

@@ -1,0 +1,69 @@
+"""`perception log`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+@app.callback()
+def log() -> None:
+    """Look into recorded logs: MCAP of ours, KITTI raw, nuScenes."""
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A recorded file or folder.")],
+    assume_rate: Annotated[float, typer.Option(min=0.01, help="Rate in Hz of sensors whose log has no times.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what a log holds, for example: perception log info drive.mcap."""
+    from perception.logs.open_log import open_log
+
+    opened = open_log(path, assume_rate_hz=assume_rate)
+    span, counts, types = opened.span(), opened.counts(), opened.topics()
+    seconds = (span.end_ns - span.start_ns) * 1e-9
+    rig = opened.rig
+    if as_json:
+        document = {
+            "path": str(path), "format": opened.FORMAT, "start_ns": span.start_ns, "end_ns": span.end_ns,
+            "topics": {topic: {"type": types[topic].SCHEMA, "messages": count} for topic, count in counts.items()},
+            "notes": opened.notes, "attachments": sorted(opened.attachments()),
+            "rig": None if rig is None else {"name": rig.name, "sensors": sorted(rig.sensors)},
+        }  # fmt: skip
+        print(json.dumps(document, indent=1))
+        return
+    start = datetime.fromtimestamp(span.start_ns * 1e-9, UTC).isoformat(timespec="milliseconds")
+    print(f"{path}: {opened.FORMAT}, {seconds:.3f} s from {start}, {sum(counts.values())} messages")
+    width = max(map(len, counts))
+    for topic, count in counts.items():
+        rate = f"{(count - 1) / seconds:7.2f} Hz" if seconds > 0 and count > 1 else ""
+        print(f"  {topic:<{width}}  {types[topic].SCHEMA:<28} {count:>7} messages {rate}")
+    if rig is not None:
+        print(f"  rig {rig.name}: {', '.join(sorted(rig.sensors))}")
+    for name in sorted(opened.attachments()):
+        print(f"  holds {name}")
+    for note in opened.notes:
+        print(f"  note: {note}")
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A recorded file or folder.")],
+    assume_rate: Annotated[float, typer.Option(min=0.01, help="Rate in Hz of sensors whose log has no times.")] = 10.0,
+) -> int:
+    """Read every message of a log and count what cannot be read, for example: perception log check drive.mcap."""
+    from perception.logs.open_log import open_log
+
+    opened = open_log(path, assume_rate_hz=assume_rate)
+    read = sum(1 for _ in opened.messages())
+    print(f"{path}: {read} messages read, {sum(opened.skipped.values())} cannot be read")
+    for reason, count in opened.skipped.items():
+        print(f"  {count}: {reason}")
+    return 1 if opened.skipped else 0
