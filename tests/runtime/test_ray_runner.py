@@ -125,7 +125,7 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
     assert any("copied" in note and "hoarder" in note for note in summary.statuses["hoarder"].notes)
     header = slow[-1].message.header
     assert (header.schema, header.epoch, header.run != "") == ("perception.point_cloud/1", 0, True)
-    assert [span.stage for span in slow[-1].message.timing.spans] == ["slow"]
+    assert [span.stage for span in slow[-1].message.timing.spans] == ["slow waits", "slow"]
     assert slow[-1].message.timing.t_received_ns > 0
     assert {r.topic for r in received} >= {"state", "status"}
     assert leftovers() == []
