@@ -111,7 +111,7 @@ class Attention(nn.Module):
         """Attend within each row: (S, Q, C) to (S, K, C); `left_out` (S, K) is True where a key does not count."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, w, b).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            F.linear(x, w, b).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)  # (S, heads, Q, K)
@@ -227,7 +227,7 @@ class Stage(nn.Module):
         for number, (block, norm, embeddings) in enumerate(zip(self.blocks, self.norms, self.embeddings, strict=True)):
             index, repeated, first = sets[(self.first_block + number) % 2]
             before = x
-            for axis, layer in enumerate(block.encoder_list):  # type: ignore[arg-type,union-attr]
+            for axis, layer in enumerate(block.encoder_list):  # type: ignore[arg-type]
                 position = embeddings[axis](places[axis])  # type: ignore[index]
                 x = layer(x, position, index[axis], repeated[axis], first[axis])
             x = norm(x + before)
@@ -334,7 +334,7 @@ class DSVT(nn.Module):
         held[index * slots + z % slots] = x
         column = unique // nz
         coords = torch.stack((column // (nx * ny), unique % nz, column % ny, column // ny % nx), dim=1).int()
-        return run(f"pool_{number}", {"slots": held.unflatten(0, (-1, slots))})["pooled"], coords
+        return run(f"pool_{number}", {"slots": held.reshape(-1, slots, held.shape[1])})["pooled"], coords
 
     def bev(self, x: Tensor, coords: Tensor, batch: int) -> Tensor:
         """Scatter the voxels of the last stage onto the map (B, C, ny, nx)."""

@@ -129,7 +129,7 @@ def test_the_compact_network_runs_on_the_keyframe(keyframe: Keyframe) -> None:
     network = DeepInteraction(config).eval()
     fill(network)
     height, width = config.image_size
-    pictures = [torch.from_numpy(decoded_jpeg(jpeg, (height, width)).copy())[None] for jpeg in keyframe.jpegs]
+    pictures = [decoded_jpeg(jpeg, (height, width))[None] for jpeg in keyframe.jpegs]
     images = torch.nn.functional.interpolate(
         torch.cat([normalised(x, IMAGENET) for x in pictures]), (height, width), mode="bilinear", antialias=True
     )

@@ -62,8 +62,10 @@ class BevBackbone(nn.Module):
             rest = [BevBlock(channels, channels, 1, shortcut=False) for _ in range(layers)]
             self.blocks.append(nn.Sequential(first, *rest))
             in_channels = channels
-        for stride, channels, up in zip(config.up_strides, config.channels, config.up_channels, strict=True):
-            self.deblocks.append(nn.Sequential(_branch(channels, up, stride), nn.BatchNorm2d(up, eps=EPS), nn.ReLU()))
+        for up_stride, channels, up in zip(config.up_strides, config.channels, config.up_channels, strict=True):
+            self.deblocks.append(
+                nn.Sequential(_branch(channels, up, up_stride), nn.BatchNorm2d(up, eps=EPS), nn.ReLU())
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         branches = []

@@ -1,10 +1,10 @@
 """Center-point head: one heatmap per class and the numbers of a box for each cell of a bird's-eye-view map.
 
-Paper      Yin et al., "Center-based 3D Object Detection and Tracking", CVPR 2021; rectified scores: Hu et al., "AFDetV2",
-           AAAI 2022
+Paper      Yin et al., "Center-based 3D Object Detection and Tracking", CVPR 2021; rectified scores: Hu et al.,
+           "AFDetV2", AAAI 2022
 Reference  Haiyang-W/DSVT, pcdet/models/dense_heads/center_head.py (Apache-2.0)
-Differs    suppression uses true headings, as OpenPCDet's class_specific_nms does; with `turned` it gives what DSVT's own
-           repository computes, every box turned by 90 degrees
+Differs    suppression uses true headings, as OpenPCDet's class_specific_nms does; with `turned` it gives what DSVT's
+           own repository computes, every box turned by 90 degrees
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CenterHead(nn.Module):
         """Return the maps in the order of `self.maps`, before sigmoid and exp."""
         shared = self.shared_conv(bev)
         heads = self.heads_list[0]
-        return tuple(heads[name](shared) for name in self.maps)
+        return tuple(heads.get_submodule(name)(shared) for name in self.maps)
 
 
 def _head(channels: int, out: int) -> nn.Sequential:

@@ -2,9 +2,9 @@
 
 Paper      Bai et al., "TransFusion: Robust LiDAR-Camera Fusion for 3D Object Detection with Transformers", CVPR 2022
 Reference  Haiyang-W/DSVT, pcdet/models/dense_heads/transfusion_head.py (Apache-2.0)
-Differs    queries of equal score keep the order of class and cell. Kept on purpose: each query is a batch item of its own
-           in self-attention, so it sees itself alone; keys of a window that crosses the border of the map wrap into the
-           next row, and only indices outside the whole map are left out
+Differs    queries of equal score keep the order of class and cell. Kept on purpose: each query is a batch item of its
+           own in self-attention, so it sees itself alone; keys of a window that crosses the border of the map wrap into
+           the next row, and only indices outside the whole map are left out
 Shapes     B samples, C channels, X and Y cells (maps are turned to x, y), P queries, K classes, W keys of a window
 """
 
@@ -84,7 +84,7 @@ class _Attention(nn.Module):
         """Attend (R, 1, C) to (R, W, C), keys being values; `left_out` (R, W)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, w, b).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            F.linear(x, w, b).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
             for x, w, b in zip((query, key, key), weights, biases, strict=True)
         )
         scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
@@ -124,7 +124,8 @@ class Decoder(nn.Module):
         around = around.reshape(batch * queries, -1, channels)
         x = self.norm2(x + self.multihead_attn(x + at, around, left_out.flatten(0, 1)))
         x = self.norm3(x + self.linear2(F.relu(self.linear1(x))))
-        return x.reshape(batch, queries, channels)
+        found: Tensor = x.reshape(batch, queries, channels)
+        return found
 
 
 def _all_places(cells: int, like: Tensor) -> Tensor:
