@@ -141,6 +141,7 @@ class _Run:
             runner.start()
             self.lock.note_processes([*runner.pids(), _own_pid()])
             started_s = time.monotonic()
+            self.health = Health(self.graph, time.time_ns())  # sensors are not late for what start-up took
             self.on_line("running")
             self._watch(runner, reading, duration_s)
         finally:
