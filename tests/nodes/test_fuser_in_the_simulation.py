@@ -4,8 +4,9 @@ world itself, and a wrong extrinsic or a wrong clock must show.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from perception.geometry.frames import FrameTree
 from perception.geometry.rig import Rig, load_rig
 from perception.geometry.transforms import Transform
-from perception.messages import Message, PaintedPoints, PointCloud, SegmentationMask, TrackedObjects, host
+from perception.messages import Message, PaintedPoints, PointCloud, TrackedObjects, host
 from perception.nodes.simulator import Simulator, SimulatorConfig
 from perception.ops.painting import UNKNOWN
 from perception.runtime.inline_runner import run_inline
@@ -28,6 +29,8 @@ from perception.simulation.sensors import SimulatedCamera
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_000 * SECOND_NS
+LEAST = 0.99
+"""Of the points on a visible car, painted car; a wrong clock of 50 ms or extrinsic of 1 degree gives less."""
 RIG = Path(__file__).parents[2] / "calibration" / "simulated_car"
 
 LAUNCH = """
@@ -65,15 +68,16 @@ class ShiftedClock(Simulator):
 class Painting:
     """Counts over a drive."""
 
-    car_points: int = 0
-    painted_car: int = 0
+    car_points: Counter[str] = field(default_factory=Counter)
+    painted_car: Counter[str] = field(default_factory=Counter)
     behind: int = 0
     behind_painted: int = 0
     objects: int = 0
 
     @property
     def share(self) -> float:
-        return self.painted_car / self.car_points
+        """Of the points on cars that a camera sees, those painted car; of the worse camera."""
+        return min(self.painted_car[camera] / count for camera, count in self.car_points.items() if count > 100)
 
 
 def turned(rig: Rig, frame: str, degrees: float) -> Rig:
@@ -94,13 +98,12 @@ def painting(tmp_path: Path, *, believed: Rig | None = None, shift_ms: float = 0
     drive = Drive(rig, 3, START_NS)
     source = ShiftedClock(SimulatorConfig(seed=3, start_ns=START_NS), drive)
     source.shift_ns = round(shift_ms * 1e6)
-    result, sweeps, masks = Painting(), {}, {}
+    result = Painting()
+    sweeps: dict[int, PointCloud] = {}
 
     def take(topic: str, message: Message) -> None:
         if isinstance(message, PointCloud):
             sweeps[message.header.t_sensor_ns] = message.keep()
-        elif isinstance(message, SegmentationMask):
-            masks.setdefault(message.header.frame_id, []).append(message.header.t_sensor_ns)
         elif isinstance(message, TrackedObjects):
             result.objects += len(message.objects)
         elif isinstance(message, PaintedPoints) and "cam_front" in message.cameras:
@@ -113,7 +116,7 @@ def painting(tmp_path: Path, *, believed: Rig | None = None, shift_ms: float = 0
 def _judge(result: Painting, drive: Drive, rig: Rig, sweep: PointCloud, painted: PaintedPoints, shift_ns: int) -> None:
     label, world, t_s = host(painted.label), *_in_world(drive, rig, sweep)
     scene = drive.scene
-    visible, behind = np.zeros(len(label), bool), np.ones(len(label), bool)
+    behind = np.ones(len(label), bool)
     owner = _owner(drive, world, t_s)
     is_car = (owner >= 0) & (scene.semantic[np.maximum(owner, 0)] == CAR)
     for camera in ("cam_front", "cam_rear"):
@@ -129,10 +132,10 @@ def _judge(result: Painting, drive: Drive, rig: Rig, sweep: PointCloud, painted:
             * ((exposed_s - t_s)[:, None])
         )
         seen, in_front = _sees(drive, rig, camera, exposed_s, then)
-        visible |= seen & is_car
+        visible = seen & is_car
+        result.car_points[camera] += int(visible.sum())
+        result.painted_car[camera] += int((label[visible] == CLASSES.index("car")).sum())
         behind &= ~in_front
-    result.car_points += int(visible.sum())
-    result.painted_car += int((label[visible] == CLASSES.index("car")).sum())
     result.behind += int(behind.sum())
     result.behind_painted += int((label[behind] != UNKNOWN).sum())
 
@@ -178,9 +181,9 @@ def _sees(
 
 
 def test_points_on_visible_cars_are_painted_car_and_none_behind_a_camera(tmp_path: Path) -> None:
-    result = painting(tmp_path)
-    assert result.car_points > 4000
-    assert result.share >= 0.98
+    result = painting(tmp_path, seconds=3.5)
+    assert min(result.car_points[camera] for camera in ("cam_front", "cam_rear")) > 500
+    assert result.share >= LEAST
     assert result.behind > 1000
     assert result.behind_painted == 0
     assert result.objects > 100
@@ -188,9 +191,9 @@ def test_points_on_visible_cars_are_painted_car_and_none_behind_a_camera(tmp_pat
 
 def test_an_extrinsic_that_is_off_by_one_degree_shows(tmp_path: Path) -> None:
     wrong = turned(load_rig(RIG), "cam_front", 1.0)
-    assert painting(tmp_path, believed=wrong).share < 0.98
+    assert painting(tmp_path, believed=wrong).share < LEAST
 
 
 @pytest.mark.parametrize("shift_ms", [-50.0, 50.0])
 def test_a_clock_that_is_off_by_fifty_milliseconds_shows(tmp_path: Path, shift_ms: float) -> None:
-    assert painting(tmp_path, shift_ms=shift_ms).share < 0.98
+    assert painting(tmp_path, shift_ms=shift_ms).share < LEAST
