@@ -130,6 +130,7 @@ class NuscenesTablesLog(IndexedLog):
         if sensor.modality != "lidar":
             return []
         header = Header(frame_id="lidar", t_sensor_ns=t_ns, clock="log", seq=number)
+        self._ego_pose(frame)  # a reference that leads nowhere is damage of the log, not of one message
         return [
             Entry(t_ns, "lidar/points", PointCloud, partial(read_sweep, file, header, 5)),
             Entry(t_ns, "ego", Odometry, partial(self._ego, frame, number)),
