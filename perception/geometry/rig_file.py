@@ -27,7 +27,7 @@ Row = tuple[float, float, float]
 class FileModel(BaseModel):
     """Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class TransformFile(FileModel):

@@ -39,7 +39,7 @@ OnMissing: TypeAlias = Literal["continue", "skip"]
 class NodeConfig(BaseModel):
     """Settings of a node as they stand in the launch file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class _Port(Generic[T]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -15,6 +16,10 @@ from perception.runtime.node import Join
 from perception.runtime.shared_memory import SHARED_MEMORY
 
 SHARE_OF_MEMORY = 0.8
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}")
+RESERVED = ("state", "status")
+"""Published by the runtime itself."""
 
 
 class GraphChecks:
@@ -33,6 +38,7 @@ class GraphChecks:
 
     def run(self) -> None:
         """Report every fault."""
+        self._name()
         if self._circles():
             return  # what follows walks upstream
         self._outputs()
@@ -44,6 +50,13 @@ class GraphChecks:
         self._deadlines()
         self._health()
         self._memory()
+
+    def _name(self) -> None:
+        name = self.wiring.launch.name
+        if not NAME.fullmatch(name):
+            self.wiring.add(
+                "bad-name", ("name",), f"'{name}' names locks and files", "1 to 48 letters, digits, - and _"
+            )
 
     def _circles(self) -> bool:
         found = False
@@ -79,6 +92,10 @@ class GraphChecks:
                     f"no node publishes '{output.topic}'",
                     f"one of {known}",
                     did_you_mean(output.topic, self.wiring.types),
+                )
+            if name in RESERVED:
+                self.wiring.add(
+                    "output-twice", ("outputs", name), f"'{name}' is published by the runtime itself", "another name"
                 )
 
     def _hosts(self) -> None:

@@ -15,6 +15,7 @@ from perception.runtime.graph import Graph, NodeSpec, OutputSpec, SensorHealth
 from perception.runtime.launch_file.card_checks import check_cards
 from perception.runtime.launch_file.faults import Faults
 from perception.runtime.launch_file.files import CALIBRATION, apply_sets, validated
+from perception.runtime.launch_file.fusion_checks import FusionChecks
 from perception.runtime.launch_file.graph_checks import GraphChecks
 from perception.runtime.launch_file.models import LaunchFile, SensorHealthFile
 from perception.runtime.launch_file.replay import LOG_NODE, Replay, log_node, take_sources_out, with_recorded
@@ -48,7 +49,7 @@ def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None 
     The graph is None where there are faults, and where the file's sensors are those of a log that is not given.
     """
     faults = Faults()
-    document = read_yaml(file, faults)
+    document = read_yaml(file, faults, {("outputs",): "output-twice"})
     if document is None:
         return None, faults
     apply_sets(document, sets)
@@ -73,7 +74,7 @@ def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None 
         nodes.insert(0, source)
     if len(nodes) == len(launch.nodes) + (source is not None):
         GraphChecks(wiring, nodes, lossless=replay is not None and replay.mode == "lockstep").run()
-        check_cards(wiring, nodes, folder)
+        FusionChecks(wiring, nodes, check_cards(wiring, nodes, folder)).run()
     if faults:
         return None, faults
     return _graph(wiring, nodes, replay), faults

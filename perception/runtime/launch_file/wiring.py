@@ -79,12 +79,17 @@ def _target(node: str, folder: Path, wiring: Wiring, name: str) -> str | None:
         return node
     shipped = shipped_nodes()
     if node in shipped:
-        return f"perception.nodes.{node}:{''.join(part.capitalize() for part in node.split('_'))}"
+        return node_target(node)
     expected = f"one of {', '.join(shipped)}, package.module:Class or ./file.py:Class"
     wiring.add(
         "unknown-node", ("nodes", name, "node"), f"there is no node '{node}'", expected, did_you_mean(node, shipped)
     )
     return None
+
+
+def node_target(node: str) -> str:
+    """Return "module:Class" of a shipped node."""
+    return f"perception.nodes.{node}:{''.join(part.capitalize() for part in node.split('_'))}"
 
 
 def shipped_nodes() -> list[str]:
@@ -307,4 +312,13 @@ def _join_settings(declared: Join, entry: JoinFile | None) -> JoinSettings:
     )
 
 
-__all__ = ["Wiring", "connected", "expand_outputs", "find_classes", "find_topics", "input_file", "shipped_nodes"]
+__all__ = [
+    "Wiring",
+    "connected",
+    "expand_outputs",
+    "find_classes",
+    "find_topics",
+    "input_file",
+    "node_target",
+    "shipped_nodes",
+]
