@@ -10,9 +10,7 @@ import typer
 
 def graph(
     launch_file: Annotated[Path, typer.Argument(metavar="FILE", help="A path, or the name of a shipped launch file.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Write to this file: .svg or .mmd; by default Mermaid is shown.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A .svg, .mmd or .md file; by default Mermaid is shown.")] = None,
     replay: Annotated[Path | None, typer.Option(help="With the sensors of this log.")] = None,
 ) -> None:
     """Draw the graph of FILE as SVG or Mermaid, for example: perception graph car.yaml --out car.svg."""

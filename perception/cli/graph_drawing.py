@@ -51,8 +51,10 @@ def svg(graph: Graph) -> str:
     for start, end, topics in _arrows(graph):
         parts.append(_curve(place[start], place[end], ", ".join(topics), HEIGHT))
     publisher = _publishers(graph)
-    for output in graph.outputs:
-        parts.append(_curve(place[publisher[output.topic].name], outputs[output.publish_as], "", HEIGHT // 2))
+    parts += [
+        _curve(place[publisher[output.topic].name], outputs[output.publish_as], "", HEIGHT // 2)
+        for output in graph.outputs
+    ]
     for node in graph.nodes:
         kind = "source" if node.is_source else "node"
         parts.append(_box(place[node.name], HEIGHT, kind, node.name, f"process {node.process}"))

@@ -11,7 +11,7 @@ import typer
 def schema(
     name: Annotated[
         str | None,
-        typer.Argument(help="A message's schema, `launch`, `rig`, `camera`, or `node:NAME`; none lists them."),
+        typer.Argument(help="A message's schema, launch, rig, camera or node:NAME; none lists them."),
     ] = None,
 ) -> None:
     """Print a JSON Schema, for example: perception schema perception.tracked_objects/1."""

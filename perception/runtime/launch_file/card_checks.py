@@ -33,7 +33,7 @@ def check_cards(wiring: Wiring, nodes: Sequence[NodeSpec], launch_folder: Path) 
                 f"one of {', '.join(drives)}",
             )
             continue
-        if wiring.rig is not None:
+        if wiring.rig is not None and wiring.rig_is_sound:
             _check_sensors(wiring, node, card, wiring.rig)
         if isinstance(card.input, ImageInput):
             _check_input_size(wiring, node, card.input)

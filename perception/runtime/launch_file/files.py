@@ -85,6 +85,8 @@ def _report(
 ) -> None:
     location = tuple(part for part in fault["loc"] if not _is_branch(part))
     path = (*prefix, *location)
+    if path in document.unreadable:
+        return
     line, name = document.line(*path), ".".join(map(str, path))
     kind = fault["type"]
     if kind == "extra_forbidden":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class FusionChecks:
 
     def _frustums(self, node: NodeSpec, edges: Sequence[Edge]) -> None:
         rig = self.wiring.rig
-        if rig is None:
+        if rig is None or not self.wiring.rig_is_sound:
             return
         clouds = [edge for edge in edges if edge.message_type is PointCloud]
         pictures = [edge for edge in edges if edge.message_type in (SegmentationMask, Image)]
@@ -70,7 +71,7 @@ class FusionChecks:
     def _classes(self, node: NodeSpec, edges: Sequence[Edge]) -> None:
         masks = self._cards(edges, SegmentationMask)
         boxes = self._cards(edges, Detections3D)
-        for first, (edge, card) in zip(masks, masks[1:], strict=False):
+        for first, (edge, card) in pairwise(masks):
             if [c.name for c in first[1].classes] != [c.name for c in card.classes]:
                 self.wiring.add(
                     "classes", ("nodes", node.name, "inputs", edge.input),

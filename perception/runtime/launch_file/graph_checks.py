@@ -84,7 +84,7 @@ class GraphChecks:
         from perception.errors import did_you_mean
 
         for name, output in self.wiring.launch.outputs.items():
-            if output.topic not in self.wiring.types:
+            if output.topic not in self.wiring.types and self.wiring.is_knowable(output.topic):
                 known = ", ".join(sorted(self.wiring.types))
                 self.wiring.add(
                     "output-dangling",
@@ -164,7 +164,8 @@ class GraphChecks:
 
     def _ego_motion(self) -> None:
         topic = self.wiring.launch.ego_motion
-        if topic == "none" or self.wiring.types.get(topic) is Odometry:
+        hidden = topic not in self.wiring.types and not self.wiring.is_knowable(topic)
+        if topic == "none" or self.wiring.types.get(topic) is Odometry or hidden:
             return
         known = [name for name, kind in self.wiring.types.items() if kind is Odometry]
         self.wiring.add(
@@ -176,7 +177,7 @@ class GraphChecks:
 
     def _pacing(self) -> None:
         for node in self.nodes.values():
-            if node.paced_by is None:
+            if node.paced_by is None or node.paced_by in self.wiring.faulty or self.wiring.rig is None:
                 continue
             pacer = self.nodes.get(node.paced_by)
             reads = pacer is not None and any(edge.topic in node.outputs.values() for edge in pacer.edges)

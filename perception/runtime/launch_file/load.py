@@ -9,7 +9,7 @@ from typing import Literal
 
 import yaml
 
-from perception.errors import LaunchFileError
+from perception.errors import LaunchFileError, did_you_mean
 from perception.geometry.rig import Rig
 from perception.runtime.graph import Graph, NodeSpec, OutputSpec, SensorHealth
 from perception.runtime.launch_file.card_checks import check_cards
@@ -60,7 +60,7 @@ def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None 
         return None, faults
     rig = None if replay is None and _waits_for_a_log(launch) else _rig(document, launch, faults, replay)
     folder = file.parent.resolve()
-    wiring = Wiring(document, launch, rig, faults, (folder,))
+    wiring = Wiring(document, launch, rig, faults, (folder,), rig_is_sound=not faults)
     find_classes(wiring)
     if replay is None and _waits_for_a_log(launch):
         return None, faults
@@ -119,7 +119,16 @@ def _rig(document: Document, launch: LaunchFile, faults: Faults, replay: Replay 
                 "rig: FOLDER",
             )
         return None
-    found = read_rig(_rig_folder(launch.rig, document.file), faults)
+    folder = _rig_folder(launch.rig, document.file)
+    if not (folder / "rig.yaml").is_file():
+        shipped = sorted(path.parent.name for path in CALIBRATION.glob("*/rig.yaml"))
+        faults.add(
+            "rig-missing", document.file, document.line("rig"), f"there is no rig '{launch.rig}'",
+            f"a folder with rig.yaml beside this file, or one of {', '.join(shipped)}",
+            did_you_mean(launch.rig, shipped),
+        )  # fmt: skip
+        return None
+    found = read_rig(folder, faults)
     return None if found is None else found[0]
 
 

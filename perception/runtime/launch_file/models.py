@@ -129,4 +129,6 @@ class LaunchFile(FileModel):
     """Restarts of one process within a minute before the graph is given up."""
 
 
-__all__ = ["InputFile", "JoinFile", "LaunchFile", "NodeFile", "OutputFile"]
+__all__ = [
+    "FileModel", "InputFile", "JoinFile", "LaunchFile", "NetworkFile", "NodeFile", "OutputFile", "SensorHealthFile",
+]  # fmt: skip

@@ -146,11 +146,13 @@ def _read_cameras(
 def _check_frames(documents: RigDocuments, faults: Faults) -> None:
     document, file = documents.rig, documents.file
     parents: dict[str, str] = {}
+    misnamed: list[str] = []
     for key in file.transforms:
         line = document.line("transforms", key)
         try:
             parent, child = edge_of(key)
         except GeometryError:
+            misnamed.append(key)
             continue
         if child in parents:
             faults.add(
@@ -170,7 +172,8 @@ def _check_frames(documents: RigDocuments, faults: Faults) -> None:
             faults.add("frame-orphan", document.file, line, f"'{child}' hangs on '{path[-1]}'", f"a chain to {ROOT}")
     for name, sensor in file.sensors.items():
         frame = sensor.frame or name
-        if sensor.kind != "odometry" and frame not in parents and frame != ROOT:
+        placed = frame in parents or frame == ROOT or any(frame in key for key in misnamed)
+        if sensor.kind != "odometry" and not placed:
             line = document.line("sensors", name)
             faults.add(
                 "sensor-no-frame", document.file, line, f"'{name}' has no place on the rig", f"base_link_from_{frame}"

@@ -43,8 +43,19 @@ class Wiring:
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     """Topic by port, by node."""
 
+    rig_is_sound: bool = True
+    """False where the rig has faults: what follows from its numbers is not reported again."""
+    faulty: set[str] = field(default_factory=set)
+    """Nodes with faults: what follows from them is not reported again."""
+
+    def is_knowable(self, topic: str) -> bool:
+        """False where a topic may be that of a sensor or node whose own fault hides what it publishes."""
+        hidden = any(topic.startswith(f"{name}/") for name in self.launch.nodes if name not in self.outputs)
+        return not hidden and not (self.rig is None and topic.partition("/")[0] not in self.launch.nodes)
+
     def add(self, code: str, path: tuple[str | int, ...], what: str, expected: str, hint: str = "") -> None:
         """Report a fault at a key path of the launch file."""
+        self.faulty |= {str(path[1])} if path[:1] == ("nodes",) and len(path) > 1 else set()
         self.faults.add(code, self.document.file, self.document.line(*path), what, expected, hint)
 
 
@@ -101,12 +112,14 @@ def shipped_nodes() -> list[str]:
 
 def find_topics(wiring: Wiring) -> None:
     """Work out what every node publishes: sources first, since outputs may be one per topic of an input."""
-    order = sorted(wiring.configs, key=lambda name: not issubclass(wiring.classes[name], Source))
+    order = sorted(wiring.classes, key=lambda name: not issubclass(wiring.classes[name], Source))
     for name in order:
         cls = wiring.classes[name]
         _expand_inputs(wiring, name)
         entry = wiring.launch.nodes[name]
         if issubclass(cls, Source):
+            if name not in wiring.configs:
+                continue
             topics = cls.topics(wiring.configs[name], _setup(wiring, name))
             published = {topic: (topic, message_type) for topic, message_type in topics.items()}
         else:
@@ -250,7 +263,7 @@ def _on_edges(wiring: Wiring, name: str, port: str, declared: On[Any]) -> list[E
 def _lookup_edges(wiring: Wiring, name: str, port: str, declared: Lookup[Any]) -> list[Edge]:
     given = wiring.launch.nodes[name].inputs.get(port)
     topic = input_file(given).topics[0] if given is not None else wiring.launch.ego_motion
-    if topic == "none" or (given is None and topic not in wiring.types):
+    if topic == "none" or (given is None and not issubclass(wiring.types.get(topic, Message), declared.message_type)):
         return []  # nothing to look up: `at` answers None; a wrong ego_motion is a fault of its own
     fits = _topic_fits(wiring, name, port, topic, declared.message_type)
     return [Edge(topic, port, declared.message_type, keep="all", bound=1000)] if fits else []
@@ -288,6 +301,8 @@ def _join_edges(wiring: Wiring, name: str, port: str, declared: Join) -> list[Ed
 def _topic_fits(wiring: Wiring, name: str, key: str, topic: str, wanted: type[Message]) -> bool:
     path = ("nodes", name, "inputs", key)
     if topic not in wiring.types:
+        if not wiring.is_knowable(topic):
+            return False
         published = ", ".join(sorted(wiring.types))
         wiring.add(
             "dangling-topic", path, f"'{name}' reads '{topic}', which no node publishes", f"one of {published}",
@@ -313,12 +328,6 @@ def _join_settings(declared: Join, entry: JoinFile | None) -> JoinSettings:
 
 
 __all__ = [
-    "Wiring",
-    "connected",
-    "expand_outputs",
-    "find_classes",
-    "find_topics",
-    "input_file",
-    "node_target",
+    "Wiring", "connected", "expand_outputs", "find_classes", "find_topics", "input_file", "node_target",
     "shipped_nodes",
-]
+]  # fmt: skip

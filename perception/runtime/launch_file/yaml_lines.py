@@ -23,6 +23,8 @@ class Document:
     file: Path
     values: dict[str, Any]
     lines: dict[Path_, int] = field(default_factory=dict)
+    unreadable: set[Path_] = field(default_factory=set)
+    """Key paths whose value is not plain YAML; they are reported once, not again for what they are not."""
 
     def line(self, *path: str | int) -> int:
         """Return the line of a key path, or of the nearest one above it that the file has."""
@@ -104,6 +106,7 @@ class _Reader:
             return self._constructor.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
             problem = getattr(error, "problem", None) or str(error)
+            self._document.unreadable.add(path)
             self._faults.add(
                 "not-yaml",
                 self._document.file,
