@@ -25,7 +25,7 @@ Seconds = Annotated[float, typer.Option(min=0)]
 def launch(
     launch_file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="A path, or the name of a shipped launch file; none if LOG holds one."),
+        typer.Argument(metavar="FILE", help="A path, or the name of a shipped launch file; none if LOG holds one."),
     ] = None,
     replay: Annotated[Path | None, typer.Option(help="Read the sensors from a recorded log.")] = None,
     mode: Annotated[

@@ -112,7 +112,8 @@ def shipped_nodes() -> list[str]:
 
 def find_topics(wiring: Wiring) -> None:
     """Work out what every node publishes: sources first, since outputs may be one per topic of an input."""
-    order = sorted(wiring.classes, key=lambda name: not issubclass(wiring.classes[name], Source))
+    written = [name for name in wiring.classes if name in wiring.launch.nodes]  # the log of a replay is not
+    order = sorted(written, key=lambda name: not issubclass(wiring.classes[name], Source))
     for name in order:
         cls = wiring.classes[name]
         _expand_inputs(wiring, name)

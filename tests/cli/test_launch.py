@@ -1,0 +1,227 @@
+"""The main job as a user runs it, and every kind of wrong input: one clear line and the right exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import perception
+from perception.cli.main import main
+from perception.messages import Detections3D, Message, PaintedPoints, SegmentationMask, TrackedObjects, host
+from perception.runtime.subscriber import Received
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "perception"]
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["launch", "cat.yaml"], "Did you mean 'car.yaml'?"),
+        (["launch"], "no launch file is given"),
+        (["launch", "EMPTY"], "holds no keys and values"),
+        (["launch", "BINARY"], "not YAML"),
+        (["launch", "car.yaml", "--set", "nodes"], "KEY=VALUE"),
+        (["launch", "car.yaml", "--set", "nodes.detector.settings.score_min=2"], "score_min"),
+        (["launch", "car.yaml", "--mode", "lockstep"], "give --replay LOG"),
+        (["launch", "car.yaml", "--mode", "fast"], "expected realtime or lockstep"),
+        (["launch", "car.yaml", "--remap", "a=b"], "give --replay LOG"),
+        (["launch", "replay.yaml"], "none is given"),
+        (["launch", "replay.yaml", "--replay", "nowhere"], "there is no such log"),
+        (["launch", "replay.yaml", "--replay", "EMPTY"], "the file is empty"),
+        (["launch", "replay.yaml", "--replay", "BINARY"], "not a known log"),
+        (["launch", "car.yaml", "--record", "/nowhere/out.mcap"], "cannot be written"),
+        (["launch", "car.yaml", "--set", "endpoint=tcp://127.0.0.1:99999"], "is no endpoint"),
+        (["launch", "car.yaml", "--duration", "soon"], "Invalid value"),
+        (["check", "nowhere.yaml"], "no such launch file"),
+        (["graph", "car.yaml", "--out", "car.png"], "expected a name that ends in"),
+        (["topics", "nowhere.yaml"], "no such launch file"),
+        (["schema", "perception.tracked_object/1"], "Did you mean 'perception.tracked_objects/1'?"),
+        (["log", "info", "nowhere"], "there is no such log"),
+        (["echo", "objects", "--endpoint", "here"], "is no endpoint"),
+        (["lunch", "car.yaml"], "Did you mean 'launch'?"),
+    ],
+)
+def test_wrong_input_is_one_clear_text_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.yaml").write_bytes(b"")
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)) * 10)
+    files = {"EMPTY": tmp_path / "empty.yaml", "BINARY": tmp_path / "binary.yaml"}
+    assert run(*(files.get(argument, argument) for argument in arguments)) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize("command", [["echo", "objects"], ["hz", "objects"], ["top", "--once"], ["record", "OUT"]])
+def test_where_no_graph_runs_a_command_says_so_and_ends_1(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [argument.replace("OUT", str(tmp_path / "out.mcap")) for argument in command]
+    assert run(*arguments, "--endpoint", f"ipc://{tmp_path}/none.ipc", "--timeout", "0.3") == 1
+    assert "is the graph running?" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_said_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        assert run("launch", "edge_box.yaml", "--set", f"endpoint={endpoint}", "--set", "name=port_test") == 2
+    assert "Is another graph running?" in capsys.readouterr().err
+
+
+def test_help_and_the_commands_that_only_look_import_no_torch() -> None:
+    for arguments in (["--help"], ["check", "car.yaml"], ["topics", "car.yaml"], ["graph", "car.yaml"]):
+        script = f"""
+import sys
+from perception.cli.main import main
+try:
+    main({arguments!r})
+except SystemExit as ended:
+    assert ended.code == 0, ended.code
+heavy = {{"torch", "ray", "onnxruntime"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=ROOT)
+
+
+def test_dry_run_prints_the_resolved_file_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("launch", "car.yaml", "--set", "nodes.detector.settings.score_min=0.3", "--dry-run") == 0
+    assert "score_min: 0.3" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], list[Received], Path]:
+    """The shipped car for a few seconds, a planner beside it, and a recording."""
+    folder = tmp_path_factory.mktemp("drive")
+    endpoint, recording = f"ipc://{folder}/car.ipc", folder / "drive.mcap"
+    sets = ["--set", f"endpoint={endpoint}", "--set", "name=launch_test"]
+    started = subprocess.Popen(
+        [*COMMAND, "launch", "car.yaml", "--duration", "5", "--json", "--record", str(recording), *sets],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "PERCEPTION_CACHE": str(folder / "cache")},
+    )  # fmt: skip
+    received: list[Received] = []
+    with perception.subscribe(endpoint, keep="all") as subscription:
+        while started.poll() is None:
+            message = subscription.receive(0.2)
+            received += [message] if message is not None else []
+    out, err = started.communicate()
+    assert started.returncode == 0, err
+    return json.loads(out), received, recording
+
+
+def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full(
+    drive: tuple[dict[str, object], list[Received], Path],
+) -> None:
+    summary, received, _ = drive
+    assert summary["lost_processes"] == []
+    assert summary["missing_outputs"] == []
+    by_topic = {item.topic: item.message for item in received}
+    kinds: dict[str, type[Message]] = {"objects": TrackedObjects, "lidar/detections": Detections3D, "cam_front/mask": SegmentationMask,
+             "cam_rear/mask": SegmentationMask, "painted": PaintedPoints}  # fmt: skip
+    for topic, kind in kinds.items():
+        message = by_topic[topic]
+        assert isinstance(message, Message)
+        assert type(message) is kind
+        header, timing = message.header, message.timing
+        assert header.schema == kind.SCHEMA
+        assert header.run
+        assert header.calibration
+        assert all(not model.trained for model in header.models)
+        assert header.models
+        assert any("untrained" in reason for reason in header.degraded)  # nobody may believe these weights
+        assert abs(time.time_ns() - header.t_sensor_ns) < 120e9
+        assert timing.t_received_ns <= timing.t_published_ns
+        assert timing.spans
+    mask, objects = by_topic["cam_front/mask"], by_topic["objects"]
+    assert isinstance(mask, SegmentationMask)
+    assert host(mask.label).shape == (256, 512)
+    assert isinstance(objects, TrackedObjects)
+    assert objects.odom_from_base_link is not None
+    stages = [span.stage for span in objects.timing.spans]
+    assert {"detector", "segmenter", "fuser"} <= set(stages)
+
+
+def test_the_recording_of_a_run_replays_alone_and_gives_the_same_twice(
+    drive: tuple[dict[str, object], list[Received], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from perception.logs.open_log import open_log
+    from perception.messages.codec import content, encode
+
+    recording = drive[2]
+    assert {"launch.yaml", "calibration/rig.yaml"} <= set(open_log(recording).attachments())
+    contents = []
+    for number in range(2):
+        out = tmp_path / f"{number}.mcap"
+        options = ["--mode", "lockstep", "--until", "1.0", "--record", str(out), "--set", "name=replay_test"]
+        endpoint = f"endpoint=ipc://{tmp_path}/replay.ipc"
+        assert run("launch", "--replay", recording, *options, "--set", endpoint, "--plain") == 0
+        replayed = [(topic, bytes(content(encode(m).to_bytes()))) for topic, m in open_log(out).messages()]
+        contents.append([item for item in replayed if item[0] not in ("state", "status")])
+    assert contents[0] == contents[1]
+    assert {"fuser/objects", "detector/detections"} <= {topic for topic, _ in contents[0]}
+    capsys.readouterr()
+
+
+def test_the_example_reads_the_wire_with_pyzmq_and_msgpack_alone(tmp_path: Path) -> None:
+    from perception.messages import Header, ModelId
+    from perception.messages.codec import encode
+    from perception.runtime.publisher import Publisher
+
+    publisher = Publisher(f"ipc://{tmp_path}/wire.ipc")
+    header = Header(
+        frame_id="base_link", t_sensor_ns=time.time_ns(), seq=0, models=(ModelId(id="m", engine="e", trained=False),)
+    )
+    objects = TrackedObjects(header=header, objects=(), odom_from_base_link=None, valid_until_ns=0)
+    publisher.publish("objects", encode(objects).to_bytes())
+    example = subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", str(ROOT / "examples" / "wire.py"), publisher.endpoint],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert example.stdout is not None
+        deadline_s = time.monotonic() + 20
+        while time.monotonic() < deadline_s and not _has_output(example):
+            publisher.greet()
+            time.sleep(0.02)
+        assert "UNTRAINED" in example.stdout.readline()
+    finally:
+        example.kill()
+        example.communicate()
+        publisher.close()
+    source = (ROOT / "examples" / "wire.py").read_text().splitlines()
+    assert {line.split()[1] for line in source if line.startswith(("import", "from"))} == {"sys", "msgpack", "zmq"}
+    code = [line for line in source if line.strip() and not line.startswith(('"""', "#"))]
+    assert len(code) <= 30
+
+
+def _has_output(process: subprocess.Popen[str]) -> bool:
+    import select
+
+    assert process.stdout is not None
+    return bool(select.select([process.stdout], [], [], 0)[0])
+
+
+def test_arrays_that_planners_get_are_finite(drive: tuple[dict[str, object], list[Received], Path]) -> None:
+    for item in drive[1]:
+        if isinstance(item.message, Detections3D):
+            assert np.isfinite(host(item.message.center_m)).all()
+            assert np.isfinite(host(item.message.size_lwh_m)).all()
