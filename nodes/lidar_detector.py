@@ -91,18 +91,8 @@ class LidarDetector(Node):
         self._detect(np.concatenate((points, np.zeros((1000, len(wanted.features)), np.float32)), axis=1))
 
     def on_sweep(self, sweep: PointCloud) -> Detections3D:
-        xyz = host(sweep.xyz_m)
-        if len(xyz) == 0:
-            raise ShapeError("the sweep has no points")
-        if len(xyz) > MAX_POINTS:
-            raise ShapeError(f"the sweep has {len(xyz)} points; at most {MAX_POINTS} are taken")
-        finite = np.isfinite(xyz).all(axis=1)
-        if not finite.any():
-            raise ShapeError(f"none of the {len(xyz)} points is finite")
         base_link_from_card = self._base_link_from_card(sweep.header.frame_id)
-        card_from_lidar = base_link_from_card.inverse() @ self.rig.base_link_from(sweep.header.frame_id)
-        features, adaptations = self._features(sweep, finite)
-        points = np.concatenate((card_from_lidar.apply(xyz[finite]), features), axis=1, dtype=np.float32)
+        points, adaptations = self._cloud(sweep, base_link_from_card.inverse())
         found = self._detect(points)
         kept = found.score >= self.config.score_min
         boxes = Boxes(found.center_m[kept], found.size_lwh_m[kept], found.yaw_rad[kept]).transformed(
@@ -119,8 +109,18 @@ class LidarDetector(Node):
             header=header, classes=self.card.class_names, identities=tuple(info.identity for info in self.card.classes),
             center_m=boxes.center_m.astype(np.float32), size_lwh_m=boxes.size_lwh_m.astype(np.float32),
             yaw_rad=boxes.yaw_rad.astype(np.float32), score=found.score[kept], label=found.label[kept],
-            velocity_mps=None if found.velocity_mps is None else found.velocity_mps[kept],
+            velocity_mps=_turned(found.velocity_mps, kept, base_link_from_card),
         )  # fmt: skip
+
+    def _cloud(self, sweep: PointCloud, card_from_base_link: Transform) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        """Return the points as the card wants them, (N, 3 + F), and what had to be adapted."""
+        finite = finite_points(sweep)
+        card_from_lidar = card_from_base_link @ self.rig.base_link_from(sweep.header.frame_id)
+        features, adaptations = self._features(sweep, finite)
+        points = np.concatenate((card_from_lidar.apply(host(sweep.xyz_m)[finite]), features), axis=1, dtype=np.float32)
+        if self.card.points.sweeps > 1:
+            adaptations = (*adaptations, f"one sweep of {self.card.points.sweeps}: lidar_sweeps_detector takes all")
+        return points, adaptations
 
     def _base_link_from_card(self, frame: str) -> Transform:
         """Return where the frame of the card's training data is on this car: its axes, and its origin's height."""
@@ -136,8 +136,8 @@ class LidarDetector(Node):
         """Return what the card wants of each point beside its place, (N, F), and what had to be adapted."""
         columns, adaptations = [], []
         for feature in self.card.points.features:
-            if feature.name == "time_lag_s":
-                columns.append(np.zeros(int(kept.sum()), np.float32))  # one sweep: all points are of now
+            if feature.name in ("time_lag_s", "sweep_index"):
+                columns.append(np.zeros(int(kept.sum()), np.float32))  # of this sweep: now, and number 0
                 continue
             values = sweep.intensity if feature.name == "intensity" else sweep.elongation
             if values is None:
@@ -170,6 +170,33 @@ class _Found:
         self.score = boxes.score.numpy().astype(np.float32)
         self.label = boxes.label.numpy().astype(np.uint16)
         self.velocity_mps = None if boxes.velocity is None else boxes.velocity.numpy().astype(np.float32)
+
+
+def finite_points(sweep: PointCloud) -> NDArray[np.bool_]:
+    """Return which points are finite, (N,).
+
+    Raises:
+        ShapeError: no point, none that is finite, or too many.
+    """
+    xyz = host(sweep.xyz_m)
+    if len(xyz) == 0:
+        raise ShapeError("the sweep has no points")
+    if len(xyz) > MAX_POINTS:
+        raise ShapeError(f"the sweep has {len(xyz)} points; at most {MAX_POINTS} are taken")
+    finite = np.asarray(np.isfinite(xyz).all(axis=1))
+    if not finite.any():
+        raise ShapeError(f"none of the {len(xyz)} points is finite")
+    return finite
+
+
+def _turned(
+    velocity_mps: NDArray[np.float32] | None, kept: NDArray[np.bool_], base_link_from_card: Transform
+) -> NDArray[np.float32] | None:
+    """Return velocities (N, 2) along the axes of `base_link`."""
+    if velocity_mps is None:
+        return None
+    flat = np.column_stack((velocity_mps[kept], np.zeros(int(kept.sum()))))
+    return np.ascontiguousarray(base_link_from_card.rotate(flat)[:, :2], np.float32)
 
 
 def scaled_intensity(measured: NDArray[np.float32], scale: float, wanted: str) -> tuple[NDArray[np.float32], str]:

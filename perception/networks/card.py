@@ -62,8 +62,9 @@ class EventsInput(_Data):
 class PointFeature(_Data):
     """One number of each point beside x, y and z."""
 
-    name: Literal["intensity", "elongation", "time_lag_s"]
-    scale: Literal["unit", "byte", "tanh", "seconds"]
+    name: Literal["intensity", "elongation", "time_lag_s", "sweep_index"]
+    """sweep_index: 0 for the last sweep, -1 for the one before it."""
+    scale: Literal["unit", "byte", "tanh", "seconds", "count"]
     """unit: full scale is 1; byte: full scale is 255; tanh: the hyperbolic tangent of the value in unit scale."""
     fill: float
     """What stands in where the sensor does not measure it."""

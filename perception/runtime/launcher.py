@@ -175,7 +175,7 @@ class _Run:
                         self.lock.note_processes([*runner.pids(), _own_pid()])
                     self.on_line(f"process '{event.process}' {event.kind}{': ' + event.reason if event.reason else ''}")
                 self._tell_state()
-                if self.first_message_s is not None and runner.have_ended():
+                if runner.have_ended():
                     idle_since_s = idle_since_s or now_s
                     if now_s - idle_since_s > DRAIN_S:
                         return

@@ -135,7 +135,8 @@ def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full
     assert summary["lost_processes"] == []
     assert summary["missing_outputs"] == []
     by_topic = {item.topic: item.message for item in received}
-    kinds: dict[str, type[Message]] = {"objects": TrackedObjects, "lidar/detections": Detections3D, "cam_front/mask": SegmentationMask,
+    kinds: dict[str, type[Message]] = {
+        "objects": TrackedObjects, "lidar/detections": Detections3D, "cam_front/mask": SegmentationMask,
              "cam_rear/mask": SegmentationMask, "painted": PaintedPoints}  # fmt: skip
     for topic, kind in kinds.items():
         message = by_topic[topic]

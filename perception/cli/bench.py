@@ -1,0 +1,59 @@
+"""`perception bench`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure speed beside peers, in one run: medians of interleaved rounds, and ratios."""
+
+
+@app.command()
+def runtime(
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Of each size, in each round.")] = 2.0,
+    only: Annotated[list[str] | None, typer.Option(help="Only this system; may be repeated.")] = None,
+    hops_only: Annotated[bool, typer.Option("--hops-only", help="Leave out age, idle and memory.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
+) -> None:
+    """Three hops between processes beside dora-rs, zenoh, pyzmq and Ray: perception bench runtime --rounds 5.
+
+    Then the age behind a slow stage, the cost of an idle graph of ten nodes, and memory over 10,000 messages. Peers
+    need pip install .[bench]; a missing one prints "not measured".
+    """
+    from perception.benchmarks import runtime as bench
+    from perception.errors import UserError, did_you_mean
+
+    systems = tuple(only or bench.SYSTEMS)
+    for system in systems:
+        if system not in bench.SYSTEMS:
+            raise UserError(
+                f"--only {system}: expected {', '.join(bench.SYSTEMS)}.{did_you_mean(system, bench.SYSTEMS)}"
+            )
+    say = (lambda _: None) if as_json else print
+    about = bench.machine()
+    say(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
+    results = bench.measure(rounds, seconds, systems, say)
+    for line in bench.table(results):
+        say(line)
+    more: dict[str, dict[str, float]] = {}
+    if not hops_only:
+        more = {
+            "behind a stage of 20 ms at 100 Hz, keep: latest": bench.slow_stage(),
+            "idle graph of ten nodes in 3 processes": bench.idle_cores(3),
+            "idle graph of ten nodes in 10 processes": bench.idle_cores(10),
+            "memory over 10,000 messages a topic": bench.memory_growth(),
+        }
+        for name, values in more.items():
+            say(f"{name}: {', '.join(f'{key} {value:.2f}' for key, value in values.items())}")
+    if as_json:
+        document = {"machine": about, "hops": {name: asdict(result) for name, result in results.items()}, **more}
+        print(json.dumps(document, indent=1))

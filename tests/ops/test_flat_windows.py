@@ -1,0 +1,63 @@
+"""Flattened windows: by hand on small grids, and what must hold for every set of pillars."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception.ops.flat_windows import ORDERS, flat_groups, flat_orders
+
+
+def coords(cells: list[tuple[int, int, int]]) -> torch.Tensor:
+    """Return (V, 4) of (batch, y, x) in the order of the network: batch, y, x."""
+    rows = sorted(cells)
+    return torch.tensor([(b, 0, y, x) for b, y, x in rows], dtype=torch.int32).reshape(-1, 4)
+
+
+def test_a_snake_runs_through_two_windows_of_two_by_two() -> None:
+    # pillars of a 4 x 2 grid, window 2 x 2: in the first window the columns go up and down, then the second window
+    found = flat_orders(coords([(0, y, x) for y in range(2) for x in range(4)]), (4, 2), (2, 2), (1, 1))
+    order_x = found[ORDERS.index("x")].tolist()
+    visited = [(index % 4, index // 4) for index in order_x]  # x, y
+    assert visited[:4] == [(0, 0), (0, 1), (1, 1), (1, 0)]
+    assert set(visited[4:]) == {(2, 0), (2, 1), (3, 0), (3, 1)}
+
+
+def test_the_last_group_of_a_sample_repeats_the_group_before() -> None:
+    grouped = flat_groups(torch.tensor([5]), 3)
+    assert grouped.padded.tolist() == [0, 1, 2, 3, 4, 2]  # slot 5 repeats slot 2
+    assert grouped.first.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_sample_of_less_than_a_group_repeats_its_own_pillars() -> None:
+    grouped = flat_groups(torch.tensor([4, 2]), 3)
+    assert grouped.padded.tolist() == [0, 1, 2, 3, 1, 2, 4, 5, 4]
+    assert grouped.first.tolist() == [0, 1, 2, 3, 6, 7]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cells=st.sets(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0, 40)), min_size=1, max_size=120),
+    group=st.integers(1, 20),
+)
+def test_every_order_visits_every_pillar_once_and_samples_do_not_mix(
+    cells: set[tuple[int, int, int]], group: int
+) -> None:
+    rows = coords(sorted(cells))
+    orders = flat_orders(rows, (41, 31), (5, 7), (2, 3))
+    grouped = flat_groups(torch.bincount(rows[:, 0].long()), group)
+    batch = rows[:, 0].numpy()
+    for order in orders.numpy():
+        assert sorted(order) == list(range(len(rows)))
+        assert (np.diff(batch[order]) >= 0).all()
+        slots = batch[order[grouped.padded.numpy()]].reshape(-1, group)
+        assert (slots == slots[:, :1]).all()  # a group is of one sample
+    assert (grouped.padded[grouped.first] == torch.arange(len(rows))).all()
+
+
+def test_nothing_gives_nothing() -> None:
+    empty = torch.zeros(0, 4, dtype=torch.int32)
+    assert flat_orders(empty, (4, 4), (2, 2), (1, 1)).shape == (4, 0)
+    assert len(flat_groups(torch.bincount(empty[:, 0].long()), 3).padded) == 0
