@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,32 +37,48 @@ def outputs(case: ParityCase, network: nn.Module, run: RunPart) -> dict[str, NDA
         found[f"out_{name}"] = value.numpy().astype(kind)
 
     points, batch = torch.from_numpy(case.inputs["in_points"]), int(case.inputs["in_batch_size"])
+    inner = _Inner(network)
     maps = {name: value.clone() for name, value in network.maps(points, batch, run, watch).items()}
+    inner.remove()
     for name in network.bbox_head.maps:
         watch(f"head_{name}", maps[name])
-    _inner_stages(network, points, batch, watch)
+    _mappings(network, points, watch)
+    for name, value in inner.found.items():
+        watch(name, value)
     _store(found, network.raw_boxes(maps))
     return found
 
 
-def _inner_stages(network: FlatFormer, points: Tensor, batch: int, watch: Any) -> None:
-    """Give what lies inside the exported parts, by the modules themselves."""
-    pillars = network.pillars(points)
-    coords, config = pillars.coords, network.config
-    if len(coords) == 0:
-        return
+class _Inner:
+    """Takes what lies inside the exported parts as it passes; an engine computes it, too, but does not give it."""
+
+    def __init__(self, network: FlatFormer) -> None:
+        self.found: dict[str, Tensor] = {}
+        first: Any = network.middle_encoder.block_list[0]
+        self._hooks = [
+            first.block[0].register_forward_hook(self._take_layer),
+            network.backbone.register_forward_hook(self._take_stages),
+        ]
+
+    def _take_layer(self, module: nn.Module, given: Any, slots: Tensor) -> None:
+        self.found["layer0"] = slots.flatten(0, 1)
+
+    def _take_stages(self, module: nn.Module, given: Any, maps: list[Tensor]) -> None:
+        self.found |= {f"second{number}": value for number, value in enumerate(maps)}
+
+    def remove(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _mappings(network: FlatFormer, points: Tensor, watch: Callable[[str, Tensor], None]) -> None:
+    coords, config = network.pillars(points).coords, network.config
     orders = flat_orders(coords, config.grid, config.window, config.shift)
     for name, order in zip(ORDERS, orders, strict=True):
         watch(f"map_{name}", order)
     grouped = flat_groups(torch.bincount(coords[:, 0].long()), config.group)
     watch("map_flat2win", grouped.padded)
     watch("map_win2flat", grouped.first)
-    x, position, (index, first) = network.voxel_encoder(pillars), network.position(coords), network.groups(coords)
-    layers: Any = network.middle_encoder.block_list[0].block
-    watch("layer0", layers[0](x, position, index[0]).flatten(0, 1))
-    last = network.middle_encoder(x, position, index, first)[-1]
-    for number, value in enumerate(network.backbone(network.bev(last, coords, batch))):
-        watch(f"second{number}", value)
 
 
 def _store(found: dict[str, NDArray[Any]], samples: list[RawBoxes]) -> None:
