@@ -44,7 +44,7 @@ class ZmqLink:
 
     def receive(self) -> Iterator[Bytes]:
         while True:
-            yield np.frombuffer(self._input.recv(copy=False), np.uint8)
+            yield np.frombuffer(self._input.recv(copy=False).buffer, np.uint8)
 
     def send(self, data: Bytes) -> None:
         self._output.send(data.data, copy=False)

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -16,7 +17,6 @@ import ray
 from perception.benchmarks.payload import Bytes, Collector, Plan, messages, relayed
 
 
-@ray.remote(num_cpus=0)
 class Relay:
     """Makes a fresh payload of each."""
 
@@ -29,7 +29,6 @@ class Relay:
         return relayed(data) if len(data) > 16 else data
 
 
-@ray.remote(num_cpus=0)
 class Sink:
     """Collects."""
 
@@ -40,7 +39,6 @@ class Sink:
         return self._collector.take(data)
 
 
-@ray.remote(num_cpus=0)
 class Source:
     """Calls the relays for each payload, without waiting."""
 
@@ -54,11 +52,11 @@ class Source:
 def main() -> None:
     folder = sys.argv[1]
     plan = Plan.read(Path(folder))
-    ray.init(
-        num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=1 << 30, logging_level="ERROR"
-    )
-    stages = Relay.remote(0.0), Relay.remote(plan.slow_ms), Sink.remote(folder)
-    ray.get(Source.remote().run.remote(folder, *stages))
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=1 << 30)
+    remote: Any = ray.remote(num_cpus=0)
+    relay, sink, source = (remote(stage) for stage in (Relay, Sink, Source))
+    stages = relay.remote(0.0), relay.remote(plan.slow_ms), sink.remote(folder)
+    ray.get(source.remote().run.remote(folder, *stages))
     ray.shutdown()
 
 

@@ -1,7 +1,8 @@
-"""Detect objects in the last LiDAR sweeps together, moved to the instant of the last one.
+"""Detect objects in the last LiDAR sweeps together, each point moved to where it is at the last sweep's stamp.
 
-in:  sweep, a cloud in the sensor's frame.
-     ego, which moves past sweeps; without it the last sweep stands alone, and the header says so.
+in:  sweep, a cloud in the sensor's frame; points with times of their own are deskewed.
+     ego, which moves points and past sweeps; without it the last sweep stands alone as measured, and the header says
+     so.
 out: detections, boxes in `base_link` with the stamp of the last sweep.
 
 As many sweeps as the model card wants; at the beginning, and after a reset, those that are there.
@@ -18,20 +19,21 @@ from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
 from perception.messages import Odometry, PointCloud, host
+from perception.nodes._moving_points import MovingPoints, extrapolated
 from perception.nodes.lidar_detector import LidarDetector, finite_points
 from perception.runtime.node import Lookup
 
-NO_EGO_MOTION = "no ego motion: one sweep alone"
+NO_EGO_MOTION = "no ego motion: one sweep alone, as measured"
 NEAREST_M = {"dsvt": 1.0, "flatformer": 5.0}
 """Points of past sweeps that are nearer are left out, as in the published pipelines: the vehicle itself is there."""
 
 
 @dataclass(frozen=True)
 class _Past:
-    """A sweep that is kept: in `base_link` at its own instant, with the features of the card."""
+    """A sweep that is kept: its points in `odom`, with the features of the card."""
 
     t_ns: int
-    xyz_m: NDArray[np.float64]
+    odom_m: NDArray[np.float64]
     features: NDArray[np.float32]
 
 
@@ -48,25 +50,42 @@ class LidarSweepsDetector(LidarDetector):
         self._past.clear()
 
     def _cloud(self, sweep: PointCloud, card_from_base_link: Transform) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        finite, now_ns = finite_points(sweep), sweep.header.t_sensor_ns
+        now_ns = sweep.header.t_sensor_ns
+        ego = self.ego.at(now_ns)
+        if ego is None:
+            self._past.clear()
+            points, adaptations = super()._cloud(sweep, card_from_base_link)
+            return points, (*adaptations, NO_EGO_MOTION)
+        finite = finite_points(sweep)
         features, adaptations = self._features(sweep, finite)
-        xyz = self.rig.base_link_from(sweep.header.frame_id).apply(host(sweep.xyz_m)[finite].astype(np.float64))
-        rows = [np.concatenate((card_from_base_link.apply(xyz), features), axis=1, dtype=np.float32)]
-        now = self._odom_from_base_link(now_ns)
+        moving = self._measured(sweep, finite, ego)
+        rows = [np.concatenate((card_from_base_link.apply(moving.base_link_m(now_ns)), features), axis=1)]
+        base_link_from_odom = Transform.from_quaternion(ego.translation_m, ego.rotation_xyzw).inverse()
         for number, past in enumerate(self._past, start=1):
-            then = self._odom_from_base_link(past.t_ns)
-            if now is None or then is None:
-                continue
-            moved = (card_from_base_link @ now.inverse() @ then).apply(past.xyz_m)
-            kept = np.hypot(*card_from_base_link.inverse().apply(moved)[:, :2].T) >= NEAREST_M[self.card.network]
-            aged = self._aged(past.features, number, (now_ns - past.t_ns) * 1e-9)
-            rows.append(np.concatenate((moved, aged), axis=1, dtype=np.float32)[kept])
-        if now is None:
-            adaptations = (*adaptations, NO_EGO_MOTION)
-        elif len(rows) < self.card.points.sweeps:
+            xyz = base_link_from_odom.apply(past.odom_m)
+            kept = np.hypot(xyz[:, 0], xyz[:, 1]) >= NEAREST_M[self.card.network]
+            aged = self._aged(past.features[kept], number, (now_ns - past.t_ns) * 1e-9)
+            rows.append(np.concatenate((card_from_base_link.apply(xyz[kept]), aged), axis=1))
+        if len(rows) < self.card.points.sweeps:
             adaptations = (*adaptations, f"{len(rows)} of {self.card.points.sweeps} sweeps")
-        self._past.appendleft(_Past(now_ns, xyz, features))
-        return np.concatenate(rows), adaptations
+        self._past.appendleft(_Past(now_ns, moving.odom_m, features))
+        return np.concatenate(rows, dtype=np.float32), adaptations
+
+    def _measured(self, sweep: PointCloud, finite: NDArray[np.bool_], ego: Odometry) -> MovingPoints:
+        """Return the points in `odom`, each as of its own instant."""
+        xyz = self.rig.base_link_from(sweep.header.frame_id).apply(host(sweep.xyz_m)[finite].astype(np.float64))
+        stamp = sweep.header.t_sensor_ns if sweep.deskewed_to_ns is None else sweep.deskewed_to_ns
+        times = np.full(len(xyz), stamp, np.int64)
+        if sweep.t_offset_ns is not None and sweep.deskewed_to_ns is None:
+            times += host(sweep.t_offset_ns)[finite]
+
+        def pose_at(t_ns: int) -> Transform:
+            found = self.ego.at(t_ns)
+            if found is None:
+                return extrapolated(ego, t_ns)
+            return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
+
+        return MovingPoints.measured(xyz, times, pose_at)
 
     def _aged(self, features: NDArray[np.float32], number: int, lag_s: float) -> NDArray[np.float32]:
         """Return the features of a sweep that is `number` sweeps and `lag_s` seconds old."""
@@ -77,7 +96,3 @@ class LidarSweepsDetector(LidarDetector):
             elif feature.name == "sweep_index":
                 aged[:, column] = -number
         return aged
-
-    def _odom_from_base_link(self, t_ns: int) -> Transform | None:
-        ego = self.ego.at(t_ns)
-        return None if ego is None else Transform.from_quaternion(ego.translation_m, ego.rotation_xyzw)
