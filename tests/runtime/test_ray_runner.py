@@ -79,8 +79,19 @@ class Listening:
         return self.received
 
 
+OTHERS: set[str] = set()
+"""What other graphs on this machine have in shared memory; it is none of these tests' business."""
+
+
+@pytest.fixture(autouse=True)
+def _know_the_others() -> None:
+    OTHERS.clear()
+    OTHERS.update(leftovers())
+
+
 def leftovers() -> list[str]:
-    return [str(path) for path in [*Path("/dev/shm").glob("pcn_*"), *Path("/tmp").glob("pcn_*")]]
+    found = [str(path) for path in [*Path("/dev/shm").glob("pcn_*"), *Path("/tmp").glob("pcn_*")]]
+    return [path for path in found if path not in OTHERS]
 
 
 def first(received: list[Received], topic: str) -> list[float]:

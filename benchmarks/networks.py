@@ -1,0 +1,176 @@
+"""`perception bench networks`: each network on ONNX Runtime beside eager torch of the same commit, in one run.
+
+Eager torch is in inference mode, convolutions channels_last, with the same threads. Medians of interleaved repeats.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from perception.engines.cache import EngineCache
+from perception.engines.choose import EngineSettings, compile_parts
+from perception.engines.engine import run_on
+from perception.geometry.rig import load_rig
+from perception.messages import PointCloud, host
+from perception.networks.card import find_card
+from perception.networks.load import load_network
+from perception.networks.part import RunPart, run_in_torch
+from perception.runtime.launch_file.files import CALIBRATION
+from perception.simulation.drive import Drive
+
+LIDAR_CARDS = ("dsvt_pillar_waymo", "flatformer_waymo_1f", "dsvt_compact", "flatformer_compact")
+IMAGE_CARDS = (
+    "ddrnet23_slim_cityscapes", "ddrnet23_cityscapes", "ddrnet39_cityscapes", "p2at_s_cityscapes", "p2at_m_cityscapes",
+    "p2at_l_cityscapes",
+)  # fmt: skip
+POINT_COUNTS = (10_000, 30_000, 60_000, 120_000)
+IMAGE_SIZE = (512, 1024)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one input."""
+
+    network: str
+    what: str
+    threads: int
+    torch_ms: float
+    onnx_ms: float
+    split_ms: float = 0.0
+    """Voxelisation and partition, LiDAR only."""
+    argsort_ms: float = 0.0
+    """A stable argsort of as many cell keys."""
+
+    @property
+    def speed_up(self) -> float:
+        return self.torch_ms / self.onnx_ms
+
+    def line(self) -> str:
+        text = (
+            f"{self.network:<26} {self.what:<26} {self.threads} threads  torch {self.torch_ms:8.1f} ms  "
+            f"onnxruntime {self.onnx_ms:8.1f} ms  {self.speed_up:5.2f}x"
+        )
+        if self.argsort_ms:
+            factor, share = self.split_ms / self.argsort_ms, self.split_ms / self.onnx_ms
+            text += f"  voxels+partition {self.split_ms:6.1f} ms = {factor:.1f} argsorts, {share:.0%} of the whole"
+        return text
+
+
+def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
+    """Measure one LiDAR network on a simulated cloud of so many points."""
+    network: Any = _loaded(card)
+    cloud = torch.from_numpy(simulated_cloud(points))
+    torch.set_num_threads(threads)
+    eager, engine = run_in_torch(_channels_last(network).parts()), _engine(network, threads, {})
+    cells = _cell_keys(network, cloud)
+    with torch.inference_mode():
+        voxels = len(_split(network, cloud))
+        times = _medians(
+            {
+                "torch": lambda: network.detect(cloud, eager),
+                "onnx": lambda: network.detect(cloud, engine),
+                "split": lambda: _split(network, cloud),
+                "argsort": lambda: np.argsort(cells, kind="stable"),
+            },
+            repeats,
+        )
+    what = f"{points} points, {voxels} voxels"
+    return Row(card, what, threads, times["torch"], times["onnx"], times["split"], times["argsort"])
+
+
+def image(card: str, size: tuple[int, int], threads: int, repeats: int) -> Row:
+    """Measure one segmentation network on one picture."""
+    network: Any = _loaded(card)
+    torch.set_num_threads(threads)
+    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    axes = {"batch": 1, "height": size[0], "width": size[1]}
+    engine = _engine(network, threads, axes)
+    module = _channels_last(network)
+    wide = x.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        times = _medians({"torch": lambda: module(wide), "onnx": lambda: engine("segment", {"image": x})}, repeats)
+    return Row(card, f"{size[0]} x {size[1]} pixels", threads, times["torch"], times["onnx"])
+
+
+def _loaded(card: str) -> nn.Module:
+    return load_network(f"filled:{find_card(card).name}", nn.Module).network
+
+
+def _channels_last(network: Any) -> Any:
+    return network.to(memory_format=torch.channels_last)
+
+
+def _engine(network: Any, threads: int, axes: Mapping[str, int]) -> RunPart:
+    settings = EngineSettings("onnxruntime", "fp32", threads, axes)
+    return run_on(compile_parts(network.parts(), settings, EngineCache(_cache_folder())))
+
+
+@lru_cache(maxsize=1)
+def _cache_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="pcnb-engines-"))
+
+
+def _split(network: Any, cloud: Tensor) -> Tensor:
+    """Voxelise and partition, as `detect` does before its first part runs; returns the coordinates."""
+    batched = torch.cat((cloud.new_zeros(len(cloud), 1), cloud), dim=1)
+    if hasattr(network, "groups"):
+        coords: Tensor = network.pillars(batched).coords
+        network.groups(coords)
+        return coords
+    coords = network.voxels(batched).coords
+    network.stage_inputs(coords, 0)
+    return coords
+
+
+def _cell_keys(network: Any, cloud: Tensor) -> NDArray[np.int64]:
+    low = np.array(network.config.minimum_m[:2])
+    cells = np.floor((cloud[:, :2].numpy() - low) / 0.32).astype(np.int64)
+    return np.asarray(cells[:, 1] * 468 + cells[:, 0])
+
+
+def _medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Run each once to warm up, then all in turn; return medians in ms."""
+    for function in functions.values():
+        function()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start_s = time.perf_counter()
+            function()
+            times[name].append((time.perf_counter() - start_s) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+@lru_cache(maxsize=8)
+def simulated_cloud(points: int) -> NDArray[np.float32]:
+    """Return (points, 5) of simulated sweeps: x, y, z in the vehicle frame, tanh of intensity, zero."""
+    rig = load_rig(CALIBRATION / "simulated_car")
+    mount = rig.base_link_from("lidar")
+    random = np.random.default_rng(0)
+    found: list[NDArray[np.float32]] = []
+    count = 0
+    for topic, message in Drive(rig, 11, 0).messages():
+        if topic != "lidar/points" or not isinstance(message, PointCloud) or message.intensity is None:
+            continue
+        xyz = mount.apply(host(message.xyz_m)) + random.normal(0, 0.05, (len(host(message.xyz_m)), 3))
+        found.append(np.column_stack((xyz, np.tanh(host(message.intensity)), np.zeros(len(xyz)))).astype(np.float32))
+        count += len(xyz)
+        if count >= points:
+            break
+    cloud = np.concatenate(found)
+    return np.ascontiguousarray(cloud[random.permutation(len(cloud))[:points]])
+
+
+__all__ = ["IMAGE_CARDS", "IMAGE_SIZE", "LIDAR_CARDS", "POINT_COUNTS", "Row", "image", "lidar", "simulated_cloud"]
