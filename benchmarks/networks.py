@@ -114,12 +114,13 @@ def _channels_last(network: Any) -> Any:
 
 def _engine(network: Any, threads: int, axes: Mapping[str, int]) -> RunPart:
     settings = EngineSettings("onnxruntime", "fp32", threads, axes)
-    return run_on(compile_parts(network.parts(), settings, EngineCache(_cache_folder())))
+    return run_on(compile_parts(network.parts(), settings, EngineCache(Path(_cache_folder().name))))
 
 
 @lru_cache(maxsize=1)
-def _cache_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="pcnb-engines-"))
+def _cache_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that is removed at the end: what is measured is built anew."""
+    return tempfile.TemporaryDirectory(prefix="pcnb-engines-")
 
 
 def _split(network: Any, cloud: Tensor) -> Tensor:

@@ -9,13 +9,15 @@ node's ring buffer, is copied, and counted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.messages import Message
+from perception.messages import Message, Span, host
+from perception.messages.layout import layout_of
 
 M = TypeVar("M", bound=Message)
 
@@ -31,6 +33,19 @@ def settled(message: M) -> tuple[M, int]:
             elif not _is_frozen(value):
                 copies[name] = _copy(value)
     return (msgspec.structs.replace(message, **copies) if copies else message), len(copies)
+
+
+def on_host(message: M, process: str, clock_ns: Callable[[], int]) -> M:
+    """Return the message for readers outside its process: device arrays copied to the host, as a span of its own."""
+    found = {name: getattr(message, name) for name in layout_of(type(message)).arrays}
+    device = {name: value for name, value in found.items() if value is not None and not isinstance(value, np.ndarray)}
+    if not device:
+        return message
+    started_ns = clock_ns()
+    copies: dict[str, Any] = {name: host(value) for name, value in device.items()}
+    span = Span(f"{process} copies to host", started_ns, clock_ns() - started_ns)
+    timing = msgspec.structs.replace(message.timing, spans=(*message.timing.spans, span))
+    return msgspec.structs.replace(message, **copies, timing=timing)
 
 
 def _is_frozen(array: NDArray[Any]) -> bool:
@@ -60,4 +75,4 @@ def message_bytes(message: Message) -> int:
     )
 
 
-__all__ = ["message_bytes", "settled"]
+__all__ = ["message_bytes", "on_host", "settled"]

@@ -26,6 +26,7 @@ from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.node import Bound, Node, Source
 from perception.runtime.node_factory import make_node
 from perception.runtime.output_stamper import RunContext
+from perception.runtime.ownership import on_host
 from perception.runtime.pacing import PacedSource
 from perception.runtime.shared_memory import SharedMemoryHost, Waker
 from perception.runtime.topology import Topology, status_topic
@@ -214,7 +215,7 @@ class Worker:
         writer = self._writers.get(topic)
         if writer is None:
             return
-        writer.write(encode(message))
+        writer.write(encode(on_host(message, self.process, time.time_ns)))
         for waker in self._wakers_by_topic[topic]:
             waker.wake()
 

@@ -322,8 +322,8 @@ class GraphChecks:
             self.wiring.add(
                 "memory",
                 ("nodes",),
-                f"queues between processes may hold {needed / 2**30:.1f} GiB",
-                f"at most {available / 2**30:.1f} GiB of {SHARED_MEMORY}: smaller bounds",
+                f"queues between processes may hold {needed >> 20} MiB",
+                f"at most {int(available) >> 20} MiB of {SHARED_MEMORY}: smaller bounds, or more shared memory",
             )
 
     def _message_bytes(self, topic: str) -> int:
