@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "echo": ("perception.cli.echo:echo", "Print the messages of a published topic."),
     "hz": ("perception.cli.hz:hz", "Measure the rate, gaps and age of a published topic."),
     "record": ("perception.cli.record:record", "Record published topics to an MCAP file."),
+    "simulate": ("perception.cli.simulate:simulate", "Write a simulated drive with its truth to an MCAP file."),
     "log": ("perception.cli.log:app", "Look into recorded logs."),
     "verify": ("perception.cli.verify:verify", "Run networks or engines against parity cases."),
     "weights": ("perception.cli.weights:app", "Import published checkpoints."),
