@@ -40,7 +40,20 @@ def load_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None =
             f"{file}: the sensors of this launch file are those of a log, and none is given. "
             f"Expected: perception launch {file.name} --replay LOG"
         )
+    _refuse_what_cannot_run(file, graph)
     return graph
+
+
+def _refuse_what_cannot_run(file: Path, graph: Graph) -> None:
+    """Refuse what a launch file may say and this version cannot do yet, rather than do something else in silence."""
+    elsewhere = sorted({node.host for node in graph.nodes} - {"local"})
+    if elsewhere:
+        raise LaunchFileError(f"{file}: hosts {', '.join(elsewhere)}: this version runs on one host; remove `host:`")
+    if graph.endpoint.startswith("tcp://") and not graph.endpoint.startswith(("tcp://127.", "tcp://localhost:")):
+        raise LaunchFileError(
+            f"{file}: endpoint {graph.endpoint}: this version publishes on this machine only, "
+            "since it has no CURVE yet; expected tcp://127.0.0.1:PORT or ipc:///path"
+        )
 
 
 def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None = None) -> tuple[Graph | None, Faults]:

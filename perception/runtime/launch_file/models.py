@@ -62,7 +62,7 @@ class NodeFile(FileModel):
     process: str = ""
     """Nodes with one process name share a process; by default each node has its own."""
     host: str = "local"
-    """The host of this process, by its name in `network: hosts`."""
+    """The host of this process, by its name in `network: hosts`; this version runs `local` ones only."""
     paced_by: str | None = None
     """For a source: the node whose readiness admits the next instant, for all readers alike."""
     stage_ms: Annotated[float, Field(ge=0)] | None = None
@@ -101,7 +101,7 @@ class NetworkFile(FileModel):
     hosts: dict[str, str] = {}
     """Address by host name."""
     curve_keys: str | None = None
-    """Folder with CURVE keys for outputs that leave the machine."""
+    """Folder with CURVE keys for outputs that leave the machine; this version publishes on the machine only."""
 
 
 class LaunchFile(FileModel):
