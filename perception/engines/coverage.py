@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from perception.networks.parity.case import ParityCase
 from perception.networks.parity.verify import adapter_of, load_filled
-from perception.networks.part import run_in_torch
+from perception.networks.part import Part, RunPart, run_in_torch
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Coverage:
 
 
 def measure_coverage(case: ParityCase) -> Coverage:
-    """Run the case's network twice in torch: once counting multiply-adds, once on the clock.
+    """Run the case's network and say how much of it is in its parts.
 
     Raises:
         CaseError: as `perception verify`.
@@ -43,7 +43,11 @@ def measure_coverage(case: ParityCase) -> Coverage:
     adapter = adapter_of(case)
     network = adapter.build(case)
     load_filled(network, case)
-    parts = adapter.parts(case, network)
+    return coverage_of(adapter.parts(case, network), lambda run: adapter.outputs(case, network, run))
+
+
+def coverage_of(parts: Mapping[str, Part], use: Callable[[RunPart], object]) -> Coverage:
+    """Call `use`, which runs a network on one input, twice: once counting multiply-adds, once on the clock."""
     bare = run_in_torch(parts)
     inside_flops, inside_s = 0, 0.0
 
@@ -63,8 +67,8 @@ def measure_coverage(case: ParityCase) -> Coverage:
 
     with torch.inference_mode():
         with FlopCounterMode(display=False) as counter:
-            adapter.outputs(case, network, counting)
+            use(counting)
         start = time.perf_counter()
-        adapter.outputs(case, network, timing)
+        use(timing)
         total_s = time.perf_counter() - start
     return Coverage(inside_flops // 2, counter.get_total_flops() // 2, inside_s, total_s)

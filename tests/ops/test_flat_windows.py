@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -58,6 +60,31 @@ def test_where_the_published_step_is_large_enough_the_order_is_the_same() -> Non
     rows = torch.cat([torch.cat((torch.tensor([[b, 0]]).expand(len(cells), 2), cells), dim=1) for b in range(2)])
     own, published = (flat_orders(rows, (120, 120), (13, 13), (6, 6), step) for step in (None, 10 * 120 * 120))
     assert (own == published).all()
+
+
+def published_key(x: int, y: int, grid: int, window: int, shift: int) -> int:
+    """Return key_x of the published code, letter by letter; key_y is the same with x and y exchanged."""
+    n1 = 2 * (math.ceil(grid / window) + 1)
+    n2 = m2 = 2 * window
+    (x1, x2), (y1, y2) = divmod(x + shift, window), divmod(y + shift, window)
+
+    def sign(number: int) -> int:
+        return -1 if number % 2 else 1
+
+    return (n1 * y1 + sign(y1) * x1) * n2 * m2 + sign(y1) * (m2 * x2 + sign(x2) * y2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.tuples(st.just(0), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=200))
+def test_orders_are_those_of_the_published_keys(cells: set[tuple[int, int, int]]) -> None:
+    rows = coords(sorted(cells))
+    places = [(x, y) for _, _, y, x in rows.tolist()]
+    keys = (
+        [published_key(x, y, 100, 13, shift) for x, y in (places if axis == "x" else [p[::-1] for p in places])]
+        for axis, shift in (("x", 0), ("x", 6), ("y", 0), ("y", 6))
+    )
+    found = flat_orders(rows, (100, 100), (13, 13), (6, 6)).tolist()
+    assert found == [sorted(range(len(rows)), key=key.__getitem__) for key in keys]
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,76 @@
+"""Overlap of rotated rectangles by hand and by sampling; suppression against a plain loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from perception.ops.boxes_bev import bev_iou, rotated_nms
+
+UNIT = [0.0, 0.0, 1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (UNIT, 1.0),
+        ([0, 0, 1, 1, math.pi / 4], 1 / math.sqrt(2)),  # the common octagon is 2 (sqrt(2) - 1) large
+        ([0.5, 0, 1, 1, 0], 1 / 3),
+        ([0.5, 0, 1, 1, math.pi / 2], 1 / 3),
+        ([1, 0, 1, 1, 0], 0.0),  # they touch
+        ([5, 5, 1, 1, 1], 0.0),
+        ([0, 0, 4, 0.5, math.pi / 2], 0.5 / 2.5),
+        ([0, 0, 0.5, 0.5, 0.3], 0.25),  # inside
+        ([0, 0, 0, 0, 0], 0.0),  # a point
+    ],
+)
+def test_overlap_by_hand(other: list[float], expected: float) -> None:
+    one, two = np.array([UNIT]), np.array([other])
+    np.testing.assert_allclose(bev_iou(one, two), [[expected]], atol=1e-12)
+    np.testing.assert_allclose(bev_iou(two, one), [[expected]], atol=1e-12)
+
+
+def inside(box: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    c, s = math.cos(box[4]), math.sin(box[4])
+    moved = points - box[:2]
+    along, across = moved @ (c, s), moved @ (-s, c)
+    return np.asarray((abs(along) <= box[2] / 2) & (abs(across) <= box[3] / 2))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_overlap_is_the_share_of_samples_in_both(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    a, b = generator.uniform((-1, -1, 0.5, 0.5, -4), (1, 1, 4, 4, 4), (2, 5))
+    grid = np.stack(np.meshgrid(np.linspace(-4.5, 4.5, 500), np.linspace(-4.5, 4.5, 500)), axis=-1).reshape(-1, 2)
+    both, either = (inside(a, grid) & inside(b, grid)).sum(), (inside(a, grid) | inside(b, grid)).sum()
+    np.testing.assert_allclose(bev_iou(a[None], b[None]), [[both / either]], atol=0.02)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 40), st.sampled_from([0.0, 0.1, 0.55]))
+def test_suppression_is_that_of_a_plain_loop(seed: int, count: int, threshold: float) -> None:
+    generator = np.random.default_rng(seed)
+    boxes = generator.uniform((-4, -4, 0.5, 0.5, -4), (4, 4, 4, 4, 4), (count, 5))
+    scores = np.round(generator.random(count), 1)  # many are equal
+    kept: list[int] = []
+    for number in sorted(range(count), key=lambda n: (-scores[n], n)):
+        if not kept or bev_iou(boxes[[number]], boxes[kept]).max() <= threshold:
+            kept.append(number)
+    assert rotated_nms(boxes, scores, threshold).tolist() == kept
+    assert rotated_nms(boxes, scores, threshold, after=3).tolist() == kept[:3]
+
+
+def test_only_the_best_are_taken_into_account() -> None:
+    apart = np.array([[10.0 * n, 0, 1, 1, 0] for n in range(4)])
+    assert rotated_nms(apart, np.array([0.1, 0.4, 0.3, 0.2]), 0.5, before=2).tolist() == [1, 2]
+
+
+def test_of_no_box_none_stays() -> None:
+    assert rotated_nms(np.zeros((0, 5)), np.zeros(0), 0.5).tolist() == []
+    assert bev_iou(np.zeros((0, 5)), np.array([UNIT])).shape == (0, 1)
