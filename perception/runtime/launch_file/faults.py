@@ -115,6 +115,9 @@ class Faults:
         assert code in CODES, code
         self._found[Fault(str(file), line, code, what, expected, hint)] = None
 
+    def __len__(self) -> int:
+        return len(self._found)
+
     def __bool__(self) -> bool:
         return bool(self._found)
 

@@ -36,20 +36,21 @@ class GraphChecks:
         self.nodes = {node.name: node for node in nodes}
         self._publisher = {topic: node for node in nodes for topic in node.outputs.values()}
 
-    def run(self) -> None:
-        """Report every fault."""
+    def run(self) -> bool:
+        """Report every fault; False where a circle keeps others from looking upstream."""
         self._name()
-        if self._circles():
-            return  # what follows walks upstream
-        self._outputs()
-        self._hosts()
         self._endpoint()
+        self._hosts()
+        self._outputs()
         self._ego_motion()
+        self._health()
+        if self._circles():
+            return False
         self._pacing()
         self._joins()
         self._deadlines()
-        self._health()
         self._memory()
+        return True
 
     def _name(self) -> None:
         name = self.wiring.launch.name
@@ -177,9 +178,12 @@ class GraphChecks:
 
     def _pacing(self) -> None:
         for node in self.nodes.values():
-            if node.paced_by is None or node.paced_by in self.wiring.faulty or self.wiring.rig is None:
+            unclear = self.wiring.faulty | self.wiring.hidden_nodes()
+            if node.paced_by is None or node.paced_by in unclear:
                 continue
             pacer = self.nodes.get(node.paced_by)
+            if pacer is not None and (self.wiring.hides_sensors() or self.wiring.hidden_sensors):
+                continue
             reads = pacer is not None and any(edge.topic in node.outputs.values() for edge in pacer.edges)
             if not (node.is_source and reads):
                 self.wiring.add(
@@ -293,7 +297,9 @@ class GraphChecks:
         for name, entry in self.wiring.launch.health.items():
             sensor = rig.sensors.get(name) if rig is not None else None
             published = any(topic.startswith(f"{name}/") or topic == name for topic in self.wiring.types)
-            if rig is not None and (sensor is None or not published):
+            if self.wiring.hides_sensors() or name in self.wiring.hidden_sensors or rig is None:
+                continue
+            if sensor is None or not published:
                 known = sorted({topic.partition("/")[0] for topic in self.wiring.types} & set(rig.sensors))
                 self.wiring.add(
                     "health-sensor",
@@ -302,7 +308,7 @@ class GraphChecks:
                     f"one of {', '.join(known)}",
                     did_you_mean(name, known),
                 )
-            elif sensor is not None and entry.lost_after_ms is not None and entry.lost_after_ms < 1500 / sensor.rate_hz:
+            elif entry.lost_after_ms is not None and entry.lost_after_ms < 1500 / sensor.rate_hz:
                 self.wiring.add(
                     "lost-too-soon",
                     ("health", name, "lost_after_ms"),
