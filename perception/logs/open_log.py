@@ -9,6 +9,7 @@ from perception.logs.log import Log
 
 FORMATS = """\
   a .mcap file                      MCAP with our records (perception launch --record, perception record)
+  a file of events                  Prophesee RAW (EVT2, EVT2.1, EVT3) and DAT, AEDAT-2, Event Stream, N-MNIST
   a folder with velodyne_points or image_0N     KITTI raw, <date>_drive_<n>_sync or a subset of it
   a folder with v1.0-*/sample.json  nuScenes tables
   a folder with info.json           one nuScenes keyframe in mmdetection3d's format"""
@@ -54,7 +55,18 @@ def _open_file(path: Path) -> Log:
         raise LogError(f"{path}: the file is empty. Expected one of:\n{FORMATS}")
     if head == MAGIC:
         return McapLog(path)
+    event_log = _event_log(path)
+    if event_log is not None:
+        return event_log
     raise LogError(f"{path}: not a known log (it begins with {head.hex(' ')}). Expected one of:\n{FORMATS}")
+
+
+def _event_log(path: Path) -> Log | None:
+    from perception.logs.events.event_file import HEAD_BYTES, EventFileLog, recognised
+
+    with path.open("rb") as file:
+        found = recognised(file.read(HEAD_BYTES), path)
+    return None if found is None else EventFileLog(path, found)
 
 
 __all__ = ["open_log"]

@@ -2,8 +2,9 @@
 
 Paper      Liu et al., "FlatFormer: Flattened Window Attention for Efficient Point Cloud Transformer", CVPR 2023
 Reference  mit-han-lab/flatformer at 31dc5a9 (built on MMDetection3D, Apache-2.0)
-Differs    the published voxelisation loses the pillar with the smallest (y, x) of each sample: kept only where
-           `drop_first_pillar` is set, as parity cases want it. A sample of less than one group repeats its own pillars
+Differs    three faults of the published code, kept only where `published_faults` is set, as parity cases want it: the
+           pillar with the smallest (y, x) of each sample is lost; a later sample of less than one group attends to
+           pillars of the one before (here it repeats its own); small grids mix the samples of a batch
 Shapes     N points, V pillars, S groups, G slots of a group, C channels, B samples, H rows along y, W columns along x
 """
 
@@ -24,7 +25,7 @@ from perception.networks.layers.boxes import Boxes3D
 from perception.networks.part import Axis, Part, RunPart, TensorSpec
 from perception.ops.boxes_bev import rotated_nms
 from perception.ops.dynamic_voxels import voxel_max, voxel_mean
-from perception.ops.flat_windows import flat_groups, flat_orders
+from perception.ops.flat_windows import FlatGroups, flat_groups, flat_orders
 
 EPS = 1e-3
 MAPS = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2, "iou": 1}
@@ -58,7 +59,7 @@ class FlatFormerConfig:
     nms_iou: tuple[float, ...] = (0.8, 0.55, 0.55)
     nms_before: tuple[int, ...] = (2048, 1024, 1024)
     nms_after: tuple[int, ...] = (300, 100, 100)
-    drop_first_pillar: bool = False
+    published_faults: bool = False
 
     @property
     def channels(self) -> int:
@@ -187,9 +188,9 @@ class Second(nn.Module):
         """Turn (B, C, H, W) into one map per stage."""
         maps = []
         for block in self.blocks:
-            for number, convolve in enumerate(block.children()):
+            for convolve in block.children():
                 out = convolve(x)
-                x = out + x if number else out
+                x = out + x if out.shape[1:] == x.shape[1:] else out
             maps.append(x)
         return maps
 
@@ -316,7 +317,7 @@ class FlatFormer(nn.Module):
         unique, index = torch.unique((batch * ny + y) * nx + x, return_inverse=True)
         rows = unique // nx
         coords = torch.stack((rows // ny, torch.zeros_like(unique), rows % ny, unique % nx), dim=1).int()
-        if self.config.drop_first_pillar and len(unique):
+        if self.config.published_faults and len(unique):
             leads = torch.ones(len(unique), dtype=torch.bool)
             leads[1:] = coords[1:, 0] != coords[:-1, 0]
             kept = ~leads[index]
@@ -337,11 +338,17 @@ class FlatFormer(nn.Module):
 
     def groups(self, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pillars in the slots, (4, S, G), and each pillar's first slot, (4, V), by order."""
-        config = self.config
-        orders = flat_orders(coords, config.grid, config.window, config.shift)
-        grouped = flat_groups(torch.bincount(coords[:, 0].long()), config.group)
+        orders, grouped = self.flattened(coords)
         first = torch.empty_like(orders).scatter_(1, orders, grouped.first.expand_as(orders))
-        return orders[:, grouped.padded].view(4, -1, config.group), first
+        return orders[:, grouped.padded].view(4, -1, self.config.group), first
+
+    def flattened(self, coords: Tensor) -> tuple[Tensor, FlatGroups]:
+        """Return the four orders of the pillars, (4, V), and how they are cut into groups."""
+        config = self.config
+        step = 10 * config.grid[0] * config.grid[1] if config.published_faults else None
+        orders = flat_orders(coords, config.grid, config.window, config.shift, step)
+        counts = torch.bincount(coords[:, 0].long())
+        return orders, flat_groups(counts, config.group, beyond=config.published_faults)
 
     def bev(self, x: Tensor, coords: Tensor, batch: int) -> Tensor:
         """Scatter the pillars onto the map (B, C, ny, nx)."""

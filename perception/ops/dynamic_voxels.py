@@ -6,7 +6,10 @@ Zhou et al., "End-to-End Multi-View Fusion for 3D Object Detection in LiDAR Poin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +44,7 @@ def dynamic_voxels(points: Tensor, grid: VoxelGrid, *, test_z: bool = True) -> D
     """Sort points into voxels.
 
     Args:
-        points: (N, 4 + C) float32: batch index, x, y, z, features; points that are not finite are dropped.
+        points: (N, 4 + C) float32: batch index, x, y, z, features; points with a number that is not finite are dropped.
         grid: the grid; a point exactly on its far border is outside.
         test_z: also drop what lies outside in z; without it all points count for the one layer of a pillar grid.
 
@@ -50,7 +53,7 @@ def dynamic_voxels(points: Tensor, grid: VoxelGrid, *, test_z: bool = True) -> D
     """
     if points.ndim != 2 or points.shape[1] < 4:
         raise ShapeError(f"points have shape {tuple(points.shape)}; expected (N, 4 or more): batch, x, y, z, features")
-    points = points[torch.isfinite(points[:, :4]).all(dim=1)]
+    points = points[torch.isfinite(points).all(dim=1)]
     minimum, voxel = points.new_tensor(grid.minimum_m), points.new_tensor(grid.voxel_m)
     size = torch.tensor(grid.size)
     place = torch.floor((points[:, 1:4] - minimum) / voxel)
@@ -74,8 +77,21 @@ def voxel_mean(values: Tensor, voxel: Tensor, count: int) -> Tensor:
     return total / points.clamp(min=1).unsqueeze(1)
 
 
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _raise_to(highest: Any, voxel: Any, values: Any) -> None:
+    """Raise each voxel's row to its points: one pass over memory, several times faster than torch's scatter."""
+    for point in range(len(voxel)):
+        row = voxel[point]
+        for channel in range(values.shape[1]):
+            highest[row, channel] = max(highest[row, channel], values[point, channel])
+
+
 def voxel_max(values: Tensor, voxel: Tensor, count: int) -> Tensor:
     """Return the maximum of (N, C) by voxel, (V, C); every voxel holds a point."""
+    if values.device.type == "cpu" and values.dtype == torch.float32 and not values.requires_grad:
+        highest = np.full((count, values.shape[1]), -np.inf, np.float32)
+        _raise_to(highest, voxel.numpy(), values.contiguous().numpy())
+        return torch.from_numpy(highest)
     index = voxel.unsqueeze(1).expand_as(values)
     lowest = values.new_full((count, values.shape[1]), -torch.inf)
     return lowest.scatter_reduce_(0, index, values, reduce="amax")

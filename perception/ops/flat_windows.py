@@ -27,28 +27,41 @@ class FlatGroups:
     first: Tensor
 
 
-def flat_groups(counts: Tensor, group: int) -> FlatGroups:
+def flat_groups(counts: Tensor, group: int, *, beyond: bool = False) -> FlatGroups:
     """Cut samples of `counts` pillars, one after the other, into groups of their own.
 
     The empty slots of a sample's last group repeat what stands one group earlier, as published. Where a sample has less
-    than one group, its pillars are repeated from the beginning (the published code reads beyond the sample there).
+    than one group, its pillars are repeated from the beginning; with `beyond`, as the published code does it, the
+    slots of the sample before are repeated instead, moved by the padding so far (of the first sample it fails).
     """
-    padded, first = [], []
+    padded: list[Tensor] = []
+    first: list[Tensor] = []
     start = slots = 0
     for count in counts.tolist():
         if count == 0:
             continue
         total = -(-count // group) * group
         place = torch.arange(total)
-        place[count:] = place[count:] - group if count >= group else place[count:] % count
+        if count >= group:
+            place[count:] -= group
+        elif beyond and slots:
+            place[count:] = torch.cat(padded)[slots - group + count :] - slots
+        else:
+            place[count:] %= count
         padded.append(place + start)
         first.append(torch.arange(count) + slots)
         start, slots = start + count, slots + total
     empty = torch.zeros(0, dtype=torch.int64)
-    return FlatGroups(torch.cat([empty, *padded]), torch.cat([empty, *first]))
+    return FlatGroups(torch.cat([empty, *padded]) % max(start, 1), torch.cat([empty, *first]))
 
 
-def flat_orders(coords: Tensor, grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+def flat_orders(
+    coords: Tensor,
+    grid: tuple[int, int],
+    window: tuple[int, int],
+    shift: tuple[int, int],
+    batch_step: int | None = None,
+) -> Tensor:
     """Return (4, V) indices of the pillars in the four orders of `ORDERS`.
 
     Args:
@@ -56,29 +69,39 @@ def flat_orders(coords: Tensor, grid: tuple[int, int], window: tuple[int, int], 
         grid: pillars along x and y.
         window: its sides along x and y.
         shift: by which windows move in the orders that end in `_shift`.
+        batch_step: how far apart the keys of samples are; by default far enough. The published code takes ten times
+            the pillars of the grid, which mixes samples on small grids (32 x 32, for instance).
     """
     batch, _, y, x = coords.long().unbind(1)
+    step = _largest_span(grid, window) if batch_step is None else batch_step
     orders = []
     for moved in ((0, 0), shift):
-        orders.append(torch.argsort(_key(batch, (x, y), grid, window, moved)))
+        orders.append(torch.argsort(_key((x, y), grid, window, moved) + batch * step))
         turned = (moved[1], moved[0])
-        orders.append(torch.argsort(_key(batch, (y, x), grid[::-1], window[::-1], turned)))
+        orders.append(torch.argsort(_key((y, x), grid[::-1], window[::-1], turned) + batch * step))
     return torch.stack([orders[0], orders[2], orders[1], orders[3]])
 
 
 def _key(
-    batch: Tensor, place: tuple[Tensor, Tensor], grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]
+    place: tuple[Tensor, Tensor], grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]
 ) -> Tensor:
     """Return keys of a snake over the windows, rows of the second axis, with a snake in each window."""
     (a, b), (m2, n2) = place, (2 * window[0], 2 * window[1])
-    across = 2 * (-(-grid[0] // window[0]) + 1)
-    down = 2 * (-(-grid[1] // window[1]) + 1)
+    across = _across(grid[0], window[0])
     a1, a2 = (a + shift[0]) // window[0], (a + shift[0]) % window[0]
     b1, b2 = (b + shift[1]) // window[1], (b + shift[1]) % window[1]
     outer, inner = 1 - 2 * (b1 % 2), 1 - 2 * (a2 % 2)
-    key = (across * b1 + outer * a1) * (m2 * n2) + outer * (n2 * a2 + inner * b2)
-    beyond = (across + 1) * (down + 1) * m2 * n2  # larger than any two keys of one sample are apart
-    return key + batch * 2 * beyond
+    return (across * b1 + outer * a1) * (m2 * n2) + outer * (n2 * a2 + inner * b2)
+
+
+def _across(pillars: int, window: int) -> int:
+    return 2 * (-(-pillars // window) + 1)
+
+
+def _largest_span(grid: tuple[int, int], window: tuple[int, int]) -> int:
+    """Return more than any two keys of one sample are apart."""
+    sides = [_across(pillars, side) + 1 for pillars, side in zip(grid, window, strict=True)]
+    return 2 * sides[0] * sides[1] * 4 * window[0] * window[1]
 
 
 __all__ = ["ORDERS", "FlatGroups", "flat_groups", "flat_orders"]

@@ -37,6 +37,29 @@ def test_a_sample_of_less_than_a_group_repeats_its_own_pillars() -> None:
     assert grouped.first.tolist() == [0, 1, 2, 3, 6, 7]
 
 
+def test_the_published_rule_for_a_small_sample_reads_the_sample_before() -> None:
+    # with 200 and 100 pillars in groups of 144, the last slots of the second sample hold pillars 12 to 55 of the first
+    grouped = flat_groups(torch.tensor([200, 100]), 144, beyond=True)
+    assert grouped.padded[388:].tolist() == list(range(12, 56))
+    assert grouped.padded[288:388].tolist() == list(range(200, 300))
+    assert grouped.padded[:288].tolist() == [*range(200), *range(56, 144)]
+
+
+def test_the_published_step_between_samples_mixes_them_on_a_small_grid() -> None:
+    rows = coords([(b, y, x) for b in range(2) for y in range(32) for x in range(32)])
+    safe, published = (flat_orders(rows, (32, 32), (13, 13), (6, 6), step) for step in (None, 10 * 32 * 32))
+    assert (rows[safe[0], 0].diff() >= 0).all()
+    assert (rows[published[0], 0].diff() < 0).any()
+
+
+def test_where_the_published_step_is_large_enough_the_order_is_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.unique(torch.randint(0, 120, (3000, 2), generator=generator), dim=0)
+    rows = torch.cat([torch.cat((torch.tensor([[b, 0]]).expand(len(cells), 2), cells), dim=1) for b in range(2)])
+    own, published = (flat_orders(rows, (120, 120), (13, 13), (6, 6), step) for step in (None, 10 * 120 * 120))
+    assert (own == published).all()
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     cells=st.sets(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0, 40)), min_size=1, max_size=120),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from perception.networks.flatformer import FlatFormer, FlatFormerConfig, RawBoxes
 from perception.networks.parity.case import ParityCase
 from perception.networks.part import Part, RunPart
-from perception.ops.flat_windows import ORDERS, flat_groups, flat_orders
+from perception.ops.flat_windows import ORDERS
 
 
 def build(case: ParityCase) -> FlatFormer:
@@ -72,11 +72,9 @@ class _Inner:
 
 
 def _mappings(network: FlatFormer, points: Tensor, watch: Callable[[str, Tensor], None]) -> None:
-    coords, config = network.pillars(points).coords, network.config
-    orders = flat_orders(coords, config.grid, config.window, config.shift)
+    orders, grouped = network.flattened(network.pillars(points).coords)
     for name, order in zip(ORDERS, orders, strict=True):
         watch(f"map_{name}", order)
-    grouped = flat_groups(torch.bincount(coords[:, 0].long()), config.group)
     watch("map_flat2win", grouped.padded)
     watch("map_win2flat", grouped.first)
 
@@ -122,5 +120,5 @@ def _config(case: ParityCase) -> FlatFormerConfig:
         nms_iou=tuple(test["nms_thr"]),
         nms_before=tuple(test["pre_max_size"]),
         nms_after=tuple(test["post_max_size"]),
-        drop_first_pillar=True,
+        published_faults=True,
     )

@@ -1,0 +1,97 @@
+"""What every event format gives: bytes in any pieces become events and triggers, a piece at a time.
+
+Nothing depends on where the pieces are cut. What cannot be decoded is skipped and counted by reason, and so are events
+whose time runs backwards: the events that come out have times that never fall.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.ops.events import Events
+
+BACKWARDS = "event whose time runs backwards"
+OUTSIDE = "event outside the sensor"
+CUT_OFF = "byte of a word that is cut off"
+
+
+@dataclass(frozen=True)
+class Triggers:
+    """Edges on external trigger inputs, in the order of time."""
+
+    t_ns: NDArray[np.int64]
+    channel: NDArray[np.uint8]
+    rising: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, t_ns: Any, channel: Any, rising: Any) -> Self:
+        """Convert array-likes."""
+        return cls(np.asarray(t_ns, np.int64), np.asarray(channel, np.uint8), np.asarray(rising, np.bool_))
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return no triggers."""
+        return cls.of([], [], [])
+
+    @classmethod
+    def joined(cls, parts: Iterable[Triggers]) -> Self:
+        """Put parts behind each other."""
+        given = list(parts) or [cls.none()]
+        return cls(
+            np.concatenate([part.t_ns for part in given]),
+            np.concatenate([part.channel for part in given]),
+            np.concatenate([part.rising for part in given]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.t_ns)
+
+    def __getitem__(self, chosen: slice) -> Triggers:
+        return Triggers(self.t_ns[chosen], self.channel[chosen], self.rising[chosen])
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What came out of some bytes."""
+
+    events: Events = field(default_factory=Events.none)
+    triggers: Triggers = field(default_factory=Triggers.none)
+
+
+class Decoder(ABC):
+    """Decodes one stream."""
+
+    WORD_BYTES: int
+
+    def __init__(self) -> None:
+        self.skipped: Counter[str] = Counter()
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Decoded:
+        """Decode the next bytes; those of a word that is not whole yet wait for the next call."""
+        data = self._rest + data if self._rest else data
+        whole = len(data) // self.WORD_BYTES * self.WORD_BYTES
+        self._rest = data[whole:]
+        return self.decode(data[:whole])
+
+    def finish(self) -> None:
+        """Count what a stream that ends in the middle of a word leaves behind."""
+        if self._rest:
+            self.skipped[CUT_OFF] += len(self._rest)
+            self._rest = b""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> Decoded:
+        """Decode whole words."""
+
+    def count(self, reason: str, number: int) -> None:
+        """Count what was skipped."""
+        if number:
+            self.skipped[reason] += int(number)
