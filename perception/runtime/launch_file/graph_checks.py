@@ -6,11 +6,11 @@ import ipaddress
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import combinations
 
 from perception.messages import EventPacket, Image, Odometry, PointCloud, SegmentationMask
 from perception.runtime.graph import Edge, NodeSpec
+from perception.runtime.launch_file.stage_checks import StageChecks
 from perception.runtime.launch_file.wiring import MS, Wiring
 from perception.runtime.node import Join
 from perception.runtime.shared_memory import SHARED_MEMORY
@@ -48,16 +48,21 @@ class GraphChecks:
             return False
         self._pacing()
         self._joins()
-        self._deadlines()
+        StageChecks(self.wiring, self.nodes, self._period_ns).run()
         self._memory()
         return True
 
     def _name(self) -> None:
-        name = self.wiring.launch.name
-        if not NAME.fullmatch(name):
-            self.wiring.add(
-                "bad-name", ("name",), f"'{name}' names locks and files", "1 to 48 letters, digits, - and _"
-            )
+        launch = self.wiring.launch
+        names: dict[tuple[str | int, ...], str] = {("name",): launch.name}
+        for name, entry in launch.nodes.items():
+            names |= {("nodes", name): name}
+            names |= {("nodes", name, "process"): entry.process} if entry.process else {}
+        for path, name in names.items():
+            if not NAME.fullmatch(name):
+                self.wiring.add(
+                    "bad-name", path, f"'{name}' names locks, topics or files", "1 to 48 letters, digits, - and _"
+                )
 
     def _circles(self) -> bool:
         found = False
@@ -269,26 +274,6 @@ class GraphChecks:
 
         walk(topic, behind_latest=False)
         return frozenset(found)
-
-    def _deadlines(self) -> None:
-        @cache
-        def wait_ms(topic: str) -> float:
-            publisher = self._publisher.get(topic)
-            if publisher is None or publisher.is_source:
-                return 0.0
-            joins = max((settings.deadline_ns / MS for settings in publisher.joins.values()), default=0.0)
-            stage = self.wiring.launch.nodes[publisher.name].stage_ms or 0.0
-            return stage + joins + max((wait_ms(edge.topic) for edge in publisher.edges), default=0.0)
-
-        for name, output in self.wiring.launch.outputs.items():
-            needed = wait_ms(output.topic)
-            if output.deadline_ms is not None and output.deadline_ms < needed:
-                self.wiring.add(
-                    "deadline-too-short",
-                    ("outputs", name, "deadline_ms"),
-                    f"deadline {output.deadline_ms:g} ms, joins and stages on the way take up to {needed:g} ms",
-                    f"at least {needed:g} ms, or shorter joins",
-                )
 
     def _health(self) -> None:
         from perception.errors import did_you_mean

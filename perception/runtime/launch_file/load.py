@@ -10,7 +10,6 @@ from typing import Literal
 import yaml
 
 from perception.errors import LaunchFileError, did_you_mean
-from perception.geometry.rig import Rig
 from perception.runtime.graph import Graph, NodeSpec, OutputSpec, SensorHealth
 from perception.runtime.launch_file.card_checks import check_cards
 from perception.runtime.launch_file.faults import Faults

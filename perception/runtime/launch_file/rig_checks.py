@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from perception.errors import GeometryError
-from perception.geometry.cameras import Camera
 from perception.geometry.frames import ROOT, FrameTree
 from perception.geometry.rig import Rig, edge_of, rig_of_documents
-from perception.geometry.rig_file import CameraFile, RigFile, SensorFile, TransformFile
+from perception.geometry.rig_file import CameraFile, RigFile, TransformFile
 from perception.geometry.transforms import Transform
+from perception.runtime.launch_file.camera_checks import check_camera
 from perception.runtime.launch_file.faults import Faults
 from perception.runtime.launch_file.files import validated, validated_in_part
 from perception.runtime.launch_file.yaml_lines import Document, read_yaml
 
 FARTHEST_M = 15.0
 STEEPEST_DEG = 75.0
+SIDEWAYS = math.sin(math.radians(45))
 CAMERAS = ("camera", "event_camera")
 
 
@@ -65,7 +66,7 @@ def read_rig(folder: Path, faults: Faults) -> ReadRig:
     unsound = {name for name, sensor in file.sensors.items() if sensor.kind in CAMERAS and name not in cameras}
     for name, (camera_document, camera) in cameras.items():
         before = len(faults)
-        _check_camera(name, camera_document, camera, documents, faults)
+        check_camera(name, camera_document, camera, document, file.sensors[name], faults)
         if len(faults) > before:
             unsound.add(name)
     placed = {n for n, sensor in file.sensors.items() if (sensor.frame or n) in sound or sensor.kind == "odometry"}
@@ -142,7 +143,14 @@ def _read_cameras(
 ) -> dict[str, tuple[Document, CameraFile]]:
     found: dict[str, tuple[Document, CameraFile]] = {}
     owner: dict[str, str] = {}
+    serials: dict[str, str] = {}
     for name, sensor in file.sensors.items():
+        if sensor.serial and serials.setdefault(sensor.serial, name) != name:
+            faults.add(
+                "serial-twice", document.file, document.line("sensors", name, "serial"),
+                f"'{name}' and '{serials[sensor.serial]}' both have serial {sensor.serial}", "a serial of its own",
+            )  # fmt: skip
+            continue
         line = document.line("sensors", name, "calibration")
         if not sensor.calibration:
             if sensor.kind in CAMERAS:
@@ -222,72 +230,6 @@ def _check_frames(documents: RigDocuments, faults: Faults, turned_wrong: set[str
     return sound
 
 
-def _check_camera(name: str, document: Document, camera: CameraFile, documents: RigDocuments, faults: Faults) -> None:
-    sensor: SensorFile = documents.file.sensors[name]
-    file, at = document.file, document.line
-    size = (camera.width_px, camera.height_px)
-    if sensor.image is not None and (sensor.image.width_px, sensor.image.height_px) != size:
-        delivered = f"{sensor.image.width_px} x {sensor.image.height_px}"
-        faults.add(
-            "intrinsics-size", file, at("width_px"), f"is of {size[0]} x {size[1]}, '{name}' delivers {delivered}",
-            "intrinsics of the delivered size",
-        )  # fmt: skip
-    (cx, cy), (fx, fy) = camera.center_px, camera.focal_px
-    if not (0 <= cx < size[0] and 0 <= cy < size[1]):
-        faults.add(
-            "intrinsics-center",
-            file,
-            at("center_px"),
-            f"({cx:g}, {cy:g}) lies outside {size[0]} x {size[1]}",
-            "a point inside",
-        )
-    elif camera.model != "ocam" and not _is_lens(camera):
-        faults.add(
-            "intrinsics-focal",
-            file,
-            at("focal_px"),
-            f"({fx:g}, {fy:g}) on {size[0]} x {size[1]} pixels",
-            "a view of 2 to 220 degrees, fx about fy",
-        )
-    if sensor.exposure_ms > 1000 / sensor.rate_hz:
-        line = documents.rig.line("sensors", name, "exposure_ms")
-        faults.add(
-            "exposure",
-            documents.rig.file,
-            line,
-            f"'{name}' exposes {sensor.exposure_ms:g} ms at {sensor.rate_hz:g} Hz",
-            "less than the period",
-        )
-    try:
-        made = Camera(camera.model, *size, camera.focal_px, camera.center_px, camera.coefficients)
-    except GeometryError as error:
-        code = "coefficients" if "coefficients" in str(error) else "intrinsics-focal"
-        faults.add(code, file, at("coefficients"), str(error), "what the model has")
-        return
-    if camera.model in ("plumb_bob", "rational_polynomial"):
-        width, height = size
-        border = np.array(
-            [(0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1), (width / 2, 0), (0, height / 2)]
-        )
-        if not made.unproject(border)[1].all():
-            faults.add(
-                "distortion-folds",
-                file,
-                at("coefficients"),
-                "a corner of the picture has no ray",
-                "coefficients that hold up to the corners",
-            )
-
-
-def _is_lens(camera: CameraFile) -> bool:
-    fx, fy = camera.focal_px
-    if min(fx, fy) <= 0 or not 0.5 < fx / fy < 2:
-        return False
-    half = camera.width_px / 2 / fx
-    angle = 2 * half if camera.model in ("kannala_brandt", "double_sphere") else 2 * math.atan(half)
-    return 2 < math.degrees(angle) < (360 if camera.model in ("kannala_brandt", "double_sphere") else 170)
-
-
 def _check_places(rig: Rig, documents: RigDocuments, placed: set[str], faults: Faults) -> set[str]:
     """Return the sensors with faults; those that are not `placed` have none here."""
     file, unsound = documents.rig.file, set[str]()
@@ -331,6 +273,11 @@ def _check_places(rig: Rig, documents: RigDocuments, placed: set[str], faults: F
                     f"'{name}' looks {abs(tilt):.0f} degrees {'up' if tilt > 0 else 'down'}",
                     "a view of the road ahead, beside or behind",
                 )
+            elif abs(float(pose.rotation[2, 0])) > SIDEWAYS or float(pose.rotation[2, 1]) > 0:
+                faults.add(
+                    "camera-rolled", file, line, f"the picture of '{name}' is turned on its side or head",
+                    "the rotation of its frame with x forward, not of its optical frame",
+                )  # fmt: skip
         poses.append((name, pose))
         unsound |= {name} if len(faults) > before else set()
     for (first, a), (second, b) in pairwise(sorted(poses, key=lambda item: tuple(item[1].translation_m))):

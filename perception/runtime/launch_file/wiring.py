@@ -178,7 +178,14 @@ def expand_outputs(wiring: Wiring) -> None:
         if "*" not in entry.topic:
             continue
         before, _, after = entry.topic.partition("*")
-        for topic in matching([entry.topic], wiring.types):
+        found_topics = matching([entry.topic], wiring.types)
+        if len(found_topics) > 1 and ("*" not in name or "*" in after):
+            wiring.add(
+                "output-twice", ("outputs", name), f"'{entry.topic}' is {len(found_topics)} topics",
+                "one * in the topic and one in the name, for a name each",
+            )  # fmt: skip
+            continue
+        for topic in found_topics:
             found = topic.removeprefix(before).removesuffix(after)
             wiring.launch.outputs[name.replace("*", found)] = entry.model_copy(update={"topic": topic})
         if "*" in name:
