@@ -27,7 +27,7 @@ Row = tuple[float, float, float]
 class FileModel(BaseModel):
     """Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class TransformFile(FileModel):
@@ -96,7 +96,7 @@ class SensorFile(FileModel):
     calibration: str = ""
     """File of intrinsics, beside rig.yaml."""
     lidar: LidarFile | None = None
-    exposure_ms: float = 0.0
+    exposure_ms: Annotated[float, Field(ge=0)] = 0.0
 
 
 class RigFile(FileModel):

@@ -20,7 +20,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "unknown-key": "A key that nothing reads; it would be ignored in silence.",
         "missing-key": "A key that must be there is not.",
         "wrong-type": "A value has another type or range than the key wants.",
-        "bad-name": "The name of the launch cannot be used for locks and files.",
+        "bad-name": "The name of the launch, a node or a process cannot be used for locks, topics and files.",
         # the graph
         "unknown-node": "`node:` names no shipped node, module or file.",
         "not-a-node": "`node:` names something that is no perception Node.",
@@ -31,7 +31,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "topic-type": "An input reads a topic of another message type.",
         "topic-twice": "Two outputs publish one topic.",
         "output-dangling": "An output for planners names a topic that no node publishes.",
-        "output-twice": "Two outputs for planners have one name.",
+        "output-twice": "Two outputs for planners have one name, or a pattern gives several topics one name.",
         "node-cycle": "Nodes feed each other in a circle.",
         "join-reference": "The reference of a join must be exactly one topic.",
         "join-latest": "An input of a join is `keep: latest`; a join keeps a history and drops whole sets.",
@@ -44,6 +44,8 @@ CODES: Mapping[str, str] = MappingProxyType(
         "health-sensor": "`health:` names a sensor that the rig does not have, or that nothing publishes.",
         # time
         "deadline-too-short": "An output's deadline is shorter than the joins' waits and the stage times on its path.",
+        "join-deadline": "A join waits shorter than the stages to one of its members take: it would always miss it.",
+        "stage-too-slow": "An input that keeps all gets more messages than its node's stage time allows.",
         "tolerance-too-wide": "A join's tolerance reaches the next instant of an input: sets could mix two instants.",
         "tolerance-too-tight": "A join skips sets unless stamps are nearer than the rates of its inputs guarantee.",
         "join-history": "A join forgets sooner than its slowest input's period plus its deadline.",
@@ -67,13 +69,15 @@ CODES: Mapping[str, str] = MappingProxyType(
         "lidar-upside-down": "A LiDAR's z axis points down.",
         "lidar-numbers": "A LiDAR's range or field of view cannot be.",
         "camera-direction": "A camera looks into the sky or at the road below it.",
+        "camera-rolled": "A camera's picture lies on its side or stands on its head.",
         "camera-calibration": "A camera has no calibration.",
         "calibration-of-another": "A calibration is of another camera: serial numbers differ, or two share one file.",
         "intrinsics-size": "Intrinsics do not fit the size of the pictures.",
-        "intrinsics-center": "The principal point lies outside the picture.",
+        "intrinsics-center": "The principal point lies outside the picture, or far from its middle: another size?",
         "intrinsics-focal": "The focal lengths cannot be: no lens has that view, or pixels are far from square.",
         "coefficients": "The number of distortion coefficients is not the model's.",
         "distortion-folds": "The distortion folds the picture: its corners have no ray.",
+        "serial-twice": "Two sensors have one serial number: a copied line?",
         "exposure": "An exposure is longer than the time between two pictures.",
         "frustum-misses-lidar": "A camera that colours LiDAR points sees none of the LiDAR's field of view.",
         # models
@@ -114,6 +118,9 @@ class Faults:
         """Report a fault; `hint` is what `did_you_mean` gives."""
         assert code in CODES, code
         self._found[Fault(str(file), line, code, what, expected, hint)] = None
+
+    def __len__(self) -> int:
+        return len(self._found)
 
     def __bool__(self) -> bool:
         return bool(self._found)

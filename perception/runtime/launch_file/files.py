@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -28,6 +30,8 @@ def find_launch_file(given: Path) -> Path:
     """
     if given.is_file():
         return given
+    if given.is_dir():
+        raise LaunchFileError(f"{given}: this is a folder; expected a launch file")
     names = sorted(path.name for path in SHIPPED.glob("*.yaml"))
     if given.name == str(given):
         for candidate in (SHIPPED / given.name, SHIPPED / f"{given.name}.yaml"):
@@ -68,16 +72,61 @@ def apply_sets(document: Document, sets: Sequence[str]) -> None:
 def validated(
     document: Document, model: type[ModelT], faults: Faults, prefix: tuple[str | int, ...] = ()
 ) -> ModelT | None:
-    """Validate parsed YAML (or the part of it at `prefix`) and report each fault at its line."""
+    """Validate parsed YAML (or the part of it at `prefix`) and report each fault at its line.
+
+    Strict: text is no number and `yes` is none either, as what YAML made of a slip would go unnoticed.
+    """
     values: Any = document.values
     for key in prefix:
         values = values[key] if isinstance(values, dict) and key in values else {}
     try:
-        return model.model_validate(values)
+        return _strictly(model, values)
     except ValidationError as error:
         for fault in error.errors():
             _report(document, model, faults, prefix, fault)
         return None
+
+
+def validated_in_part(
+    document: Document, model: type[ModelT], faults: Faults, entries: Collection[str], stand_in: Mapping[str, str]
+) -> ModelT | None:
+    """Validate as `validated`, but leave out what has faults, so that the rest is checked in the same run.
+
+    Args:
+        document: its `left_out` takes the key paths that were left out.
+        model: the model.
+        faults: takes the faults.
+        entries: mappings whose entries can be left out one by one.
+        stand_in: values in place of keys that must be there.
+    """
+    made = validated(document, model, faults)
+    if made is not None:
+        return made
+    values = deepcopy(document.values)
+    for path in _faulty_paths(model, values):
+        where = path[:2] if path[0] in entries else path[:1]
+        document.left_out.add(where)
+        place = values if len(where) == 1 else values.get(str(where[0]))
+        if isinstance(place, dict):
+            place.pop(where[-1], None)
+    values |= {key: text for key, text in stand_in.items() if (key,) in document.left_out}
+    try:
+        return _strictly(model, values)
+    except ValidationError:
+        return None
+
+
+def _strictly(model: type[ModelT], values: Any) -> ModelT:
+    text = json.dumps(values, default=lambda value: {"not plain": str(value)})
+    return model.model_validate_json(text, strict=True)
+
+
+def _faulty_paths(model: type[BaseModel], values: Any) -> list[tuple[Any, ...]]:
+    try:
+        _strictly(model, values)
+    except ValidationError as error:
+        return [tuple(fault["loc"]) for fault in error.errors() if fault["loc"]]
+    return []
 
 
 def _report(
@@ -137,4 +186,4 @@ def _model_in(hint: Any) -> Any:
     return None
 
 
-__all__ = ["CALIBRATION", "SHIPPED", "apply_sets", "find_launch_file", "validated"]
+__all__ = ["CALIBRATION", "SHIPPED", "apply_sets", "find_launch_file", "validated", "validated_in_part"]

@@ -43,7 +43,7 @@ class FusionChecks:
 
     def _frustums(self, node: NodeSpec, edges: Sequence[Edge]) -> None:
         rig = self.wiring.rig
-        if rig is None or not self.wiring.rig_is_sound:
+        if rig is None:
             return
         clouds = [edge for edge in edges if edge.message_type is PointCloud]
         pictures = [edge for edge in edges if edge.message_type in (SegmentationMask, Image)]
@@ -51,9 +51,9 @@ class FusionChecks:
             lidar = self._sensor(rig, cloud.topic)
             for picture in pictures:
                 camera = self._sensor(rig, picture.topic)
-                if lidar is None or camera is None or lidar.lidar is None or camera.camera is None:
+                if lidar is None or camera is None or {lidar.name, camera.name} & self.wiring.unsound_sensors:
                     continue
-                if not sees(rig, camera, lidar):
+                if lidar.lidar is not None and camera.camera is not None and not sees(rig, camera, lidar):
                     self.wiring.add(
                         "frustum-misses-lidar", ("nodes", node.name, "inputs", picture.input),
                         f"'{camera.name}' sees nothing of what '{lidar.name}' measures",

@@ -6,11 +6,11 @@ import ipaddress
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import combinations
 
 from perception.messages import EventPacket, Image, Odometry, PointCloud, SegmentationMask
 from perception.runtime.graph import Edge, NodeSpec
+from perception.runtime.launch_file.stage_checks import StageChecks
 from perception.runtime.launch_file.wiring import MS, Wiring
 from perception.runtime.node import Join
 from perception.runtime.shared_memory import SHARED_MEMORY
@@ -36,27 +36,33 @@ class GraphChecks:
         self.nodes = {node.name: node for node in nodes}
         self._publisher = {topic: node for node in nodes for topic in node.outputs.values()}
 
-    def run(self) -> None:
-        """Report every fault."""
+    def run(self) -> bool:
+        """Report every fault; False where a circle keeps others from looking upstream."""
         self._name()
-        if self._circles():
-            return  # what follows walks upstream
-        self._outputs()
-        self._hosts()
         self._endpoint()
+        self._hosts()
+        self._outputs()
         self._ego_motion()
+        self._health()
+        if self._circles():
+            return False
         self._pacing()
         self._joins()
-        self._deadlines()
-        self._health()
+        StageChecks(self.wiring, self.nodes, self._period_ns).run()
         self._memory()
+        return True
 
     def _name(self) -> None:
-        name = self.wiring.launch.name
-        if not NAME.fullmatch(name):
-            self.wiring.add(
-                "bad-name", ("name",), f"'{name}' names locks and files", "1 to 48 letters, digits, - and _"
-            )
+        launch = self.wiring.launch
+        names: dict[tuple[str | int, ...], str] = {("name",): launch.name}
+        for name, entry in launch.nodes.items():
+            names |= {("nodes", name): name}
+            names |= {("nodes", name, "process"): entry.process} if entry.process else {}
+        for path, name in names.items():
+            if not NAME.fullmatch(name):
+                self.wiring.add(
+                    "bad-name", path, f"'{name}' names locks, topics or files", "1 to 48 letters, digits, - and _"
+                )
 
     def _circles(self) -> bool:
         found = False
@@ -177,9 +183,12 @@ class GraphChecks:
 
     def _pacing(self) -> None:
         for node in self.nodes.values():
-            if node.paced_by is None or node.paced_by in self.wiring.faulty or self.wiring.rig is None:
+            unclear = self.wiring.faulty | self.wiring.hidden_nodes()
+            if node.paced_by is None or node.paced_by in unclear:
                 continue
             pacer = self.nodes.get(node.paced_by)
+            if pacer is not None and (self.wiring.hides_sensors() or self.wiring.hidden_sensors):
+                continue
             reads = pacer is not None and any(edge.topic in node.outputs.values() for edge in pacer.edges)
             if not (node.is_source and reads):
                 self.wiring.add(
@@ -266,26 +275,6 @@ class GraphChecks:
         walk(topic, behind_latest=False)
         return frozenset(found)
 
-    def _deadlines(self) -> None:
-        @cache
-        def wait_ms(topic: str) -> float:
-            publisher = self._publisher.get(topic)
-            if publisher is None or publisher.is_source:
-                return 0.0
-            joins = max((settings.deadline_ns / MS for settings in publisher.joins.values()), default=0.0)
-            stage = self.wiring.launch.nodes[publisher.name].stage_ms or 0.0
-            return stage + joins + max((wait_ms(edge.topic) for edge in publisher.edges), default=0.0)
-
-        for name, output in self.wiring.launch.outputs.items():
-            needed = wait_ms(output.topic)
-            if output.deadline_ms is not None and output.deadline_ms < needed:
-                self.wiring.add(
-                    "deadline-too-short",
-                    ("outputs", name, "deadline_ms"),
-                    f"deadline {output.deadline_ms:g} ms, joins and stages on the way take up to {needed:g} ms",
-                    f"at least {needed:g} ms, or shorter joins",
-                )
-
     def _health(self) -> None:
         from perception.errors import did_you_mean
 
@@ -293,7 +282,9 @@ class GraphChecks:
         for name, entry in self.wiring.launch.health.items():
             sensor = rig.sensors.get(name) if rig is not None else None
             published = any(topic.startswith(f"{name}/") or topic == name for topic in self.wiring.types)
-            if rig is not None and (sensor is None or not published):
+            if self.wiring.hides_sensors() or name in self.wiring.hidden_sensors or rig is None:
+                continue
+            if sensor is None or not published:
                 known = sorted({topic.partition("/")[0] for topic in self.wiring.types} & set(rig.sensors))
                 self.wiring.add(
                     "health-sensor",
@@ -302,7 +293,7 @@ class GraphChecks:
                     f"one of {', '.join(known)}",
                     did_you_mean(name, known),
                 )
-            elif sensor is not None and entry.lost_after_ms is not None and entry.lost_after_ms < 1500 / sensor.rate_hz:
+            elif entry.lost_after_ms is not None and entry.lost_after_ms < 1500 / sensor.rate_hz:
                 self.wiring.add(
                     "lost-too-soon",
                     ("health", name, "lost_after_ms"),

@@ -10,16 +10,15 @@ from typing import Literal
 import yaml
 
 from perception.errors import LaunchFileError, did_you_mean
-from perception.geometry.rig import Rig
 from perception.runtime.graph import Graph, NodeSpec, OutputSpec, SensorHealth
 from perception.runtime.launch_file.card_checks import check_cards
 from perception.runtime.launch_file.faults import Faults
-from perception.runtime.launch_file.files import CALIBRATION, apply_sets, validated
+from perception.runtime.launch_file.files import CALIBRATION, apply_sets, validated_in_part
 from perception.runtime.launch_file.fusion_checks import FusionChecks
 from perception.runtime.launch_file.graph_checks import GraphChecks
 from perception.runtime.launch_file.models import LaunchFile, SensorHealthFile
 from perception.runtime.launch_file.replay import LOG_NODE, Replay, log_node, take_sources_out, with_recorded
-from perception.runtime.launch_file.rig_checks import read_rig
+from perception.runtime.launch_file.rig_checks import ReadRig, read_rig
 from perception.runtime.launch_file.wiring import MS, Wiring, connected, expand_outputs, find_classes, find_topics
 from perception.runtime.launch_file.yaml_lines import Document, read_yaml
 
@@ -67,13 +66,18 @@ def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None 
         return None, faults
     apply_sets(document, sets)
     place = None if replay is None else take_sources_out(document)
-    launch = validated(document, LaunchFile, faults)
+    launch = validated_in_part(
+        document, LaunchFile, faults, ("nodes", "outputs", "health"), {"name": "unnamed", "rig": "unknown"}
+    )
     if launch is None:
         _check_what_is_left(document, faults)
         return None, faults
-    rig = None if replay is None and _waits_for_a_log(launch) else _rig(document, launch, faults, replay)
+    unknown = ("rig",) in document.left_out or (replay is None and _waits_for_a_log(launch))
+    found = ReadRig(None) if unknown else _rig(document, launch, faults, replay)
     folder = file.parent.resolve()
-    wiring = Wiring(document, launch, rig, faults, (folder,), rig_is_sound=not faults)
+    wiring = Wiring(
+        document, launch, found.rig, faults, (folder,), hidden_sensors=found.hidden, unsound_sensors=found.unsound
+    )
     find_classes(wiring)
     if replay is None and _waits_for_a_log(launch):
         return None, faults
@@ -85,8 +89,7 @@ def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None 
     nodes = [node for name in launch.nodes if (node := connected(wiring, name)) is not None]
     if source is not None:
         nodes.insert(0, source)
-    if len(nodes) == len(launch.nodes) + (source is not None):
-        GraphChecks(wiring, nodes, lossless=replay is not None and replay.mode == "lockstep").run()
+    if GraphChecks(wiring, nodes, lossless=replay is not None and replay.mode == "lockstep").run():
         FusionChecks(wiring, nodes, check_cards(wiring, nodes, folder)).run()
     if faults:
         return None, faults
@@ -110,10 +113,10 @@ def _rig_folder(rig: str, file: Path) -> Path:
     return beside if beside.is_dir() else CALIBRATION / rig
 
 
-def _rig(document: Document, launch: LaunchFile, faults: Faults, replay: Replay | None) -> Rig | None:
+def _rig(document: Document, launch: LaunchFile, faults: Faults, replay: Replay | None) -> ReadRig:
     from_log = replay.log.rig if replay is not None else None
     if from_log is not None:
-        return from_log
+        return ReadRig(from_log)
     if launch.rig == "from_log":
         if replay is None:
             faults.add(
@@ -131,7 +134,7 @@ def _rig(document: Document, launch: LaunchFile, faults: Faults, replay: Replay 
                 f"{replay.log.path} holds no calibration",
                 "rig: FOLDER",
             )
-        return None
+        return ReadRig(None)
     folder = _rig_folder(launch.rig, document.file)
     if not (folder / "rig.yaml").is_file():
         shipped = sorted(path.parent.name for path in CALIBRATION.glob("*/rig.yaml"))
@@ -140,9 +143,8 @@ def _rig(document: Document, launch: LaunchFile, faults: Faults, replay: Replay 
             f"a folder with rig.yaml beside this file, or one of {', '.join(shipped)}",
             did_you_mean(launch.rig, shipped),
         )  # fmt: skip
-        return None
-    found = read_rig(folder, faults)
-    return None if found is None else found[0]
+        return ReadRig(None)
+    return read_rig(folder, faults)
 
 
 def _graph(wiring: Wiring, nodes: list[NodeSpec], replay: Replay | None) -> Graph:

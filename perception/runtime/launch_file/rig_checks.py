@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from perception.errors import GeometryError
-from perception.geometry.cameras import Camera
 from perception.geometry.frames import ROOT, FrameTree
 from perception.geometry.rig import Rig, edge_of, rig_of_documents
-from perception.geometry.rig_file import CameraFile, RigFile, SensorFile
+from perception.geometry.rig_file import CameraFile, RigFile, TransformFile
 from perception.geometry.transforms import Transform
+from perception.runtime.launch_file.camera_checks import check_camera
 from perception.runtime.launch_file.faults import Faults
-from perception.runtime.launch_file.files import validated
+from perception.runtime.launch_file.files import validated, validated_in_part
 from perception.runtime.launch_file.yaml_lines import Document, read_yaml
 
 FARTHEST_M = 15.0
 STEEPEST_DEG = 75.0
+SIDEWAYS = math.sin(math.radians(45))
 CAMERAS = ("camera", "event_camera")
 
 
@@ -33,53 +34,80 @@ class RigDocuments:
     cameras: dict[str, tuple[Document, CameraFile]]
 
 
-def read_rig(folder: Path, faults: Faults) -> tuple[Rig, RigDocuments] | None:
-    """Read and check a rig; None where a fault leaves no rig to go on with."""
+@dataclass(frozen=True)
+class ReadRig:
+    """A rig as far as it can be read; sensors with faulty numbers stand at base_link, so that the graph is checked."""
+
+    rig: Rig | None
+    hidden: frozenset[str] = frozenset()
+    """Sensors that were left out."""
+    unsound: frozenset[str] = frozenset()
+    """Sensors whose numbers have faults."""
+
+
+def read_rig(folder: Path, faults: Faults) -> ReadRig:
+    """Read and check a rig and the calibrations that it names."""
     rig_yaml = folder / "rig.yaml"
     if not rig_yaml.is_file():
         faults.add(
             "rig-missing", folder, 1, "no rig is there", "a folder with rig.yaml, such as calibration/simulated_car"
         )
-        return None
-    before = len(faults.all())
+        return ReadRig(None)
     document = read_yaml(rig_yaml, faults, {("sensors",): "sensor-twice"})
     if document is None:
-        return None
-    _check_rotations(document, faults)
-    file = validated(document, RigFile, faults)
+        return ReadRig(None)
+    turned_wrong = _check_rotations(document, faults)
+    file = validated_in_part(document, RigFile, faults, ("sensors", "transforms"), {"name": "unnamed"})
     if file is None:
-        return None
+        return ReadRig(None)
     cameras = _read_cameras(folder, document, file, faults)
     documents = RigDocuments(document, file, cameras)
-    _check_frames(documents, faults)
+    sound = _check_frames(documents, faults, turned_wrong)
+    unsound = {name for name, sensor in file.sensors.items() if sensor.kind in CAMERAS and name not in cameras}
     for name, (camera_document, camera) in cameras.items():
-        _check_camera(name, camera_document, camera, documents, faults)
-    if len(faults.all()) > before:
-        return None
+        before = len(faults)
+        check_camera(name, camera_document, camera, document, file.sensors[name], faults)
+        if len(faults) > before:
+            unsound.add(name)
+    placed = {n for n, sensor in file.sensors.items() if (sensor.frame or n) in sound or sensor.kind == "odometry"}
+    rig = _rig_of_what_is_sound(documents, sound, unsound, {*file.sensors} - placed)
+    unsound |= _check_places(rig, documents, placed, faults) | ({*file.sensors} - placed)
+    return ReadRig(rig, frozenset(document.lost("sensors")), frozenset(unsound))
+
+
+def _rig_of_what_is_sound(documents: RigDocuments, sound: set[str], unsound: set[str], unplaced: set[str]) -> Rig:
+    """Make the rig of the transforms of sound frames and sound cameras; sensors without a place stand at base_link."""
+    file, cameras = documents.file, documents.cameras
+    here = TransformFile(translation_m=(0.0, 0.0, 0.0), rotation_xyzw=(0.0, 0.0, 0.0, 1.0))
+    transforms = {key: value for key, value in file.transforms.items() if _child(key) in sound}
+    frames = {file.sensors[name].frame or name for name in unplaced} - {ROOT}
+    transforms |= {f"{ROOT}_from_{frame}": here for frame in sorted(frames)}
+    used = {"rig.yaml": documents.rig.file.read_bytes()}
+    used |= {camera.file.name: camera.file.read_bytes() for camera, _ in cameras.values()}
+    intrinsics = {name: camera for name, (_, camera) in cameras.items() if name not in unsound}
+    return rig_of_documents(file.model_copy(update={"transforms": transforms}), intrinsics, used)
+
+
+def _child(key: str) -> str:
     try:
-        used = {"rig.yaml": rig_yaml.read_bytes()}
-        used |= {
-            camera_document.file.name: camera_document.file.read_bytes() for camera_document, _ in cameras.values()
-        }
-        rig = rig_of_documents(file, {name: camera for name, (_, camera) in cameras.items()}, used)
-    except GeometryError as error:
-        faults.add("sensor-no-frame", rig_yaml, 1, str(error), "numbers that a rig can have")
-        return None
-    _check_places(rig, documents, faults)
-    return rig, documents
+        return edge_of(key)[1]
+    except GeometryError:
+        return ""
 
 
-def _check_rotations(document: Document, faults: Faults) -> None:
+def _check_rotations(document: Document, faults: Faults) -> set[str]:
+    """Return the keys of transforms that cannot be used."""
+    wrong: set[str] = set()
     transforms = document.values.get("transforms")
     for key, entry in transforms.items() if isinstance(transforms, dict) else ():
-        line = document.line("transforms", key)
+        line, before = document.line("transforms", key), len(faults)
         try:
             edge_of(key)
         except GeometryError as error:
             faults.add("transform-name", document.file, line, str(error), "a name like base_link_from_lidar")
         rotation = entry.get("rotation_xyzw") if isinstance(entry, dict) else None
-        if isinstance(rotation, list) and len(rotation) == 4 and all(isinstance(n, int | float) for n in rotation):
-            length = math.sqrt(sum(float(n) ** 2 for n in rotation))
+        if isinstance(rotation, list) and len(rotation) == 4 and all(map(_is_number, rotation)):
+            length = math.hypot(*rotation)
             if abs(length - 1) > 1e-2:
                 faults.add(
                     "rotation", document.file, line, f"'{key}' has a quaternion of length {length:.4g}", "length 1"
@@ -96,13 +124,18 @@ def _check_rotations(document: Document, faults: Faults) -> None:
             )
         elif values is not None and np.abs(values @ values.T - np.eye(3)).max() > 1e-3:
             faults.add("rotation", document.file, line, f"'{key}' is not orthonormal", "a rotation matrix")
+        if len(faults) > before:
+            wrong.add(key)
+    return wrong
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def _is_matrix(value: object) -> bool:
     rows = value if isinstance(value, list) else []
-    return len(rows) == 3 and all(
-        isinstance(row, list) and len(row) == 3 and all(isinstance(n, int | float) for n in row) for row in rows
-    )
+    return len(rows) == 3 and all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows)
 
 
 def _read_cameras(
@@ -110,7 +143,14 @@ def _read_cameras(
 ) -> dict[str, tuple[Document, CameraFile]]:
     found: dict[str, tuple[Document, CameraFile]] = {}
     owner: dict[str, str] = {}
+    serials: dict[str, str] = {}
     for name, sensor in file.sensors.items():
+        if sensor.serial and serials.setdefault(sensor.serial, name) != name:
+            faults.add(
+                "serial-twice", document.file, document.line("sensors", name, "serial"),
+                f"'{name}' and '{serials[sensor.serial]}' both have serial {sensor.serial}", "a serial of its own",
+            )  # fmt: skip
+            continue
         line = document.line("sensors", name, "calibration")
         if not sensor.calibration:
             if sensor.kind in CAMERAS:
@@ -143,10 +183,12 @@ def _read_cameras(
     return found
 
 
-def _check_frames(documents: RigDocuments, faults: Faults) -> None:
+def _check_frames(documents: RigDocuments, faults: Faults, turned_wrong: set[str]) -> set[str]:
+    """Return the frames whose place on the rig is known: all of their chain is sound."""
     document, file = documents.rig, documents.file
     parents: dict[str, str] = {}
-    misnamed: list[str] = []
+    twice: set[str] = set()
+    misnamed = [*documents.rig.lost("transforms")]
     for key in file.transforms:
         line = document.line("transforms", key)
         try:
@@ -155,20 +197,27 @@ def _check_frames(documents: RigDocuments, faults: Faults) -> None:
             misnamed.append(key)
             continue
         if child in parents:
+            twice.add(child)
             faults.add(
                 "frame-parents", document.file, line, f"frame '{child}' hangs on '{parents[child]}' too", "one parent"
             )
         parents.setdefault(child, parent)
+    sound = {ROOT}
     for child, parent in parents.items():
         path = [child]
-        while path[-1] in parents and len(path) <= len(parents) + 1:
+        while path[-1] in parents and path[-1] != ROOT and len(path) <= len(parents) + 1:
             path.append(parents[path[-1]])
         line = document.line("transforms", f"{parent}_from_{child}")
         if len(path) > len(parents) + 1:
             faults.add(
                 "frame-loop", document.file, line, f"frame '{child}' is in a loop", "a tree with the root base_link"
             )
-        elif path[-1] != ROOT:
+        elif child == ROOT:
+            faults.add("frame-orphan", document.file, line, f"{ROOT} hangs on '{parent}'", f"{ROOT} as the root")
+        elif path[-1] == ROOT:
+            keys = [f"{above}_from_{below}" for below, above in pairwise(path)]
+            sound |= set() if turned_wrong & {*keys} or twice & {*path} else {child}
+        else:
             faults.add("frame-orphan", document.file, line, f"'{child}' hangs on '{path[-1]}'", f"a chain to {ROOT}")
     for name, sensor in file.sensors.items():
         frame = sensor.frame or name
@@ -178,79 +227,19 @@ def _check_frames(documents: RigDocuments, faults: Faults) -> None:
             faults.add(
                 "sensor-no-frame", document.file, line, f"'{name}' has no place on the rig", f"base_link_from_{frame}"
             )
+    return sound
 
 
-def _check_camera(name: str, document: Document, camera: CameraFile, documents: RigDocuments, faults: Faults) -> None:
-    sensor: SensorFile = documents.file.sensors[name]
-    file, at = document.file, document.line
-    size = (camera.width_px, camera.height_px)
-    if sensor.image is not None and (sensor.image.width_px, sensor.image.height_px) != size:
-        delivered = f"{sensor.image.width_px} x {sensor.image.height_px}"
-        faults.add(
-            "intrinsics-size", file, at("width_px"), f"is of {size[0]} x {size[1]}, '{name}' delivers {delivered}",
-            "intrinsics of the delivered size",
-        )  # fmt: skip
-    (cx, cy), (fx, fy) = camera.center_px, camera.focal_px
-    if not (0 <= cx < size[0] and 0 <= cy < size[1]):
-        faults.add(
-            "intrinsics-center",
-            file,
-            at("center_px"),
-            f"({cx:g}, {cy:g}) lies outside {size[0]} x {size[1]}",
-            "a point inside",
-        )
-    elif camera.model != "ocam" and not _is_lens(camera):
-        faults.add(
-            "intrinsics-focal",
-            file,
-            at("focal_px"),
-            f"({fx:g}, {fy:g}) on {size[0]} x {size[1]} pixels",
-            "a view of 2 to 220 degrees, fx about fy",
-        )
-    if sensor.exposure_ms > 1000 / sensor.rate_hz:
-        line = documents.rig.line("sensors", name, "exposure_ms")
-        faults.add(
-            "exposure",
-            documents.rig.file,
-            line,
-            f"'{name}' exposes {sensor.exposure_ms:g} ms at {sensor.rate_hz:g} Hz",
-            "less than the period",
-        )
-    try:
-        made = Camera(camera.model, *size, camera.focal_px, camera.center_px, camera.coefficients)
-    except GeometryError as error:
-        code = "coefficients" if "coefficients" in str(error) else "intrinsics-focal"
-        faults.add(code, file, at("coefficients"), str(error), "what the model has")
-        return
-    if camera.model in ("plumb_bob", "rational_polynomial"):
-        width, height = size
-        border = np.array(
-            [(0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1), (width / 2, 0), (0, height / 2)]
-        )
-        if not made.unproject(border)[1].all():
-            faults.add(
-                "distortion-folds",
-                file,
-                at("coefficients"),
-                "a corner of the picture has no ray",
-                "coefficients that hold up to the corners",
-            )
-
-
-def _is_lens(camera: CameraFile) -> bool:
-    fx, fy = camera.focal_px
-    if min(fx, fy) <= 0 or not 0.5 < fx / fy < 2:
-        return False
-    half = camera.width_px / 2 / fx
-    angle = 2 * half if camera.model in ("kannala_brandt", "double_sphere") else 2 * math.atan(half)
-    return 2 < math.degrees(angle) < (360 if camera.model in ("kannala_brandt", "double_sphere") else 170)
-
-
-def _check_places(rig: Rig, documents: RigDocuments, faults: Faults) -> None:
-    file = documents.rig.file
+def _check_places(rig: Rig, documents: RigDocuments, placed: set[str], faults: Faults) -> set[str]:
+    """Return the sensors with faults; those that are not `placed` have none here."""
+    file, unsound = documents.rig.file, set[str]()
     poses: list[tuple[str, Transform]] = []
     for name, sensor in rig.sensors.items():
-        if sensor.kind == "odometry":
+        before = len(faults)
+        if sensor.kind == "lidar":
+            _check_lidar_numbers(name, documents, faults)
+        if sensor.kind == "odometry" or name not in placed:
+            unsound |= {name} if len(faults) > before else set()
             continue
         pose, line = (
             rig.base_link_from(sensor.frame),
@@ -269,8 +258,11 @@ def _check_places(rig: Rig, documents: RigDocuments, faults: Faults) -> None:
                 f"'{name}' is at ({x:g}, {y:g}, {z:g}) m",
                 f"at most {FARTHEST_M:g} m from base_link; are these millimetres?",
             )
-        if sensor.kind == "lidar":
-            _check_lidar(name, pose, documents, faults, line)
+        if sensor.kind == "lidar" and float(pose.rotation[2, 2]) < 0:
+            faults.add(
+                "lidar-upside-down", file, line, f"the z axis of '{name}' points down",
+                "z up; or is it mounted so? Then turn its frame",
+            )  # fmt: skip
         if sensor.kind in CAMERAS:
             tilt = math.degrees(math.asin(max(-1.0, min(1.0, float(pose.rotation[2, 2])))))
             if abs(tilt) > STEEPEST_DEG:
@@ -281,25 +273,25 @@ def _check_places(rig: Rig, documents: RigDocuments, faults: Faults) -> None:
                     f"'{name}' looks {abs(tilt):.0f} degrees {'up' if tilt > 0 else 'down'}",
                     "a view of the road ahead, beside or behind",
                 )
+            elif abs(float(pose.rotation[2, 0])) > SIDEWAYS or float(pose.rotation[2, 1]) > 0:
+                faults.add(
+                    "camera-rolled", file, line, f"the picture of '{name}' is turned on its side or head",
+                    "the rotation of its frame with x forward, not of its optical frame",
+                )  # fmt: skip
         poses.append((name, pose))
+        unsound |= {name} if len(faults) > before else set()
     for (first, a), (second, b) in pairwise(sorted(poses, key=lambda item: tuple(item[1].translation_m))):
         if np.allclose(a.matrix, b.matrix, atol=1e-6) and rig.sensors[first].kind == rig.sensors[second].kind:
             line = documents.rig.line("transforms", _key_of(rig.frames, documents.file.sensors[second].frame or second))
             faults.add(
                 "sensor-same-place", file, line, f"'{second}' is exactly where '{first}' is", "a place of its own"
             )
+            unsound |= {first, second}
+    return unsound
 
 
-def _check_lidar(name: str, pose: Transform, documents: RigDocuments, faults: Faults, line: int) -> None:
+def _check_lidar_numbers(name: str, documents: RigDocuments, faults: Faults) -> None:
     file, lidar = documents.rig.file, documents.file.sensors[name].lidar
-    if float(pose.rotation[2, 2]) < 0:
-        faults.add(
-            "lidar-upside-down",
-            file,
-            line,
-            f"the z axis of '{name}' points down",
-            "z up; or is it mounted so? Then turn its frame",
-        )
     if lidar is None:
         at = documents.rig.line("sensors", name)
         faults.add(
@@ -312,13 +304,14 @@ def _check_lidar(name: str, pose: Transform, documents: RigDocuments, faults: Fa
         return
     at = documents.rig.line("sensors", name, "lidar")
     (near, far), (low, high) = lidar.range_m, lidar.vertical_fov_deg
-    if not (0 <= near < far <= 1000 and -90 <= low < high <= 90):
+    left, right = lidar.horizontal_fov_deg
+    if not (0 <= near < far <= 1000 and -90 <= low < high <= 90 and left < right <= left + 360):
         faults.add(
             "lidar-numbers",
             file,
             at,
-            f"'{name}' measures {near:g} to {far:g} m, {low:g} to {high:g} degrees",
-            "near < far, low < high",
+            f"'{name}' measures {near:g} to {far:g} m, {low:g} to {high:g} degrees up, {left:g} to {right:g} across",
+            "near < far, low < high, left < right",
         )
 
 
@@ -326,4 +319,4 @@ def _key_of(frames: FrameTree, frame: str) -> str:
     return f"{frames.parents.get(frame, ROOT)}_from_{frame}"
 
 
-__all__ = ["RigDocuments", "read_rig"]
+__all__ = ["ReadRig", "RigDocuments", "read_rig"]

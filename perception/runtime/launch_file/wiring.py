@@ -43,15 +43,33 @@ class Wiring:
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     """Topic by port, by node."""
 
-    rig_is_sound: bool = True
-    """False where the rig has faults: what follows from its numbers is not reported again."""
+    hidden_sensors: frozenset[str] = frozenset()
+    """Sensors of the rig that were left out for their faults."""
+    unsound_sensors: frozenset[str] = frozenset()
+    """Sensors whose numbers have faults: what follows from them is not reported again."""
     faulty: set[str] = field(default_factory=set)
     """Nodes with faults: what follows from them is not reported again."""
 
+    def hidden_nodes(self) -> set[str]:
+        """Return the nodes whose own faults hide what they publish."""
+        return self.document.lost("nodes") | {name for name in self.launch.nodes if name not in self.outputs}
+
+    def hides_sensors(self) -> bool:
+        """True where a fault of the rig or of a source hides which sensors publish."""
+        nodes = self.document.values.get("nodes")
+        entries = [nodes.get(name) for name in self.hidden_nodes()] if isinstance(nodes, dict) else []
+        return self.rig is None or any(not (isinstance(entry, dict) and entry.get("inputs")) for entry in entries)
+
     def is_knowable(self, topic: str) -> bool:
         """False where a topic may be that of a sensor or node whose own fault hides what it publishes."""
-        hidden = any(topic.startswith(f"{name}/") for name in self.launch.nodes if name not in self.outputs)
-        return not hidden and not (self.rig is None and topic.partition("/")[0] not in self.launch.nodes)
+        first, hidden = topic.partition("/")[0], self.hidden_nodes()
+        nodes = self.document.values.get("nodes")
+        entries = [nodes.get(name) for name in hidden] if isinstance(nodes, dict) else []
+        renamed = [entry.get("outputs") for entry in entries if isinstance(entry, dict)]
+        if first in hidden or any(isinstance(topics, dict) and topic in topics.values() for topics in renamed):
+            return False
+        of_a_sensor = first not in self.launch.nodes
+        return not (of_a_sensor and self.hides_sensors()) and not self.hidden_sensors & {*topic.split("/")}
 
     def add(self, code: str, path: tuple[str | int, ...], what: str, expected: str, hint: str = "") -> None:
         """Report a fault at a key path of the launch file."""
@@ -160,7 +178,14 @@ def expand_outputs(wiring: Wiring) -> None:
         if "*" not in entry.topic:
             continue
         before, _, after = entry.topic.partition("*")
-        for topic in matching([entry.topic], wiring.types):
+        found_topics = matching([entry.topic], wiring.types)
+        if len(found_topics) > 1 and ("*" not in name or "*" in after):
+            wiring.add(
+                "output-twice", ("outputs", name), f"'{entry.topic}' is {len(found_topics)} topics",
+                "one * in the topic and one in the name, for a name each",
+            )  # fmt: skip
+            continue
+        for topic in found_topics:
             found = topic.removeprefix(before).removesuffix(after)
             wiring.launch.outputs[name.replace("*", found)] = entry.model_copy(update={"topic": topic})
         if "*" in name:
@@ -200,8 +225,9 @@ def input_file(given: str | list[str] | InputFile) -> InputFile:
 
 def connected(wiring: Wiring, name: str) -> NodeSpec | None:
     """Return the connected node; None where a fault leaves nothing to go on with."""
-    if name not in wiring.configs or name not in wiring.outputs:
+    if name not in wiring.outputs:
         return None
+    config = wiring.configs.get(name, NodeConfig())  # of faulty settings only the wiring can be checked
     cls, entry = wiring.classes[name], wiring.launch.nodes[name]
     ports = cls.inputs()
     _check_input_names(wiring, name, ports)
@@ -225,7 +251,7 @@ def connected(wiring: Wiring, name: str) -> NodeSpec | None:
                 did_you_mean(join, joins),
             )
     return NodeSpec(
-        name=name, target=wiring.targets[name], config=wiring.configs[name], process=entry.process or name,
+        name=name, target=wiring.targets[name], config=config, process=entry.process or name,
         host=entry.host, edges=tuple(edges), outputs=wiring.outputs[name], joins=joins, paced_by=entry.paced_by,
         threads=entry.threads, is_source=issubclass(cls, Source),
         own_code=not wiring.targets[name].startswith("perception."),

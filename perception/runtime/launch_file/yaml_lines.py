@@ -25,6 +25,12 @@ class Document:
     lines: dict[Path_, int] = field(default_factory=dict)
     unreadable: set[Path_] = field(default_factory=set)
     """Key paths whose value is not plain YAML; they are reported once, not again for what they are not."""
+    left_out: set[Path_] = field(default_factory=set)
+    """Key paths with faults that were left out, so that the rest could be checked too."""
+
+    def lost(self, key: str) -> set[str]:
+        """Return the names of the entries of a mapping that were left out."""
+        return {str(path[1]) for path in self.left_out if path[0] == key and len(path) > 1}
 
     def line(self, *path: str | int) -> int:
         """Return the line of a key path, or of the nearest one above it that the file has."""
