@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+from perception.errors import did_you_mean
 from perception.messages import EventPacket, Image, Odometry, PointCloud, SegmentationMask
 from perception.runtime.graph import Edge, NodeSpec
 from perception.runtime.launch_file.stage_checks import StageChecks
@@ -87,8 +88,6 @@ class GraphChecks:
         return found
 
     def _outputs(self) -> None:
-        from perception.errors import did_you_mean
-
         for name, output in self.wiring.launch.outputs.items():
             if output.topic not in self.wiring.types and self.wiring.is_knowable(output.topic):
                 known = ", ".join(sorted(self.wiring.types))

@@ -184,6 +184,7 @@ def expand_outputs(wiring: Wiring) -> None:
                 "output-twice", ("outputs", name), f"'{entry.topic}' is {len(found_topics)} topics",
                 "one * in the topic and one in the name, for a name each",
             )  # fmt: skip
+            del wiring.launch.outputs[name]
             continue
         for topic in found_topics:
             found = topic.removeprefix(before).removesuffix(after)
