@@ -15,7 +15,7 @@ Shared memory, ZeroMQ, recordings and the ledger hold these bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, cast, overload
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from perception.errors import MessageError
 from perception.messages.array import host
-from perception.messages.layout import ArrayRef, buffer_view, layout_of, little_endian
+from perception.messages.layout import ArrayRef, buffer_view, layout_of, little_endian, record_decoder
 from perception.messages.message import Header, Message, Timing
 from perception.messages.topics import message_type as type_of_schema
 
@@ -151,24 +151,42 @@ def decode(
             of `MAX_STRUCTURED_BYTES`, whatever the bytes claim.
     """
     view = _view(data)
-    parts = _split(view)
-    header = _read(_header_decoder, parts[0], "header")
-    if message_type is None:
-        message_type = type_of_schema(header.schema, more)
-    elif header.schema != message_type.SCHEMA:
+    if message_type is not None and (parts := _read_at_once(view, message_type)) is not None:
+        header, body, timing = parts[0], parts[1], parts[-1]
+    else:
+        raw = _split(view)
+        header = _read(_header_decoder, raw[0], "header")
+        message_type = message_type or type_of_schema(header.schema, more)
+        body = _read(layout_of(message_type).decoder, raw[1], "body") if header.schema == message_type.SCHEMA else None
+        timing = _read(_timing_decoder, raw[-1], "timing")
+        parts = [_bin(part, element) for element, part in enumerate(raw)]
+    if header.schema != message_type.SCHEMA:
         raise MessageError(
             f"a record of schema '{header.schema}' came where {message_type.__name__} "
             f"('{message_type.SCHEMA}') is expected"
         )
     layout = layout_of(message_type)
-    body = _read(layout.decoder, parts[1], "body")
     values: dict[str, Any] = {name: getattr(body, name) for name in layout.fields}
     sizes: dict[str, int] = {}
     for name, field in layout.arrays.items():
         reference = values[name]
         if reference is not None:
             values[name] = buffer_view(reference, field, _buffer(parts, reference.element, name), sizes)
-    return message_type(header=header, timing=_read(_timing_decoder, parts[-1], "timing"), **values)
+    return message_type(header=header, timing=timing, **values)
+
+
+def _read_at_once(view: memoryview, message_type: type[Message]) -> Sequence[Any] | None:
+    """Read a record in one call, the way of all sound ones; None where `_split` and `_read` shall say what is wrong.
+
+    A record so short cannot hold more structured bytes than allowed, so that nothing has to be measured first.
+    """
+    count = view[0] & 0x0F if 3 <= len(view) <= MAX_STRUCTURED_BYTES and view[0] & 0xF0 == 0x90 else 0
+    if count < 3 or count % 2 == 0:
+        return None
+    try:
+        return cast("Sequence[Any]", record_decoder(message_type, count).decode(view))
+    except (msgspec.MsgspecError, RecursionError, MemoryError, UnicodeDecodeError):
+        return None
 
 
 def decode_header(data: Bytes) -> Header:
@@ -245,14 +263,19 @@ def _read(decoder: msgspec.msgpack.Decoder[Any], part: memoryview, name: str) ->
 _BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}
 
 
-def _buffer(parts: list[memoryview], element: int, name: str) -> memoryview:
+def _bin(part: memoryview, element: int) -> memoryview | None:
+    """Return the bytes of an element that is a buffer; None for every other one."""
+    head = _BIN_HEADS.get(part[0]) if element >= 3 and element % 2 == 1 else None
+    return None if head is None else part[head:]
+
+
+def _buffer(parts: Sequence[Any], element: int, name: str) -> memoryview:
     if not (3 <= element < len(parts) - 1 and element % 2 == 1):
         raise MessageError(f"not a valid record: {name} refers to element {element}, which is no buffer")
     part = parts[element]
-    head = _BIN_HEADS.get(part[0])
-    if head is None:
+    if not isinstance(part, memoryview):
         raise MessageError(f"not a valid record: element {element}, the buffer of {name}, is not a MessagePack bin")
-    return part[head:]
+    return part
 
 
 __all__ = [

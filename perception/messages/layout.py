@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import MessageError, ShapeError
-from perception.messages.message import Message
+from perception.messages.message import Header, Message, Timing
 from perception.messages.spec import ArraySpec
 
 _GROUP = re.compile(r"\(([^()]*)\)")
@@ -69,6 +70,7 @@ class Layout:
 
     fields: tuple[str, ...]
     arrays: Mapping[str, ArrayField]
+    body: type[msgspec.Struct]
     decoder: msgspec.msgpack.Decoder[Any]
 
 
@@ -88,7 +90,15 @@ def layout_of(message_type: type[Message]) -> Layout:
             hint = ArrayRef if field.required else ArrayRef | None
         body.append((field.name, hint) if field.required else (field.name, hint, _default(field)))
     struct = msgspec.defstruct(f"{message_type.__name__}Body", body, frozen=True, kw_only=True)
-    return Layout(tuple(entry[0] for entry in body), arrays, msgspec.msgpack.Decoder(struct))
+    return Layout(tuple(entry[0] for entry in body), arrays, struct, msgspec.msgpack.Decoder(struct))
+
+
+@functools.cache
+def record_decoder(message_type: type[Message], elements: int) -> msgspec.msgpack.Decoder[Any]:
+    """Return what decodes a whole record of so many elements in one call; pads and buffers become views."""
+    views = [memoryview] * (elements - 3)
+    kind = tuple[(Header, layout_of(message_type).body, *views, Timing)]  # type: ignore[misc, valid-type]
+    return msgspec.msgpack.Decoder(kind)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
@@ -129,18 +139,21 @@ def buffer_view(reference: ArrayRef, field: ArrayField, buffer: memoryview, size
         field.check(reference.dtype, reference.shape, sizes)
     except ShapeError as error:
         raise MessageError(f"not a valid record: {error}") from None
-    dtype = np.dtype(reference.dtype).newbyteorder("<")
-    count = 1
-    for size in reference.shape:  # Python integers: no overflow
-        count *= size
+    dtype = _little_endian_dtype(reference.dtype)
+    count = math.prod(reference.shape)  # Python integers: no overflow
     if count * dtype.itemsize != len(buffer):
         raise MessageError(
             f"not a valid record: {field.name} {reference.dtype}{list(reference.shape)} needs {count * dtype.itemsize} "
             f"bytes, its buffer has {len(buffer)}"
         )
-    array = np.frombuffer(buffer, dtype).reshape(reference.shape)
+    array = np.frombuffer(buffer, dtype)
     array.flags.writeable = False
-    return array
+    return array if len(reference.shape) == 1 else array.reshape(reference.shape)
 
 
-__all__ = ["ArrayField", "ArrayRef", "Layout", "buffer_view", "layout_of", "little_endian"]
+@functools.cache
+def _little_endian_dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(name).newbyteorder("<")
+
+
+__all__ = ["ArrayField", "ArrayRef", "Layout", "buffer_view", "layout_of", "little_endian", "record_decoder"]
