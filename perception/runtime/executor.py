@@ -47,6 +47,15 @@ class _Queue:
 
 
 @dataclass(frozen=True)
+class _TopicReaders:
+    """What of one node reads a topic."""
+
+    queues: list[_Queue]
+    joins: list[JoinState]
+    lookups: list[tuple[Lookup[Message], History]]
+
+
+@dataclass(frozen=True)
 class _Call:
     """One call of a method: what it is of, and which message it is charged to."""
 
@@ -82,6 +91,7 @@ class NodeExecutor:
         self._now_ns = BEFORE_ALL
         self._bounds = {edge.topic: BEFORE_ALL for edge in spec.edges}
         self._bind_ports()
+        self._inputs = {topic: self._readers_of(topic) for topic in self.counters}
 
     def _bind_ports(self) -> None:
         for port, declared in self.node.inputs().items():
@@ -100,6 +110,12 @@ class NodeExecutor:
                 for edge in edges:
                     self._queues[f"{port} {edge.topic}"] = _Queue(edge, deque())
 
+    def _readers_of(self, topic: str) -> _TopicReaders:
+        queues = [queue for queue in self._queues.values() if queue.edge.topic == topic]
+        ports = {edge.input.partition(".")[0] for edge in self.spec.edges if edge.topic == topic}
+        lookups = [(lookup, history) for port, (lookup, history, _) in self._lookups.items() if port in ports]
+        return _TopicReaders(queues, [join for port, join in self._joins.items() if port in ports], lookups)
+
     def offer(self, topic: str, message: Message) -> None:
         """Take a message that arrived on an input topic."""
         counters = self.counters[topic]
@@ -108,19 +124,18 @@ class NodeExecutor:
         counters.stamps.append(t_ns)
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         self._now_ns = max(self._now_ns, t_ns)
-        for queue in self._queues.values():
-            if queue.edge.topic == topic:
-                self._enqueue(queue, message, counters)
-        for join in self._joins_of(topic):
+        readers = self._inputs[topic]
+        for queue in readers.queues:
+            self._enqueue(queue, message, counters)
+        for join in readers.joins:
             join.offer(topic, message)
             if not self.context.lockstep:
                 join.limit_history()
-        for lookup, history, edges in self._lookups.values():
-            if any(edge.topic == topic for edge in edges):
-                history.add(t_ns, message)
-                history.bound_ns = max(history.bound_ns, t_ns)
-                if not self.context.lockstep:
-                    history.forget_before(t_ns - round(lookup.history_ms * 1e6))
+        for lookup, history in readers.lookups:
+            history.add(t_ns, message)
+            history.bound_ns = max(history.bound_ns, t_ns)
+            if not self.context.lockstep:
+                history.forget_before(t_ns - round(lookup.history_ms * 1e6))
 
     def _enqueue(self, queue: _Queue, message: Message, counters: InputCounters) -> None:
         queue.bound_ns = max(queue.bound_ns, message.header.t_sensor_ns)
@@ -138,19 +153,13 @@ class NodeExecutor:
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         if t_ns < AFTER_ALL:
             self._now_ns = max(self._now_ns, t_ns)
-        for queue in self._queues.values():
-            if queue.edge.topic == topic:
-                queue.bound_ns = max(queue.bound_ns, t_ns)
-        for join in self._joins_of(topic):
+        readers = self._inputs[topic]
+        for queue in readers.queues:
+            queue.bound_ns = max(queue.bound_ns, t_ns)
+        for join in readers.joins:
             join.bound(topic, t_ns)
-        for _, history, edges in self._lookups.values():
-            if any(edge.topic == topic for edge in edges):
-                history.bound_ns = max(history.bound_ns, t_ns)
-
-    def _joins_of(self, topic: str) -> Iterator[JoinState]:
-        for port, join in self._joins.items():
-            if any(edge.topic == topic and edge.input.partition(".")[0] == port for edge in self.spec.edges):
-                yield join
+        for _, history in readers.lookups:
+            history.bound_ns = max(history.bound_ns, t_ns)
 
     def run_next(self) -> list[tuple[str, Message]] | None:
         """Run the next call that may run.
@@ -165,8 +174,8 @@ class NodeExecutor:
         return None if call is None else self._run(call)
 
     def _next_call(self) -> _Call | None:
-        candidates = [*self._queued(), *self._due_ticks()]
-        best = min(candidates, key=lambda call: (call.t_ns, call.rank, call.seq), default=None)
+        candidates = [*self._queued(), *self._due_ticks()] if self._ticks else list(self._queued())
+        best = candidates[0] if len(candidates) == 1 else min(candidates, key=_order, default=None)
         if self.context.lockstep:
             return self._lockstep_call(best)
         for port, join in self._joins.items():
@@ -354,6 +363,10 @@ class NodeExecutor:
             latency_p99_ms=self.latency.percentile_ms(99), memory_mb=memory_mb, last_error=self.last_error,
             degraded=self.node.degraded, notes=tuple(notes),
         )  # fmt: skip
+
+
+def _order(call: _Call) -> tuple[int, int, int]:
+    return call.t_ns, call.rank, call.seq
 
 
 def _sources(argument: Message | JoinedSet | None) -> tuple[Message, ...]:

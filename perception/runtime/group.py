@@ -65,7 +65,7 @@ class Group:
 
     def source_message(self, source: str, topic: str, message: Message) -> None:
         """Publish a message that a source of the group measured."""
-        self._publish(topic, self.sources[source].stamp(topic, message, {}))
+        self._publish(topic, self.sources[source].stamp(topic, message))
 
     def source_bound(self, topic: str, t_ns: int) -> None:
         """Move on the bound of a source's topic."""

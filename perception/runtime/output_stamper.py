@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from perception.messages import Message, Span, Timing
+from perception.messages import Header, Message, Span, Timing
 from perception.runtime.graph import NodeSpec
 from perception.runtime.ownership import settled
 
@@ -69,21 +69,29 @@ class OutputStamper:
         spans = (*(given.spans or _way(sources, span)), span)
         timing = Timing(t_received_ns=received_ns, t_published_ns=self.context.clock_ns(), spans=spans)
         topic = self.spec.outputs[port]
-        return topic, self.stamp(topic, msgspec.structs.replace(message, timing=timing), residuals)
+        return topic, msgspec.structs.replace(message, header=self._header(topic, message, residuals), timing=timing)
 
-    def stamp(self, topic: str, message: Message, residuals: Mapping[str, int]) -> Message:
-        """Return the message with schema, run, epoch, seq and calibration in its header."""
+    def stamp(self, topic: str, message: Message) -> Message:
+        """Return the message of a source with schema, run, epoch, seq and calibration in its header."""
+        return msgspec.structs.replace(message, header=self._header(topic, message, {}))
+
+    def _header(self, topic: str, message: Message, residuals: Mapping[str, int]) -> Header:
         seq = self.published.get(topic, 0)
         self.published[topic] = seq + 1
-        header = msgspec.structs.replace(
-            message.header, schema=type(message).SCHEMA, run=self.context.run, epoch=self.context.epoch, seq=seq,
-            calibration=message.header.calibration or self.context.calibration,
-            sync_residual_ns={**message.header.sync_residual_ns, **residuals},
+        given, context = message.header, self.context
+        return msgspec.structs.replace(
+            given, schema=type(message).SCHEMA, run=context.run, epoch=context.epoch, seq=seq,
+            calibration=given.calibration or context.calibration,
+            sync_residual_ns={**given.sync_residual_ns, **residuals},
         )  # fmt: skip
-        return msgspec.structs.replace(message, header=header)
 
 
 def _way(sources: Sequence[Message], span: Span) -> tuple[Span, ...]:
+    if len(sources) == 1:
+        source = sources[0].timing
+        ready_ns = source.t_published_ns or source.t_received_ns
+        waited = (Span(f"{span.stage} waits", ready_ns, span.start_ns - ready_ns),)
+        return source.spans + waited if 0 < ready_ns < span.start_ns else source.spans
     spans = dict.fromkeys(earlier for source in sources for earlier in source.timing.spans)
     ready_ns = max((source.timing.t_published_ns or source.timing.t_received_ns for source in sources), default=0)
     if 0 < ready_ns < span.start_ns:
