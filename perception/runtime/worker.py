@@ -1,8 +1,9 @@
 """One process of a running graph: its nodes, its channels, one scheduler thread, and a thread per source.
 
 The loop takes what has arrived, runs one call, and takes again, so that a node always sees the newest there is; where
-nothing may run it sleeps until another process, or a source of its own, wakes it. Python's garbage collector runs while
-nothing waits, not in the middle of a frame.
+nothing may run it sleeps until another process, or a source of its own, wakes it. A source publishes from its own
+thread while the loop sleeps: `_driving` is held by whoever uses the nodes and channels. Python's garbage collector runs
+while nothing waits, not in the middle of a frame.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Worker:
         }
         self._open_channels(run)
         self._inbox: deque[tuple[NodeSpec, str, Message | Bound]] = deque()
+        self._driving = threading.Lock()
         self._stop = threading.Event()
         self._sources_running = 0
         self._status_seq = 0
@@ -150,22 +152,29 @@ class Worker:
     def _loop(self) -> None:
         next_status_s = time.monotonic()
         while not self._stop.is_set():
-            took = self._take_bounds_and_messages()
-            ran = self.group.step()
-            if not ran and (took or self._bounds_readers or self._bounds_writer):
-                self.group.forward_bounds()
-                ran = self.group.step()
-            if self._bounds_moved:
-                self._write_bounds()
-            now_s = time.monotonic()
-            if now_s >= next_status_s:
-                self._send_status()
-                next_status_s = now_s + STATUS_S
-            self._resting = not (took or ran)
+            with self._driving:
+                busy = self._take_and_run()
+                now_s = time.monotonic()
+                if now_s >= next_status_s:
+                    self._send_status()
+                    next_status_s = now_s + STATUS_S
+            self._resting = not busy
             if self._resting:
                 gc.collect(0)
                 self._sleeper.sleep(min(IDLE_S, max(0.001, next_status_s - now_s)))
-        self._send_status()
+        with self._driving:
+            self._send_status()
+
+    def _take_and_run(self) -> bool:
+        """Take what has arrived and run at most one call; False where there was neither."""
+        took = self._take_bounds_and_messages()
+        ran = self.group.step()
+        if not ran and (took or self._bounds_readers or self._bounds_writer):
+            self.group.forward_bounds()
+            ran = self.group.step()
+        if self._bounds_moved:
+            self._write_bounds()
+        return took or ran
 
     def _take_bounds_and_messages(self) -> bool:
         """Take what has arrived. Bounds are read first and used last: they were sent after their messages."""
@@ -186,6 +195,14 @@ class Worker:
             for topic in self._readers:
                 if (rank := self._rank.get(topic)) is not None and row[rank] > BEFORE_ALL:
                     self.group.bound(topic, int(row[rank]))
+        took |= self._take_inbox()
+        for pacing in self._pacers.values():
+            took |= pacing.release(self.group, self._newest_bounds, self._rank)
+        return took
+
+    def _take_inbox(self) -> bool:
+        """Publish what the sources of this process measured."""
+        took = False
         while self._inbox:
             took = True
             spec, topic, item = self._inbox.popleft()
@@ -200,9 +217,22 @@ class Worker:
             if getattr(self.nodes[spec.name], "paced", False):
                 for output in spec.outputs.values():
                     self.group.source_bound(output, item.header.t_sensor_ns)
-        for pacing in self._pacers.values():
-            took |= pacing.release(self.group, self._newest_bounds, self._rank)
         return took
+
+    def _hand_over(self, spec: NodeSpec, topic: str, item: Message | Bound) -> None:
+        """Publish from the source's own thread where the scheduler rests; else, and for nodes beside it, wake it."""
+        self._inbox.append((spec, topic, item))
+        if self._pacers or not self._driving.acquire(blocking=False):
+            self._self_waker.wake()
+            return
+        try:
+            self._take_inbox()
+            if self._bounds_moved:
+                self._write_bounds()
+        finally:
+            self._driving.release()
+        if self.group.executors:
+            self._self_waker.wake()
 
     def _count_gap(self, topic: str, header: Header) -> None:
         """Count what the channel replaced before it was read: it reports nothing itself."""
@@ -244,8 +274,7 @@ class Worker:
                         return
                 if self._stop.is_set():
                     return
-                self._inbox.append((spec, topic, received(item)))
-                self._self_waker.wake()
+                self._hand_over(spec, topic, received(item))
             for topic in spec.outputs.values():
                 self._inbox.append((spec, topic, Bound(AFTER_ALL)))
         except PerceptionError as error:
