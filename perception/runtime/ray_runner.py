@@ -56,8 +56,10 @@ class ProcessActor:
 
     def prepare(self, graph: Graph, topology: Topology, run: str, epoch: int) -> int:
         """Make nodes and channels; returns the pid."""
+        from perception.runtime.allocator import keep_freed_memory
         from perception.runtime.worker import Worker
 
+        keep_freed_memory()
         self._worker = Worker(graph, topology, self.process, run, epoch)
         return os.getpid()
 
