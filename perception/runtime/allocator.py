@@ -23,7 +23,8 @@ def keep_freed_memory() -> bool:
         return False
     # One arena: those of threads are unmapped as soon as they are empty, whatever the thresholds say.
     wanted = ((_MMAP_THRESHOLD, LARGEST_KEPT), (_TRIM_THRESHOLD, KEPT_IN_ALL), (_ARENA_MAX, 1))
-    return all([mallopt(option, value) == 1 for option, value in wanted])
+    done = [mallopt(option, value) == 1 for option, value in wanted]
+    return all(done)
 
 
 __all__ = ["keep_freed_memory"]

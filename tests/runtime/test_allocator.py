@@ -14,10 +14,10 @@ from perception.runtime.allocator import keep_freed_memory
 if sys.argv[1] == "kept" and not keep_freed_memory():
     print(-1)
     sys.exit()
-np.ones(2 << 20, np.uint8)
+np.ones(1 << 20, np.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(100):
-    np.ones(2 << 20, np.uint8)
+    np.ones(1 << 20, np.uint8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -27,8 +27,8 @@ def faults(mode: str) -> int:
     return int(done.stdout)
 
 
-def test_a_hundred_frames_of_two_megabytes_cost_fewer_page_faults_than_one_fresh_frame() -> None:
+def test_a_hundred_frames_of_a_megabyte_cost_hardly_a_page_fault() -> None:
     kept, fresh = faults("kept"), faults("default")
     if kept < 0:
         pytest.skip("this C library is not glibc")
-    assert kept < 512 < fresh
+    assert kept < 100 < fresh
