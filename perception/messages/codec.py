@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from perception.errors import MessageError
 from perception.messages.array import host
-from perception.messages.layout import ArrayRef, buffer_view, layout_of, little_endian, record_decoder
+from perception.messages.layout import ArrayRef, buffer_view, dtype_name, layout_of, little_endian, record_decoder
 from perception.messages.message import Header, Message, Timing
 from perception.messages.topics import message_type as type_of_schema
 
@@ -70,7 +70,7 @@ class Record:
             target[at:start] = lead
             at = start + array.nbytes
             if array.nbytes:
-                np.copyto(np.frombuffer(target, array.dtype, array.size, start), array.reshape(-1))
+                target[start:at] = array.data.cast("B") if array.ndim else array.tobytes()
         target[at : self.size] = self._tail
         return self.size
 
@@ -102,8 +102,9 @@ def encode(message: Message) -> Record:
         value = getattr(message, name)
         if value is not None and (field := layout.arrays.get(name)) is not None:
             array = host(value)
-            field.check(array.dtype.name, array.shape, sizes)
-            value = ArrayRef(array.dtype.name, array.shape, 3 + 2 * len(arrays))
+            dtype = dtype_name(array.dtype)
+            field.check(dtype, array.shape, sizes)
+            value = ArrayRef(dtype, array.shape, 3 + 2 * len(arrays))
             arrays.append(little_endian(array))
         body[name] = value
     return _lay_out(_encode_map(header), _encode_map(body), arrays, _encode_map(message.timing))

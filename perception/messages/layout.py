@@ -122,6 +122,12 @@ def _dimension(term: str) -> int | tuple[str, int]:
     return match[1], int(match[2] or 0)
 
 
+@functools.cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return numpy's name of a dtype, such as "float32"; numpy works it out anew each time."""
+    return dtype.name
+
+
 def little_endian(array: NDArray[Any]) -> NDArray[Any]:
     """Return the array contiguous and little-endian; itself where it is."""
     if array.dtype.byteorder == ">":
@@ -156,4 +162,13 @@ def _little_endian_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name).newbyteorder("<")
 
 
-__all__ = ["ArrayField", "ArrayRef", "Layout", "buffer_view", "layout_of", "little_endian", "record_decoder"]
+__all__ = [
+    "ArrayField",
+    "ArrayRef",
+    "Layout",
+    "buffer_view",
+    "dtype_name",
+    "layout_of",
+    "little_endian",
+    "record_decoder",
+]

@@ -1,7 +1,7 @@
 """How a process of a graph keeps its memory: freed frames stay with it.
 
-By default glibc gives blocks above 128 KiB back to the kernel when they are freed, so that every fresh image or output of
-a node costs a page fault per 4 KiB. Frames of one size come again and again: kept, they cost none.
+By default glibc gives blocks above 128 KiB back to the kernel when they are freed, so that every fresh image or output
+of a node costs a page fault per 4 KiB. Frames of one size come again and again: kept, they cost none.
 """
 
 from __future__ import annotations

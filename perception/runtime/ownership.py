@@ -37,8 +37,11 @@ def settled(message: M) -> tuple[M, int]:
 
 def on_host(message: M, process: str, clock_ns: Callable[[], int]) -> M:
     """Return the message for readers outside its process: device arrays copied to the host, as a span of its own."""
-    found = {name: getattr(message, name) for name in layout_of(type(message)).arrays}
-    device = {name: value for name, value in found.items() if value is not None and not isinstance(value, np.ndarray)}
+    device = {
+        name: value
+        for name in layout_of(type(message)).arrays
+        if not isinstance(value := getattr(message, name), np.ndarray) and value is not None
+    }
     if not device:
         return message
     started_ns = clock_ns()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -205,8 +206,7 @@ class Writer:
             sample = self._publisher.loan_slice_uninit(blocks)
         except iox.LoanError as error:
             raise ChannelError(f"no shared memory for {record.size} bytes on '{self.topic}': {error}") from None
-        memory = (ctypes.c_uint8 * (blocks * ALIGNMENT)).from_address(sample.payload_ptr)
-        record.write_into(memoryview(memory).cast("B"))
+        record.write_into(memoryview(_memory_at(sample.payload_ptr, record.size)).cast("B")[: blocks * ALIGNMENT])
         ctypes.c_uint64.from_address(sample.user_header_ptr).value = record.size
         sample.assume_init().send()
 
@@ -225,22 +225,28 @@ class Reader:
         if sample is None:
             return None
         size = ctypes.c_uint64.from_address(sample.user_header_ptr).value
-        memory = _lent(size, sample)
+        memory = _memory_at(sample.payload_ptr, size)
+        memory._sample = sample  # lives as long as any view of this memory
+        view = memoryview(memory).cast("B")[:size].toreadonly()
         if len(self._alive) >= self._limit:
             self.copied += 1
-            return memoryview(bytes(memory))
+            return memoryview(bytes(view))
         reference = weakref.ref(memory, self._released)
         self._alive[id(reference)] = reference
-        return memoryview(memory).cast("B").toreadonly()
+        return view
 
     def _released(self, reference: weakref.ref[Any]) -> None:
         self._alive.pop(id(reference), None)
 
 
-def _lent(size: int, sample: Any) -> Any:
-    memory: Any = (ctypes.c_uint8 * size).from_address(sample.payload_ptr)
-    memory._sample = sample  # the sample lives as long as any view of this memory
-    return memory
+def _memory_at(address: int, size: int) -> Any:
+    """Return `size` bytes of memory or more; their reader cuts them off. Few types: each takes long to make."""
+    return _bytes_type((size - 1).bit_length()).from_address(address)
+
+
+@functools.cache
+def _bytes_type(bits: int) -> Any:
+    return ctypes.c_uint8 * (1 << bits)
 
 
 class Waker:
