@@ -34,6 +34,9 @@ LOOK_AHEAD_WORDS = 1 << 16
 _SPARE = 32
 """Entries behind the last event, which a vector may write before it counts."""
 _NO_TIME = -(1 << 60)
+_ONES = np.array([bin(value).count("1") for value in range(1 << 12)], np.uint8)
+_LOWEST = np.array([max(0, (value & -value).bit_length() - 1) for value in range(1 << 12)], np.int64)
+"""Ones in twelve bits, and the place of the lowest."""
 # Fields of the state that a stream carries from word to word.
 _HIGH, _LOOPS, _BASE_TIME, _LOW, _ROW, _COLUMN, _POLARITY, _LAST, _STATE_FIELDS = range(9)
 # Fields of the counts.
@@ -102,7 +105,7 @@ def _following_evt3(words: Any, begin: int) -> int:
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
     """Decode the words before `end`; those behind it may be looked at. Returns the numbers of events and edges."""
-    state, counts, size, out, edges = stream
+    state, counts, size, out, edges, lowest = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
     n, k = 0, 0
@@ -128,20 +131,20 @@ def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
             t = base_time + (word & 0xFFF)
         elif kind in (0x4, 0x5):
             length = 12 if kind == 0x4 else 8
-            sound = t >= last and column + length <= width and 0 <= row < height
-            before = n
-            for j in range(length):
-                hit = (word >> j) & 1
-                t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, column + j, row, polarity
-                if sound:
-                    n += hit
-                elif hit:
-                    if t >= last and column + j < width and 0 <= row < height:
+            hits = word & ((1 << length) - 1)
+            if hits:
+                sound = t >= last and column + length <= width and 0 <= row < height
+                before = n
+                while hits:
+                    x = column + lowest[hits & -hits]
+                    hits &= hits - 1
+                    t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, x, row, polarity
+                    if sound or (t >= last and x < width and 0 <= row < height):
                         n += 1
                     else:
-                        _count_skipped(t, column + j, row, size, state, counts)
-            if n > before:
-                last = t
+                        _count_skipped(t, x, row, size, state, counts)
+                if n > before:
+                    last = t
             column += length
         elif kind == 0x3:
             column, polarity = value, (word >> 11) & 1
@@ -172,7 +175,7 @@ def _following_evt2(words: Any, begin: int) -> int:
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _decode_evt2(words: Any, end: int, stream: Any) -> tuple[int, int]:
     """As `_decode_evt3`."""
-    state, counts, size, out, edges = stream
+    state, counts, size, out, edges, lowest = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
     n, k = 0, 0
@@ -216,7 +219,7 @@ def _following_evt21(words: Any, begin: int) -> int:
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _decode_evt21(words: Any, end: int, stream: Any) -> tuple[int, int]:
     """As `_decode_evt3`."""
-    state, counts, size, out, edges = stream
+    state, counts, size, out, edges, lowest = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
     n, k = 0, 0
@@ -226,20 +229,17 @@ def _decode_evt21(words: Any, end: int, stream: Any) -> tuple[int, int]:
         kind = upper >> 28
         if kind <= 0x1:
             t, x, y = base_time + ((upper >> 22) & 0x3F), (upper >> 11) & 0x7FF, upper & 0x7FF
-            while valid:
-                if valid & 0xFF == 0:
-                    valid >>= 8
-                    x += 8
-                    continue
-                if valid & 1:
-                    if t >= last and x < width and y < height:
-                        t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, x, y, kind
+            for begin in (0, 12, 24):
+                hits = (valid >> begin) & 0xFFF
+                while hits:
+                    place = x + begin + lowest[hits & -hits]
+                    hits &= hits - 1
+                    if t >= last and place < width and y < height:
+                        t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, place, y, kind
                         last = t
                         n += 1
                     else:
-                        _count_skipped(t, x, y, size, state, counts)
-                valid >>= 1
-                x += 1
+                        _count_skipped(t, place, y, size, state, counts)
         elif kind == 0x8:
             high = upper & 0xFFFFFFF
             if high != state[_HIGH] or base_time == _NO_TIME:
@@ -279,9 +279,6 @@ def _room_evt21(words: Any, end: int, ones: Any) -> int:
     return n
 
 
-_ONES = np.array([bin(value).count("1") for value in range(1 << 12)], np.uint8)
-
-
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _last_time_word(words: Any, shift: Any) -> int:
     """Return the place of the last word of type 8, or the number of words where there is none."""
@@ -316,7 +313,7 @@ class PropheseeStream(Decoder):
         room = (end if count is None else count(words, end, _ONES)) + _SPARE
         out = tuple(np.empty(room, dtype) for dtype in (np.int64, np.uint16, np.uint16, np.uint8))
         edges = tuple(np.empty(end, dtype) for dtype in (np.int64, np.uint8, np.uint8))
-        n, k = type(self).LOOP(words, end, (self._state, counts, self.size, out, edges))
+        n, k = type(self).LOOP(words, end, (self._state, counts, self.size, out, edges, _LOWEST))
         for reason, number in zip(_REASONS, counts, strict=False):
             self.count(reason, int(number))
         t, channel, value = (values[:k].copy() for values in edges)
