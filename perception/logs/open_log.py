@@ -9,7 +9,9 @@ from perception.logs.log import Log
 
 FORMATS = """\
   a .mcap file                      MCAP with our records (perception launch --record, perception record)
-  a file of events                  Prophesee RAW (EVT2, EVT2.1, EVT3) and DAT, AEDAT-2, Event Stream, N-MNIST
+  a file of events                  Prophesee RAW (EVT2, EVT2.1, EVT3) and DAT, AEDAT4, AEDAT-2, Event Stream (.es),
+                                    N-MNIST, HDF5 (DSEC, M3ED), .npy, .npz, text with t x y p
+  a ROS bag                         its event topics (event_camera_msgs/EventPacket, dvs_msgs/EventArray)
   a folder with velodyne_points or image_0N     KITTI raw, <date>_drive_<n>_sync or a subset of it
   a folder with v1.0-*/sample.json  nuScenes tables
   a folder with info.json           one nuScenes keyframe in mmdetection3d's format"""
@@ -40,6 +42,10 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
         return NuscenesTablesLog(path)
     if (path / "info.json").is_file():
         return NuscenesInfoLog(path)
+    if (path / "metadata.yaml").is_file():
+        from perception.logs.events.open_events import open_event_bag
+
+        return open_event_bag(path)
     raise LogError(f"{path}: the folder holds no known log. Expected one of:\n{FORMATS}")
 
 
@@ -62,11 +68,9 @@ def _open_file(path: Path) -> Log:
 
 
 def _event_log(path: Path) -> Log | None:
-    from perception.logs.events.event_file import HEAD_BYTES, EventFileLog, recognised
+    from perception.logs.events.open_events import open_event_file
 
-    with path.open("rb") as file:
-        found = recognised(file.read(HEAD_BYTES), path)
-    return None if found is None else EventFileLog(path, found)
+    return open_event_file(path)
 
 
 __all__ = ["open_log"]
