@@ -18,8 +18,16 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.logs.events.decoder import BACKWARDS, CONTRADICTED, OUTSIDE, Decoded, Decoder, Triggers
-from perception.ops.events import Events
+from perception.logs.events.decoder import (
+    BACKWARDS,
+    CONTRADICTED,
+    OUTSIDE,
+    Decoded,
+    Decoder,
+    Triggers,
+    columns_for,
+    first_events,
+)
 
 _BEFORE, _LOOPS, _LAST, _BEGUN, _OVERFLOW, _STATE_FIELDS = range(6)
 _BACK, _DOUBT, _OUT, _KINDS, _COUNT_FIELDS = range(5)
@@ -27,7 +35,7 @@ _REASONS = (BACKWARDS, CONTRADICTED, OUTSIDE)
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _unwrapped(now: int, following: int, bits: int, state: Any) -> int:
+def _unwrapped(now: Any, following: Any, bits: int, state: Any) -> Any:
     """Return the whole time of an event, or -1 where the next one (-1: there is none) contradicts it."""
     span = 1 << bits
     half = span >> 1
@@ -70,7 +78,7 @@ def _keep(event: Any, n: int, stream: Any) -> int:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _decode_dat(words: Any, end: int, stream: Any) -> int:
-    state, counts, size, out = stream
+    state, _, size, out = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
     n = 0
@@ -145,7 +153,7 @@ def _decode_dvs128(words: Any, end: int, stream: Any) -> int:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _nmnist_time(rows: Any, i: int) -> int:
+def _nmnist_time(rows: Any, i: int) -> Any:
     return (np.int64(rows[i, 2] & 0x7F) << 16) | (np.int64(rows[i, 3]) << 8) | np.int64(rows[i, 4])
 
 
@@ -181,13 +189,13 @@ class AddressWords(Decoder):
         total = len(data) // self.WORD_BYTES
         end = total if last else max(0, total - 1)
         counts = np.zeros(_COUNT_FIELDS, np.int64)
-        out = (np.empty(end, np.int64), np.empty(end, np.uint16), np.empty(end, np.uint16), np.empty(end, np.uint8))
+        out = columns_for(end)
         n = type(self).LOOP(self.words(data), end, (self._state, counts, self.size, out))
         for reason, number in zip(_REASONS, counts, strict=False):
             self.count(reason, int(number))
         if counts[_KINDS]:
             self.other_words[self.KIND] += int(counts[_KINDS])
-        return Decoded(Events(*(values[:n] for values in out))), end * self.WORD_BYTES
+        return Decoded(first_events(out, n)), end * self.WORD_BYTES
 
     def words(self, data: bytes) -> NDArray[Any]:
         """Return the words as the loop takes them."""

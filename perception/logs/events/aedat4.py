@@ -11,12 +11,13 @@ the flatbuffers schemas of dv-processing 2.0; FlatBuffers, "Internals". Times ar
 from __future__ import annotations
 
 import struct
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import radians
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+from xml.etree import ElementTree
 
 import lz4.frame
 import numpy as np
@@ -35,7 +36,6 @@ DAMAGED = "damaged packet"
 AFTER_FAULT = "byte after a damaged packet's length"
 STANDARD_GRAVITY_MPS2 = 9.80665
 _EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("on", "u1"), ("pad", "V3")])
-_KINDS = {b"EVTS", b"TRIG", b"IMUS"}
 _EDGES = {1: True, 2: False, 3: True, 4: True, 5: False}
 """Rising or falling by the source of a trigger; those of the camera's own frames and resets are no edges."""
 _PIECE_BYTES = 1 << 22
@@ -66,10 +66,10 @@ class Table:
         offset: int = struct.unpack_from("<H", self._data, self._fields + entry)[0]
         return self._place + offset if offset else 0
 
-    def number(self, number: int, code: str, default: float = 0) -> float:
+    def number(self, number: int, code: str, default: float = 0) -> Any:
         """Return a scalar."""
         place = self.at(number)
-        return struct.unpack_from(f"<{code}", self._data, place)[0] if place else default  # type: ignore[no-any-return]
+        return struct.unpack_from(f"<{code}", self._data, place)[0] if place else default
 
     def vector(self, number: int) -> tuple[int, int]:
         """Return where the items of a vector or string begin, and how many there are."""
@@ -132,27 +132,49 @@ class Aedat4(EventReader):
         self.skipped.clear()
         self.other_words.clear()
         last_ns = -(1 << 62)
-        for stream, data in self._packets():
-            kind = self._streams[stream].kind
-            if kind not in ("EVTS", "TRIG", "IMUS") or (kind == "EVTS" and stream != self._events):
-                self.other_words[f"packet of {kind}"] += 1
+        for whole, root in self._of_kind("EVTS"):
+            try:
+                decoded, last_ns = self._events_of(whole, root, last_ns)
+            except _BROKEN:
+                self.skipped[DAMAGED] += 1
+            else:
+                yield decoded
+
+    def sides(self) -> Sequence[Iterator[Decoded]]:
+        """Packets of triggers and IMU samples may come long after the events of their time."""
+        kinds = {stream.kind for stream in self._streams.values()}
+        return [self._side(kind) for kind in ("TRIG", "IMUS") if kind in kinds]
+
+    def _side(self, kind: str) -> Iterator[Decoded]:
+        for _, root in self._of_kind(kind):
+            try:
+                decoded = _triggers(root) if kind == "TRIG" else _imu(root)
+            except _BROKEN:
+                self.skipped[DAMAGED] += 1
+            else:
+                yield decoded
+
+    def _of_kind(self, kind: str) -> Iterator[tuple[bytes, Table]]:
+        """Yield what the packets of one kind hold, and the root of it."""
+        for stream, data in self._packets(counting=kind == "EVTS"):
+            found = self._streams[stream].kind
+            if found != kind or (kind == "EVTS" and stream != self._events):
+                if kind == "EVTS" and found not in ("TRIG", "IMUS"):
+                    self.other_words[f"packet of {found}"] += 1
                 continue
             try:
                 whole = _decompressed(data, self._compression)
                 root = Table(whole, 4 + struct.unpack_from("<I", whole, 4)[0])
-                if whole[8:12] not in _KINDS:
+                if whole[8:12] != kind.encode():
                     raise ValueError("another kind of packet than the header says")
-                if kind == "EVTS":
-                    decoded, last_ns = self._events_of(whole, root, last_ns)
-                else:
-                    decoded = _triggers(root) if kind == "TRIG" else _imu(root)
             except _BROKEN:
                 self.skipped[DAMAGED] += 1
-                continue
-            yield decoded
+            else:
+                yield whole, root
 
-    def _packets(self) -> Iterator[tuple[int, bytes]]:
+    def _packets(self, *, counting: bool) -> Iterator[tuple[int, bytes]]:
         """Yield stream number and compressed bytes of each packet up to the table of contents, or to a fault."""
+        skipped = self.skipped if counting else Counter[str]()
         total = self._path.stat().st_size
         end = self._end if self._begin < self._end <= total else total
         with self._path.open("rb") as file:
@@ -160,15 +182,15 @@ class Aedat4(EventReader):
             while (place := file.tell()) < end:
                 head = file.read(8)
                 if len(head) < 8:
-                    self.skipped[CUT_OFF] += len(head)
+                    skipped[CUT_OFF] += len(head)
                     return
                 stream, length = struct.unpack("<ii", head)
                 if stream not in self._streams or not 0 <= length <= MAX_PACKET_BYTES:
-                    self.skipped[AFTER_FAULT] += end - place
+                    skipped[AFTER_FAULT] += end - place
                     return
                 data = file.read(length)
                 if len(data) < length or file.tell() > end:
-                    self.skipped[CUT_OFF] += 8 + len(data)
+                    skipped[CUT_OFF] += 8 + len(data)
                     return
                 yield stream, data
 

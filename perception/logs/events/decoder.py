@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,4 +118,29 @@ class Decoder(ABC):
             self.skipped[reason] += int(number)
 
 
-__all__ = ["BACKWARDS", "CONTRADICTED", "CUT_OFF", "OUTSIDE", "Decoded", "Decoder", "Triggers"]
+Columns: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8]]
+
+
+def columns_for(room: int) -> Columns:
+    """Return empty columns t, x, y and polarity for a loop to fill."""
+    return np.empty(room, np.int64), np.empty(room, np.uint16), np.empty(room, np.uint16), np.empty(room, np.uint8)
+
+
+def first_events(columns: Columns, count: int) -> Events:
+    """Return the first events of columns, without a copy."""
+    t, x, y, polarity = columns
+    return Events(t[:count], x[:count], y[:count], polarity[:count])
+
+
+__all__ = [
+    "BACKWARDS",
+    "CONTRADICTED",
+    "CUT_OFF",
+    "OUTSIDE",
+    "Columns",
+    "Decoded",
+    "Decoder",
+    "Triggers",
+    "columns_for",
+    "first_events",
+]

@@ -27,7 +27,7 @@ PACKET_NS = 10_000_000
 MAX_PACKET_EVENTS = 1 << 20
 """A packet ends sooner than after 10 ms where more would be in it, so that memory stays bounded."""
 SENSOR = "event_camera"
-LATE_EDGE = "trigger whose time runs backwards"
+LATE = "trigger or sample whose time runs backwards"
 
 
 class EventFileLog(Log):
@@ -104,41 +104,73 @@ class EventFileLog(Log):
                 yield topic, message
 
     def _camera(self, camera: str, reader: EventReader, from_ns: int | None) -> Iterator[tuple[str, Message]]:
-        height, width = reader.size
-        seq, before = 0, 0
         late: list[int] = []
-        for piece in packets(reader.pieces(from_ns), late):
-            made: list[tuple[str, Message]] = [
-                (f"{camera}/triggers", Trigger(header=_header(camera, int(t)), channel=int(c), rising=bool(r)))
-                for t, c, r in zip(piece.triggers.t_ns, piece.triggers.channel, piece.triggers.rising, strict=True)
-            ]
-            made += [(f"{camera}/{name}", message) for name, message in piece.others]
-            events = piece.events
-            if len(events):
-                packet = EventPacket(
-                    header=_header(camera, int(events.t_ns[-1]), seq), height_px=height, width_px=width,
-                    t_ns=events.t_ns, x=events.x, y=events.y, polarity=events.polarity, events_before=before,
+        streams = [packets(reader.pieces(from_ns), late), *(in_order(side, late) for side in reader.sides())]
+        before = seq = 0
+        for _, piece in heapq.merge(*(_with_messages(camera, stream) for stream in streams), key=lambda item: item[0]):
+            topic, message = piece
+            if isinstance(message, Events):
+                height, width = reader.size
+                t_ns = int(message.t_ns[-1])
+                yield topic, EventPacket(
+                    header=_header(camera, t_ns, seq), height_px=height, width_px=width, t_ns=message.t_ns,
+                    x=message.x, y=message.y, polarity=message.polarity, events_before=before,
                 )  # fmt: skip
-                seq, before = seq + 1, before + len(events)
-                made.append((f"{camera}/events", packet))
-            made.sort(key=_order)
-            yield from made
+                seq, before = seq + 1, before + len(message)
+            else:
+                yield topic, message
+        self._summarise(camera, reader, late)
+
+    def _summarise(self, camera: str, reader: EventReader, late: list[int]) -> None:
         self.skipped.update(reader.skipped)
         if late:
-            self.skipped[LATE_EDGE] += len(late)
+            self.skipped[LATE] += len(late)
         left_out = [f"{camera}: left out {count} of: {kind}" for kind, count in reader.other_words.items()]
         self.notes += [note for note in (*reader.notes, *left_out) if note not in self.notes]
 
 
+def _with_messages(
+    camera: str, stream: Iterator[Decoded]
+) -> Iterator[tuple[tuple[int, str], tuple[str, Message | Events]]]:
+    """Yield what came out in the order of (time, topic), with that order."""
+    for piece in stream:
+        made: list[tuple[str, int, Message | Events]] = [
+            (f"{camera}/triggers", int(t), Trigger(header=_header(camera, int(t)), channel=int(c), rising=bool(r)))
+            for t, c, r in zip(piece.triggers.t_ns, piece.triggers.channel, piece.triggers.rising, strict=True)
+        ]
+        made += [(f"{camera}/{name}", message.header.t_sensor_ns, message) for name, message in piece.others]
+        if len(piece.events):
+            made.append((f"{camera}/events", int(piece.events.t_ns[-1]), piece.events))
+        for topic, t_ns, message in sorted(made, key=lambda item: (item[1], item[0])):
+            yield (t_ns, topic), (topic, message)
+
+
+def in_order(pieces: Iterator[Decoded], late: list[int]) -> Iterator[Decoded]:
+    """Leave out triggers and messages that are earlier than one before them; their times go to `late`."""
+    last_ns = -(1 << 62)
+    for piece in pieces:
+        edges = _in_order(piece.triggers, last_ns, late)
+        others = []
+        for name, message in piece.others:
+            t_ns = message.header.t_sensor_ns
+            if t_ns < last_ns:
+                late.append(t_ns)
+            else:
+                last_ns = t_ns
+                others.append((name, message))
+        if len(edges):
+            last_ns = int(edges.t_ns[-1])
+        yield Decoded(triggers=edges, others=tuple(others))
+
+
 def packets(pieces: Iterator[Decoded], late: list[int]) -> Iterator[Decoded]:
     """Cut a stream at multiples of 10 ms, wherever its pieces were cut; edges that come too late go to `late`."""
-    waiting, edges, others = Events.none(), Triggers.none(), ()
+    waiting, edges = Events.none(), Triggers.none()
     done_ns = -(1 << 62)
     for piece in chain(pieces, [None]):
         if piece is not None:
             waiting = Events.joined([waiting, piece.events]) if len(waiting) else piece.events
             edges = _in_order(Triggers.joined([edges, piece.triggers]), done_ns, late)
-            others = (*others, *piece.others)
         while len(waiting):
             end_ns = (int(waiting.t_ns[0]) // PACKET_NS + 1) * PACKET_NS
             cut = int(np.searchsorted(waiting.t_ns, end_ns))
@@ -147,11 +179,9 @@ def packets(pieces: Iterator[Decoded], late: list[int]) -> Iterator[Decoded]:
             elif cut == len(waiting) and piece is not None:
                 break
             cut_edges = int(np.searchsorted(edges.t_ns, end_ns))
-            soon = tuple(item for item in others if item[1].header.t_sensor_ns < end_ns)
-            yield Decoded(waiting[:cut], edges[:cut_edges], soon)
-            waiting, edges, others = waiting[cut:], edges[cut_edges:], others[len(soon) :]
-            done_ns = end_ns
-    yield Decoded(Events.none(), edges, others)
+            yield Decoded(waiting[:cut], edges[:cut_edges])
+            waiting, edges, done_ns = waiting[cut:], edges[cut_edges:], end_ns
+    yield Decoded(triggers=edges)
 
 
 def _in_order(edges: Triggers, begin_ns: int, late: list[int]) -> Triggers:
@@ -172,4 +202,4 @@ def _header(camera: str, t_ns: int, seq: int = 0) -> Header:
     return Header(frame_id=f"{camera}_optical", t_sensor_ns=t_ns, clock=camera, seq=seq)
 
 
-__all__ = ["MAX_PACKET_EVENTS", "PACKET_NS", "SENSOR", "EventFileLog", "packets"]
+__all__ = ["MAX_PACKET_EVENTS", "PACKET_NS", "SENSOR", "EventFileLog", "in_order", "packets"]

@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 import numba
 import numpy as np
 
-from perception.logs.events.decoder import Decoded, Decoder
-from perception.ops.events import Events
+from perception.logs.events.decoder import Decoded, Decoder, columns_for, first_events
 
 AFTER_FAULT = "byte after an event outside the sensor"
 EXPOSURE = "exposure measurement"
@@ -94,7 +93,7 @@ class EventStream(Decoder):
             self.count(AFTER_FAULT, len(data))
             return Decoded(), len(data)
         room = len(data) // 5 + 1
-        out = (np.empty(room, np.int64), np.empty(room, np.uint16), np.empty(room, np.uint16), np.empty(room, np.uint8))
+        out = columns_for(room)
         others = int(self._state[1])
         count, used = type(self).LOOP(np.frombuffer(data, np.uint8), self._state, self.size, out)
         if self._state[1] > others:
@@ -102,7 +101,7 @@ class EventStream(Decoder):
         if self._state[2]:
             self.count(AFTER_FAULT, len(data) - used)
             used = len(data)
-        return Decoded(Events(*(values[:count] for values in out))), used
+        return Decoded(first_events(out, count)), used
 
 
 class AtisStream(EventStream):

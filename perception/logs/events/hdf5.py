@@ -13,6 +13,7 @@ Sources: uzh-rpg/DSEC, scripts/utils/eventslicer.py; daniilidis-group/m3ed, READ
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def open_hdf5(path: Path) -> Any:
         ) from None
     try:
         return h5py.File(path, "r")
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - the library raises errors of many kinds on damage
         raise LogError(f"{path}: not a whole HDF5 file: {error}") from None
 
 
@@ -55,12 +56,14 @@ class Hdf5Events(Table):
     def __init__(self, path: Path, group: str, columns: Mapping[str, str], name: str) -> None:
         super().__init__()
         self.name, self._path, self._group, self._columns = name, path, group, dict(columns)
-        with open_hdf5(path) as file:
+        with open_hdf5(path) as file, damage_named(path):
             found = file[group]
             lengths = {len(found[dataset]) for dataset in self._columns.values()}
             if len(lengths) != 1:
                 raise LogError(f"{path}: columns of {group} with {sorted(lengths)} rows; expected one entry per event")
             (self._rows,) = lengths
+            for dataset in self._columns.values():
+                check_holds_what_it_claims(found[dataset], path)
             offset = _scalar(file, found, "t_offset")
             self.told_size = self._size_in(found, offset is not None)
             first = self._read(found, 0, min(self._rows, BLOCK_ROWS))
@@ -90,7 +93,7 @@ class Hdf5Events(Table):
     def _read(self, group: Any, begin: int, end: int) -> Mapping[str, NDArray[Any]] | None:
         try:
             return {key: np.asarray(group[dataset][begin:end]) for key, dataset in self._columns.items()}
-        except (OSError, RuntimeError, ValueError):
+        except (OSError, RuntimeError, ValueError, MemoryError):
             self.skipped[DAMAGED] += end - begin
             return None
 
@@ -104,6 +107,31 @@ class Hdf5Events(Table):
                 return 0
             row = int(index[min(millisecond, len(index) - 1)])
             return min(max(row, 0), self._rows)
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn whatever the library raises on a damaged file into one clear error."""
+    try:
+        yield
+    except LogError:
+        raise
+    except Exception as error:
+        raise LogError(f"{path}: a damaged HDF5 file: {error}") from error
+
+
+def check_holds_what_it_claims(dataset: Any, path: Path) -> None:
+    """Refuse a length that no storage stands behind: it would be read as zeros without end.
+
+    Raises:
+        LogError: the dataset claims more rows than are stored.
+    """
+    if dataset.chunks:
+        stored = dataset.id.get_num_chunks() * dataset.chunks[0]
+    else:
+        stored = dataset.id.get_storage_size() // dataset.dtype.itemsize
+    if len(dataset) > stored:
+        raise LogError(f"{path}: {dataset.name} claims {len(dataset)} rows and stores {stored}; the file is damaged")
 
 
 def _scalar(file: Any, group: Any, name: str) -> int | None:
@@ -120,7 +148,7 @@ def hdf5_readers(path: Path) -> dict[str, Hdf5Events]:
         NotInstalledError, LogError: as `open_hdf5`, or the file holds no events in a known layout.
     """
     groups: dict[str, dict[str, str]] = {}
-    with open_hdf5(path) as file:
+    with open_hdf5(path) as file, damage_named(path):
 
         def visit(name: str, item: Any) -> None:
             if hasattr(item, "keys"):

@@ -49,9 +49,7 @@ def _cameras(head: bytes, path: Path) -> Mapping[str, EventReader] | None:
         return {SENSOR: aedat4.Aedat4(path)}
     if head.startswith(hdf5.MAGIC):
         return hdf5.hdf5_readers(path)
-    if head.startswith(ros_bag.ROS1_MAGIC) or (
-        head.startswith(ros_bag.SQLITE_MAGIC) and ros_bag.is_bag_database(path)
-    ):
+    if head.startswith(ros_bag.ROS1_MAGIC) or (head.startswith(ros_bag.SQLITE_MAGIC) and ros_bag.is_bag_database(path)):
         return open_event_bag(path).cameras
     reader: EventReader | None = word_reader(head, path) or table_reader(head, path)
     return None if reader is None else {SENSOR: reader}

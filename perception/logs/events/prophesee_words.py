@@ -27,8 +27,9 @@ from perception.logs.events.decoder import (
     Decoded,
     Decoder,
     Triggers,
+    columns_for,
+    first_events,
 )
-from perception.ops.events import Events
 
 LOOK_AHEAD_WORDS = 1 << 16
 _SPARE = 32
@@ -95,7 +96,7 @@ def _edge(t: int, channel: int, rising: int, k: int, edges: Any, counts: Any) ->
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _following_evt3(words: Any, begin: int) -> int:
+def _following_evt3(words: Any, begin: int) -> Any:
     for i in range(begin, min(len(words), begin + LOOK_AHEAD_WORDS)):
         if words[i] >> 12 == 0x8:
             return np.int64(words[i] & 0xFFF)
@@ -165,7 +166,7 @@ def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _following_evt2(words: Any, begin: int) -> int:
+def _following_evt2(words: Any, begin: int) -> Any:
     for i in range(begin, min(len(words), begin + LOOK_AHEAD_WORDS)):
         if words[i] >> 28 == 0x8:
             return np.int64(words[i] & 0xFFFFFFF)
@@ -175,7 +176,7 @@ def _following_evt2(words: Any, begin: int) -> int:
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _decode_evt2(words: Any, end: int, stream: Any) -> tuple[int, int]:
     """As `_decode_evt3`."""
-    state, counts, size, out, edges, lowest = stream
+    state, counts, size, out, edges, _ = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
     n, k = 0, 0
@@ -208,7 +209,7 @@ def _decode_evt2(words: Any, end: int, stream: Any) -> tuple[int, int]:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _following_evt21(words: Any, begin: int) -> int:
+def _following_evt21(words: Any, begin: int) -> Any:
     for i in range(begin, min(len(words), begin + LOOK_AHEAD_WORDS)):
         upper = np.int64(words[i] >> np.uint64(32))
         if upper >> 28 == 0x8:
@@ -311,13 +312,13 @@ class PropheseeStream(Decoder):
         counts = np.zeros(_COUNT_FIELDS, np.int64)
         count = type(self).ROOM
         room = (end if count is None else count(words, end, _ONES)) + _SPARE
-        out = tuple(np.empty(room, dtype) for dtype in (np.int64, np.uint16, np.uint16, np.uint8))
-        edges = tuple(np.empty(end, dtype) for dtype in (np.int64, np.uint8, np.uint8))
+        out = columns_for(room)
+        edges = (np.empty(end, np.int64), np.empty(end, np.uint8), np.empty(end, np.uint8))
         n, k = type(self).LOOP(words, end, (self._state, counts, self.size, out, edges, _LOWEST))
         for reason, number in zip(_REASONS, counts, strict=False):
             self.count(reason, int(number))
-        t, channel, value = (values[:k].copy() for values in edges)
-        return Decoded(Events(*(values[:n] for values in out)), Triggers(t, channel, value > 0)), end * self.WORD_BYTES
+        t, channel, value = edges[0][:k].copy(), edges[1][:k].copy(), edges[2][:k] > 0
+        return Decoded(first_events(out, n), Triggers(t, channel, value)), end * self.WORD_BYTES
 
     def _decided(self, words: NDArray[Any]) -> int:
         """Return how many words can be decoded: from the last time word on, what follows it must be seen first."""

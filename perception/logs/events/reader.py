@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from perception.errors import LogError
@@ -49,6 +49,10 @@ class EventReader(ABC):
         Raises:
             LogError: the recording cannot be read.
         """
+
+    def sides(self) -> Sequence[Iterator[Decoded]]:
+        """Triggers and other messages that a recording holds beside its events, each a stream in its own order."""
+        return ()
 
 
 class WordReader(EventReader):

@@ -133,9 +133,7 @@ def opened(path: Path, definitions: Mapping[str, str] = DEFINITIONS) -> Iterator
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError:
-        raise NotInstalledError(
-            f"{path}: ROS bags need rosbags: pip install 'perception-runtime[ros]'"
-        ) from None
+        raise NotInstalledError(f"{path}: ROS bags need rosbags: pip install 'perception-runtime[ros]'") from None
     store = get_typestore(Stores.ROS2_HUMBLE)
     for name, text in definitions.items():
         store.register(get_types_from_msg(text, name))

@@ -18,7 +18,16 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.logs.events.decoder import BACKWARDS, CUT_OFF, OUTSIDE, Decoded, Decoder, Triggers
+from perception.logs.events.decoder import (
+    BACKWARDS,
+    CUT_OFF,
+    OUTSIDE,
+    Decoded,
+    Decoder,
+    Triggers,
+    columns_for,
+    first_events,
+)
 from perception.logs.events.prophesee_words import Evt2, Evt3, Evt21
 from perception.ops.events import Events
 
@@ -93,17 +102,16 @@ def _libcaer(words: NDArray[np.uint32], time_base: int) -> tuple[NDArray[np.int6
 
 
 def _compressed(words: NDArray[np.uint16], time_base: int) -> tuple[NDArray[np.int64], Any, Any, Any]:
-    room = 8 * len(words)
-    out = (np.empty(room, np.int64), np.empty(room, np.uint16), np.empty(room, np.uint16), np.empty(room, np.uint8))
-    n = _decode_compressed(words, time_base, out)
-    t, x, y, polarity = (values[:n] for values in out)
-    return t * 1000, x, y, polarity
+    out = columns_for(8 * len(words))
+    events = first_events(out, _decode_compressed(words, time_base, out))
+    return events.t_ns * 1000, events.x, events.y, events.polarity
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _decode_compressed(words: Any, time_base: int, out: Any) -> int:
     t_out, x_out, y_out, p_out = out
-    n, high, low, x, row, on = 0, 0, 0, 0, 0, 0
+    n = 0
+    high = low = x = row = on = np.int64(0)
     for i in range(len(words)):
         word = np.int64(words[i])
         kind = word >> 12

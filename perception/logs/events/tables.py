@@ -86,7 +86,7 @@ class Table(EventReader):
         """Nanoseconds in one unit of time."""
 
     @cached_property
-    def size(self) -> tuple[int, int]:  # type: ignore[override]
+    def size(self) -> tuple[int, int]:
         """Rows and columns; where the file does not tell, what its events need, by reading it once."""
         if self.told_size is not None:
             return self.told_size
@@ -269,14 +269,16 @@ class TextFile(Table):
 
     name = "text"
 
-    def __init__(self, path: Path, order: tuple[str, ...], header_name: str, separator: str | None) -> None:
+    def __init__(self, path: Path, order: tuple[str, ...], names: str, time_name: str, separator: str | None) -> None:
         super().__init__()
         self._path, self._order, self._separator = path, order, separator
+        self._names = names.strip()
+        """The line that names the columns; empty where there is none."""
         first = next(self.blocks(), None)
         if first is None:
             raise LogError(f"{path}: a table without events")
         self.skipped.clear()
-        self._unit, why = ns_per_unit(header_name, first["t"])
+        self._unit, why = ns_per_unit(time_name, first["t"])
         self.notes.append(why)
 
     @property
@@ -286,8 +288,11 @@ class TextFile(Table):
     def blocks(self, from_ns: int | None = None) -> Iterator[Block]:
         del from_ns
         kinds = np.dtype([(name, np.longdouble if name == "t" else np.float64) for name in self._order])
+        names = self._names.encode()
         with self._path.open("rb") as file:
             while lines := file.readlines(1 << 22):
+                if names:
+                    names, lines = b"", [line for line in lines if line.strip() != names]
                 yield from self._parsed(lines, kinds)
 
     def _parsed(self, lines: list[bytes], kinds: np.dtype[Any]) -> Iterator[Block]:
@@ -338,10 +343,10 @@ def _text(head: bytes, path: Path) -> TextFile | None:
         return None
     if by_name is not None and len(names) == 4:
         keys = {given: key for key, given in by_name.items()}
-        reader = TextFile(path, tuple(keys[name] for name in names), by_name["t"], separator)
+        reader = TextFile(path, tuple(keys[name] for name in names), data[0], by_name["t"], separator)
     else:
         order = guess_columns(np.array(rows))
-        reader = TextFile(path, order, "t", separator)
+        reader = TextFile(path, order, "", "t", separator)
         reader.notes.append(f"columns without names, taken as {', '.join(order)}")
     geometry = re.search(r"^[#%]\s*geometry[:= ]+(\d+)[x,](\d+)", text, re.MULTILINE | re.IGNORECASE)
     if geometry:

@@ -138,8 +138,8 @@ def _dat(head: bytes, offset: int, text: str, path: Path, size: tuple[int, int] 
     kind, event_bytes = head[offset], head[offset + 1]
     if event_bytes != 8 or kind not in (*_DAT_EVENTS, _DAT_TRIGGERS):
         raise LogError(
-            f"{path}: neither the encoding of a RAW file, nor a DAT file of events (types 0 and 12) or triggers (14) of "
-            f"8 bytes: type {kind} of {event_bytes} bytes"
+            f"{path}: neither the encoding of a RAW file, nor a DAT file of events (types 0 and 12) or triggers (14), "
+            f"8 bytes each: type {kind} of {event_bytes} bytes"
         )
     version = re.search(r"^% *Version (\d+)", text, re.MULTILINE | re.IGNORECASE)
     old = version is not None and int(version.group(1)) < 2
