@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mcap.records import Channel, Schema
@@ -155,7 +154,8 @@ def _protobuf_parser(schema: Schema) -> Callable[[bytes], Mapping[str, Any]]:
     made = GetMessageClass(pool.FindMessageTypeByName(schema.name))
 
     def parse(data: bytes) -> Mapping[str, Any]:
-        return MessageToDict(made.FromString(data), preserving_proto_field_name=True)
+        document: Mapping[str, Any] = MessageToDict(made.FromString(data), preserving_proto_field_name=True)
+        return document
 
     return parse
 

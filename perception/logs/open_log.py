@@ -45,9 +45,9 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
     if (path / "info.json").is_file():
         return NuscenesInfoLog(path)
     if (path / "metadata.yaml").is_file():
-        from perception.logs.ros.bag_log import RosBagLog
+        from perception.logs.ros.bag_log import open_bag
 
-        return RosBagLog(path)
+        return open_bag(path)
     raise LogError(f"{path}: the folder holds no known log. Expected one of:\n{FORMATS}")
 
 
@@ -72,9 +72,9 @@ def _open_file(path: Path) -> Log:
     from perception.logs.events.ros_bag import ROS1_MAGIC, SQLITE_MAGIC, is_bag_database
 
     if head.startswith(ROS1_MAGIC) or (head.startswith(SQLITE_MAGIC) and is_bag_database(path)):
-        from perception.logs.ros.bag_log import RosBagLog
+        from perception.logs.ros.bag_log import open_bag
 
-        return RosBagLog(path)
+        return open_bag(path)
     event_log = _event_log(path)
     if event_log is not None:
         return event_log

@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from perception.errors import LogError
 from perception.geometry.rig import Rig
 from perception.logs.assumed_rig import NOTE, lidar_rig
@@ -24,6 +26,7 @@ from perception.logs.lidar.sweep import Points, SweepDecoder, point_cloud
 from perception.logs.lidar.velodyne import VelodyneDecoder, is_velodyne
 from perception.logs.streamed_log import StreamedLog
 from perception.messages import Header, Imu, Message, PointCloud
+from perception.messages.array import host
 
 LOOKED_AT = 2000
 """Datagrams among which the first packet of a sensor has to be."""
@@ -61,7 +64,7 @@ class PcapLog(StreamedLog):
     @cached_property
     def _rings(self) -> int:
         cloud = next((m for _, m in self.messages(topics=["lidar/points"]) if isinstance(m, PointCloud)), None)
-        return 128 if cloud is None or cloud.ring is None else int(cloud.ring.max()) + 1
+        return 128 if cloud is None or cloud.ring is None else int(np.max(host(cloud.ring))) + 1
 
     @property
     def rig(self) -> Rig:

@@ -21,7 +21,7 @@ from perception.logs.events.ros_bag import ARRAY, DEFINITIONS, PACKET, bag_reade
 from perception.logs.lidar.hesai import HesaiDecoder, angles_beside
 from perception.logs.lidar.sweep import PacketDecoder, Points, point_cloud
 from perception.logs.lidar.velodyne import VelodyneDecoder
-from perception.logs.log import Span
+from perception.logs.log import Log, Span
 from perception.logs.ordering import in_stamp_order, within
 from perception.logs.ros.definitions import PACKET_SCANS
 from perception.logs.ros.messages import CONVERTERS, stamp_ns
@@ -69,6 +69,13 @@ class RosBagLog(StreamedLog):
         self._events = EventFileLog(path, bag_readers(path)) if has_events else None
         self.notes = [f"{topic} is {ours}" for topic, ours in self._named.items()]
         self.notes += self._events.notes if self._events else []
+
+    def events_alone(self) -> EventFileLog | None:
+        """Return the events of a bag that holds nothing else that is read."""
+        if self._named or self._events is None:
+            return None
+        self._events.others = self.others
+        return self._events
 
     def topics(self) -> Mapping[str, type[Message]]:
         ours = {self._named[topic]: self._message_type(topic) for topic in self._named}
@@ -192,4 +199,15 @@ class RosBagLog(StreamedLog):
         return point_cloud(sweep, frame_id=sensor, clock="log", seq=seq, intensity_scale=decoder.intensity_scale)
 
 
-__all__ = ["RosBagLog"]
+def open_bag(path: Path) -> Log:
+    """Open a bag; one that holds nothing but events is a recording of event cameras.
+
+    Raises:
+        LogError, NotInstalledError: as `RosBagLog`.
+    """
+    bag = RosBagLog(path)
+    events = bag.events_alone()
+    return bag if events is None else events
+
+
+__all__ = ["RosBagLog", "open_bag"]
