@@ -3,10 +3,10 @@
     python -m benchmarks.gpu_segmentation                                       # all variants at 1024 x 2048
     python -m benchmarks.gpu_segmentation --device cpu --height 64 --width 128  # smoke test, no GPU
 
-Needs torch, numpy and safetensors, and nothing else of this project's dependencies. Weights are filled by name; the
-filled encoder of P2AT grows from block to block until the gates, which multiply maps, leave the range of fp16, so what its
-residual blocks add is scaled down. Before a network is timed, its logits are compared with float32 (TF32 off) on the
-same device; a row whose logits are outside the tolerance, or not finite, says so: its speed is not to be quoted.
+Needs torch, numpy and safetensors, and nothing else of this project's dependencies. Weights are filled by name. The
+filled encoder of P2AT grows from block to block until its gates, which multiply maps, leave the range of fp16, so what
+its residual blocks add is scaled down. Before a network is timed, its logits are compared with float32 (TF32 off) on
+the same device; a row whose logits are outside the tolerance, or not finite, says so: its speed is not to be quoted.
 
 Rows per network and precision: `logits` is the network alone, as it is deployed here (the published 102 frames per
 second of DDRNet-23-slim are of a network that enlarges its logits inside; `mask` does that, to full size, and takes the
@@ -120,7 +120,8 @@ def measure(name: str, precisions: Sequence[str], device: torch.device, image: T
 def tame(network: Any) -> None:
     """Scale down what each residual block adds in P2AT's encoder, as training does: see the module's text."""
     if isinstance(network, P2AT):
-        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        stages: Any = (network.layer1, network.layer2, network.layer3, network.layer4)
+        for stage in stages:
             for block in stage:
                 last = block.bn3 if hasattr(block, "bn3") else block.bn2
                 last.weight.mul_(RESIDUAL_SCALE)

@@ -30,7 +30,7 @@ class ImageSegmenterConfig(NodeConfig):
     weights: WeightsAddress
     """A DDRNet or P2AT."""
     engine: str = "auto"
-    """auto, torch or onnxruntime."""
+    """auto, torch, onnxruntime or openvino."""
     precision: str = "fp32"
     """fp32, fp16 or bf16."""
     input_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
