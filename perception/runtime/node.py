@@ -255,6 +255,6 @@ def _ports(cls: type[Node]) -> Iterator[tuple[str, Any]]:
 
 
 __all__ = [
-    "Bound", "Drop", "Every", "Join", "Keep", "Lookup", "Many", "Maybe", "Member", "Node", "NodeConfig", "NodeSetup", "On",
-    "OnMissing", "Out", "Output", "Source",
+    "Bound", "Drop", "Every", "Join", "Keep", "Lookup", "Many", "Maybe", "Member", "Node", "NodeConfig", "NodeSetup",
+    "On", "OnMissing", "Out", "Output", "Source",
 ]  # fmt: skip

@@ -38,7 +38,9 @@ def small_part() -> Part:
     torch.manual_seed(0)
     spec = TensorSpec("float32", (1, 3, 16, 16))
     outputs = {"y": TensorSpec("float32", (1, 4, 16, 16))}
-    return Part("small", nn.Conv2d(3, 4, 3, padding=1).eval(), {"x": spec}, outputs, lambda: (torch.rand(1, 3, 16, 16),))
+    return Part(
+        "small", nn.Conv2d(3, 4, 3, padding=1).eval(), {"x": spec}, outputs, lambda: (torch.rand(1, 3, 16, 16),)
+    )
 
 
 @installed
