@@ -23,7 +23,7 @@ from perception.errors import EngineError, UserError, did_you_mean
 from perception.networks.parity.verify import RunOn
 from perception.networks.part import Part, RunPart, run_in_torch
 
-EngineName: TypeAlias = Literal["auto", "torch", "onnxruntime"]
+EngineName: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
 
 
@@ -68,6 +68,10 @@ def compile_part(
 
 
 def _compiled(part: Part, settings: EngineSettings, cache: EngineCache, say: Say) -> Engine:
+    if settings.engine == "openvino":
+        from perception.engines.openvino_engine import build_openvino
+
+        return build_openvino(part, cache, say, settings.threads, settings.precision)
     if settings.precision == "fp32":
         from perception.engines.onnxruntime_engine import build_onnxruntime
 
