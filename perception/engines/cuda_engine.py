@@ -16,14 +16,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from perception.engines.engine import check_inputs, host_tensor, part_samples
+from perception.engines.agreement import certificate, confirm_agreement
+from perception.engines.cache import EngineCache, Say
+from perception.engines.engine import check_inputs, part_samples
+from perception.engines.identity import gpu_name, part_identity
 from perception.engines.mixed_precision import MixedModule, wide_calls
-from perception.engines.tensor_array import TensorArray, device_tensor
+from perception.engines.tensor_array import TensorArray, device_tensor, host_tensor
 from perception.errors import EngineError
 from perception.messages.array import Array, DeviceArray
 from perception.networks.part import Axis, Part
@@ -80,7 +84,12 @@ class CudaEngine:
     """
 
     def __init__(
-        self, part: Part, precision: str = "fp32", device: str = "cuda", graphs: bool = True, capture: Capture | None = None
+        self,
+        part: Part,
+        precision: str = "fp32",
+        device: str = "cuda",
+        graphs: bool = True,
+        capture: Capture | None = None,
     ) -> None:
         """Copy the module to `device` and prepare it.
 
@@ -95,7 +104,9 @@ class CudaEngine:
             raise EngineError(f"torch-cuda at '{precision}'; expected fp32, {', '.join(DTYPES)}")
         self._device = torch.device(device)
         if self._device.type == "cuda" and not torch.cuda.is_available():
-            raise EngineError(f"torch {torch.__version__} sees no CUDA device here; expected an NVIDIA GPU and its driver")
+            raise EngineError(
+                f"torch {torch.__version__} sees no CUDA device here; expected an NVIDIA GPU and its driver"
+            )
         self.inputs, self.outputs = part.inputs, part.outputs
         self.name = f"torch {torch.__version__} {device_name(self._device)} {precision}"
         self.notes: list[str] = []
@@ -186,7 +197,7 @@ class CudaEngine:
     def _event(self) -> torch.cuda.Event | None:
         if self._device.type != "cuda":
             return None
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self._device))
         return event
 
@@ -198,7 +209,7 @@ class _true_float32(AbstractContextManager[None]):  # noqa: N801 (used as a func
         self._device = torch.cuda.device(device)
 
     def __enter__(self) -> None:
-        self._device.__enter__()
+        self._device.__enter__()  # type: ignore[no-untyped-call]
         self._before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
@@ -220,7 +231,7 @@ class CudaGraphs:
         Raises:
             RuntimeError: something in `function` cannot be captured.
         """
-        caller, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
+        caller, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         side.wait_stream(caller)
         with torch.cuda.stream(side):
             for _ in range(2):  # libraries pick algorithms and take workspaces
@@ -249,6 +260,24 @@ def device_name(device: torch.device) -> str:
         return device.type
     major, minor = torch.cuda.get_device_capability(device)
     return f"{torch.cuda.get_device_name(device)} sm{major}{minor}"
+
+
+def build_cuda(part: Part, precision: str, cache: EngineCache, say: Say) -> CudaEngine:
+    """Return the engine of `part`; nothing is compiled ahead, but the certificate is kept, so that a start is quick.
+
+    Raises:
+        EngineError: there is no GPU, or the engine disagrees with the torch reference.
+    """
+    engine = CudaEngine(part, precision)
+
+    def build(folder: Path) -> Mapping[str, object]:
+        agreement = confirm_agreement(engine, part, half=precision != "fp32")
+        (folder / "engine.txt").write_text(f"{engine.name}\n")
+        return certificate(agreement)
+
+    versions = {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
+    cache.get_or_build(part_identity(part, "torch-cuda", precision, versions, gpu_name()), build, say)
+    return engine
 
 
 def _first_line(error: BaseException) -> str:

@@ -147,7 +147,9 @@ def run_on(engines: Mapping[str, Engine]) -> RunPart:
         if not devices:
             return OnHost(outputs)
         return {
-            key: device_tensor(array, devices[0]) if isinstance(array, DeviceArray) else host_tensor(array).to(devices[0])
+            key: device_tensor(array, devices[0])
+            if isinstance(array, DeviceArray)
+            else host_tensor(array).to(devices[0])
             for key, array in outputs.items()
         }
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from perception.messages.array import Array, DeviceArray
 
@@ -64,7 +65,7 @@ def device_tensor(array: DeviceArray, device: torch.device) -> Tensor:
         array.wait(torch.cuda.current_stream(device))
     else:
         array.wait()
-    tensor = array.tensor if isinstance(array, TensorArray) else torch.from_dlpack(array)
+    tensor = array.tensor if isinstance(array, TensorArray) else from_dlpack(array)
     return tensor.to(device, non_blocking=True)
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from perception.engines.engine import check_inputs, host_tensor, part_samples
+from perception.engines.engine import check_inputs, part_samples
 from perception.engines.mixed_precision import MixedModule, wide_calls
+from perception.engines.tensor_array import host_tensor
 from perception.errors import EngineError
 from perception.messages.array import Array, host
 from perception.networks.part import Part
@@ -32,7 +33,9 @@ class TorchEngine:
         self._part_name, self._module = part.name, part.module
         if precision != "fp32":
             dtype = _DTYPES[precision]
-            self._module = MixedModule(copy.deepcopy(part.module), dtype, wide_calls(part.module, part_samples(part), dtype))
+            self._module = MixedModule(
+                copy.deepcopy(part.module), dtype, wide_calls(part.module, part_samples(part), dtype)
+            )
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run the module; see `Engine.run`."""

@@ -137,7 +137,8 @@ def test_a_device_input_is_read_where_it_lies_after_its_producer() -> None:
 
         def __init__(self) -> None:
             self.values = np.zeros((4, 3), np.float32)
-            self.shape, self.dtype = self.values.shape, self.values.dtype
+            self.shape: tuple[int, ...] = self.values.shape
+            self.dtype = self.values.dtype
 
         def wait(self, stream: Any = None) -> None:
             self.values[:] = rows(4)["x"]
@@ -149,12 +150,12 @@ def test_a_device_input_is_read_where_it_lies_after_its_producer() -> None:
             return self.values.__dlpack__(**kwargs)
 
         def __dlpack_device__(self) -> tuple[int, int]:
-            return self.values.__dlpack_device__()
+            kind, index = self.values.__dlpack_device__()
+            return int(kind), index
 
     for part in (part_of(Doubled()), part_of(Doubled(), rows=4)):
         engine, _ = engine_of(part)
-        late = Late()
-        assert isinstance(late, DeviceArray)
+        late: DeviceArray = Late()
         np.testing.assert_array_equal(kept(engine.run({"x": late}))["y"], 2 * rows(4)["x"])
 
 
@@ -176,7 +177,7 @@ def test_a_failing_run_is_an_engine_error_and_the_reference_stays_as_it_was() ->
 
     module = Fails()
     engine, _ = engine_of(part_of(module))
-    with pytest.raises(EngineError, match="part 'doubled' failed on torch .* cpu fp32: CUDA error"):
+    with pytest.raises(EngineError, match=r"part 'doubled' failed on torch .* cpu fp32: CUDA error"):
         engine.run(rows(4))
     assert module.linear.weight.requires_grad
 
@@ -225,7 +226,8 @@ class Gated(nn.Module):
         y = self.first(x)
         y = y * y
         y = self.norm(self.behind(y))
-        return y.relu() + 1
+        out: Tensor = y.relu() + 1
+        return out
 
 
 @pytest.mark.parametrize("size", [1.0, 400.0])
