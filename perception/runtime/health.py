@@ -14,6 +14,7 @@ from typing import Literal
 from perception.messages import GraphState, Header, Message, NodeStatus, SensorState
 from perception.runtime.graph import Graph, OutputSpec, SensorHealth
 from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.rig_gate import ClockOffset
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Health:
         self._nodes: dict[str, NodeStatus] = {}
         self._lost: set[str] = set()
         self._restarts: dict[str, int] = {}
+        self._lost_hosts: set[str] = set()
+        self._clocks: Mapping[str, ClockOffset] = {}
 
     def sensor_message(self, topic: str, message: Message, now_ns: int, content: bytes | memoryview) -> None:
         """Take a message of a sensor's topic and its bytes without header, by which a frozen sensor is noticed."""
@@ -73,6 +76,30 @@ class Health:
         """Take note that these nodes run again."""
         self._lost.difference_update(nodes)
 
+    def host_changed(self, host: str, *, lost: bool) -> None:
+        """Take note that another host of the rig is gone, or there again."""
+        self._lost_hosts.discard(host)
+        if lost:
+            self._lost_hosts.add(host)
+
+    def host_clocks(self, clocks: Mapping[str, ClockOffset]) -> None:
+        """Take how far the clocks of the other hosts are from this one's."""
+        self._clocks = clocks
+
+    def _host_faults(self) -> list[str]:
+        faults = [f"host {host} is lost" for host in sorted(self._lost_hosts)]
+        if self._graph.network is None:
+            return faults
+        limit_ns = self._graph.network.max_clock_error_ns
+        for host, clock in self._clocks.items():
+            if abs(clock.offset_ns) - clock.error_ns > limit_ns:
+                side = "ahead" if clock.offset_ns > 0 else "behind"
+                allowed = f"{limit_ns / 1e6:g} ms are allowed"
+                faults.append(f"clock of host {host} is {abs(clock.offset_ns) / 1e6:.1f} ms {side}, {allowed}")
+            elif clock.error_ns > limit_ns:
+                faults.append(f"clock of host {host} cannot be read closer than {clock.error_ns / 1e6:.1f} ms")
+        return faults
+
     def sensor_state(self, name: str, now_ns: int) -> SensorState:
         """Return how a sensor is doing."""
         sensor = self._sensors[name]
@@ -97,6 +124,7 @@ class Health:
                 (unsafe if serious else reasons).append(f"sensor {name} is {state}")
             if self._sensors[name].jumps:
                 reasons.append(f"clock of {name} jumped back {self._sensors[name].jumps} times")
+        reasons += self._host_faults()
         for output in self._graph.outputs:
             fault = self._output_fault(output, now_ns)
             if fault:

@@ -71,6 +71,11 @@ class RunLock:
         temporary.write_text(json.dumps({"run": self.run, "launcher": os.getpid(), "processes": started}))
         temporary.replace(self._record)
 
+    def adopt(self, run: str) -> None:
+        """Hold this run's shared memory from now on, in place of the one before."""
+        self.run = run
+        self.note_processes([os.getpid()])
+
     def release(self) -> None:
         """Give the name back; processes and shared memory are gone already."""
         remove_leftovers(self.run)
@@ -117,7 +122,7 @@ def _clean(record: Path) -> None:
                 process.kill()
                 alive.append(process)
     psutil.wait_procs(alive, timeout=3)
-    if re.fullmatch(r"[0-9a-f]{8}", run):
+    if re.fullmatch(r"[0-9a-f]{8,10}", run):
         remove_leftovers(run)
     record.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import shutil
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class TopicLimits:
     borrowed: int
 
 
+def memory_id(run: str, host: int) -> str:
+    """Return the id of a run's shared memory on one host, 0 being the launch host; no two hosts of a run meet."""
+    return f"{run}{host:02x}" if host else run
+
+
 def prefix_of(run: str) -> str:
     """Return what every file of a run in /dev/shm and every name begins with."""
     return f"pcn_{run}_"
@@ -67,10 +73,8 @@ def remove_leftovers(run: str) -> int:
         count += 1
     root = root_of(run)
     if root.is_dir():
-        for path in sorted(root.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-            count += 1
-        root.rmdir()
+        count += 1
+        shutil.rmtree(root, ignore_errors=True)  # what its last owner removes meanwhile is no error
     return count
 
 
@@ -305,5 +309,5 @@ class BoundsReader:
 
 __all__ = [
     "BoundsReader", "BoundsWriter", "Reader", "SharedMemoryHost", "Sleeper", "TopicLimits", "Waker", "Writer",
-    "prefix_of", "remove_leftovers", "root_of",
+    "memory_id", "prefix_of", "remove_leftovers", "root_of",
 ]  # fmt: skip
