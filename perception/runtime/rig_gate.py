@@ -102,7 +102,6 @@ class Gate:
 
     async def _serve(self, started: threading.Event) -> None:
         self._stop = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
         try:
             server = await asyncio.start_server(self._answer, self.network.rig_interface, self.network.port)
         except OSError as error:
@@ -111,14 +110,12 @@ class Gate:
         started.set()
         await self._stop.wait()
         server.close()
-        for task in self._tasks:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}  # those of mirrored ports too
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
             session = await accepted(reader, writer, self._token)
             if "pipe" in session.want:
@@ -130,7 +127,6 @@ class Gate:
         except asyncio.CancelledError:
             pass
         finally:
-            self._tasks.discard(task)
             writer.close()
 
     async def _admit(self, session: Session) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from perception.errors import ChannelError, UserError
+from perception.errors import ChannelError, LaunchFileError, UserError
 from perception.runtime.ray_node import RAY_ENVIRONMENT
 from perception.runtime.rig_link import Session, accepted, forward, introduced, machine_id, mirror, ports_of, read_token
 from perception.runtime.run_lock import RunLock
@@ -46,12 +46,15 @@ def serve_host(settings: HostSettings, say: Callable[[str], None], stop: Callabl
     """Join every launch on the launch host until `stop` says so.
 
     Raises:
-        UserError: this host has no rig token, or the launch host refuses it.
-        LaunchFileError: a host of this name runs on this machine already.
+        UserError: this host has no rig token, the launch host refuses it, or a host of this name runs here already.
     """
     token, _ = read_token()
     _adopt_orphans()
-    with RunLock(f"host-{settings.name}") as lock:
+    try:
+        lock = RunLock(f"host-{settings.name}")
+    except LaunchFileError:
+        raise UserError(f"a host named '{settings.name}' runs on this machine already; stop it first") from None
+    with lock:
         waiting = False
         while not stop():
             try:
@@ -116,7 +119,7 @@ class _Membership:
         own = ports_of(port, int(answer["index"]))
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(ChannelError, OSError):
+            with contextlib.suppress(ChannelError, OSError, asyncio.CancelledError):
                 await forward(await accepted(reader, writer, self.token), own.all())
             writer.close()
 

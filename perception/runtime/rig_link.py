@@ -175,7 +175,7 @@ async def mirror(address: str, gate_port: int, token: str, ports: Iterable[int])
     async def carry(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             session = await introduced(address, gate_port, token, {"pipe": port})
-        except (OSError, TimeoutError, ChannelError):
+        except (OSError, TimeoutError, ChannelError, asyncio.CancelledError):
             writer.close()
             return
         await _carry(reader, writer, session.reader, session.writer)
