@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import msgspec
-import numpy as np
 
 from perception.errors import PerceptionError
 from perception.messages import GraphState, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
@@ -206,14 +205,14 @@ class _Run:
             if message.links:
                 self.summary.links[message.process] = message.links
             for status in message.nodes:
-                self.health.node_status(status)
+                self.health.node_status(status, now_ns)
                 self.summary.statuses[status.node] = status
             self.publisher.publish("status", record)
             return
         if self.first_message_s is None and topic in self._sources:
             self.first_message_s = time.monotonic()
         if topic in self._sensor_topics:
-            self.health.sensor_message(topic, message, now_ns, fingerprint(message))
+            self.health.sensor_message(topic, message, now_ns)
         output = self._publish_as.get(topic)
         if output is not None:
             self.health.output_message(topic, now_ns)
@@ -295,15 +294,6 @@ class _Reading:
         self._sleeper.sleep(seconds)
 
 
-def fingerprint(message: Message) -> bytes:
-    """Return bytes that differ when a sensor's payload does: a sample of its arrays, or all its numbers."""
-    arrays = [value for name in message.__struct_fields__ if isinstance(value := getattr(message, name), np.ndarray)]
-    if not arrays:
-        fields = [getattr(message, name) for name in message.__struct_fields__ if name not in ("header", "timing")]
-        return repr(fields).encode()
-    return b"".join(array.reshape(-1)[:: max(1, array.size // 1024)].tobytes() for array in arrays)
-
-
 def _timing_bytes(timing: Timing) -> bytes:
     return msgspec.msgpack.encode(timing)
 
@@ -314,4 +304,4 @@ def _own_pid() -> int:
     return os.getpid()
 
 
-__all__ = ["Summary", "fingerprint", "run_graph"]
+__all__ = ["Summary", "run_graph"]

@@ -181,10 +181,12 @@ class Worker:
                 self._count_gap(topic, message.header)
                 self.group.offer(topic, message)
         for row in rows:
-            self._newest_bounds = list(map(max, self._newest_bounds, row.tolist()))
+            for rank, t_ns in enumerate(row.tolist()):
+                if t_ns > BEFORE_ALL:  # of the topics of one process; the others are none of its business
+                    self._newest_bounds[rank] = t_ns
             for topic in self._channels.readers:
-                if (rank := self._channels.rank.get(topic)) is not None and row[rank] > BEFORE_ALL:
-                    self.group.bound(topic, int(row[rank]))
+                if (place := self._channels.rank.get(topic)) is not None and row[place] > BEFORE_ALL:
+                    self.group.bound(topic, int(row[place]))
         took |= self._take_inbox()
         for pacing in self._pacers.values():
             took |= pacing.release(self.group, self._newest_bounds, self._channels.rank)
