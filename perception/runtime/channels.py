@@ -7,11 +7,13 @@ decided here, once, from the topology.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.errors import ChannelError
 from perception.messages import LinkStatus, Message
 from perception.messages.codec import encode
 from perception.runtime.graph import Graph
@@ -43,6 +45,8 @@ class Channels:
         self.wake, self.sleep = self._self_waker.wake, self._sleeper.sleep
         self.rank = {topic: rank for rank, topic in enumerate(topology.topics)}
         self.bounds_moved = False
+        self.refused: Counter[str] = Counter()
+        """Records that could not be written, by the reason."""
         self._bounds = [BEFORE_ALL] * len(topology.topics)
         self._open_writers(graph)
         self._open_readers()
@@ -91,7 +95,11 @@ class Channels:
             return
         record = encode(on_host(message, self.process, time.time_ns))
         if writer is not None:
-            writer.write(record)
+            try:
+                writer.write(record)
+            except ChannelError as error:  # readers count it by the gap in seq
+                self.refused[str(error)] += 1
+                return
             for waker in self._wakers[topic]:
                 waker.wake()
         if is_read_far and self._tcp_writer is not None:

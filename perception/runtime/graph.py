@@ -127,6 +127,8 @@ class Graph:
     restart_limit: int = 5
     """Restarts of one process within restart_window_s before it is given up."""
     restart_window_s: float = 60.0
+    machine_check_s: float = 2.0
+    """How often disks, memory and heat are looked at."""
     network: Network | None = None
     """None where the launch host is the only one."""
 

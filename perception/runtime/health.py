@@ -6,7 +6,7 @@ and only a graph in which nothing moves at all is judged by the clock that the c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -53,6 +53,7 @@ class Health:
         self._restarts: dict[str, int] = {}
         self._lost_hosts: set[str] = set()
         self._clocks: Mapping[str, ClockOffset] = {}
+        self._machine: tuple[str, ...] = ()
 
     def sensor_message(self, topic: str, message: Message, now_ns: int) -> None:
         """Take a message of a sensor's topic; whether its payload is frozen was marked where it entered the graph."""
@@ -103,6 +104,10 @@ class Health:
         if lost:
             self._lost_hosts.add(host)
 
+    def machine_faults(self, faults: Sequence[str]) -> None:
+        """Take what is wrong with the machines that the graph runs on."""
+        self._machine = tuple(faults)
+
     def host_clocks(self, clocks: Mapping[str, ClockOffset]) -> None:
         """Take how far the clocks of the other hosts are from this one's."""
         self._clocks = clocks
@@ -146,7 +151,7 @@ class Health:
             sensor = self._sensors[name]
             if sensor.jump_ns and now_ns - sensor.jumped_at_ns < JUMP_TOLD_NS:
                 reasons.append(f"clock of {name} jumped by {sensor.jump_ns / 1e9:+.3f} s")
-        reasons += self._host_faults()
+        reasons += [*self._machine, *self._host_faults()]
         for output in self._graph.outputs:
             fault = self._output_fault(output, now_ns)
             if fault:

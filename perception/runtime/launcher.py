@@ -16,6 +16,7 @@ from perception.messages.codec import content, decode, encode
 from perception.runtime.graph import Graph
 from perception.runtime.health import Health
 from perception.runtime.inline_runner import run_inline
+from perception.runtime.machine import MachineWatch
 from perception.runtime.publisher import Publisher
 from perception.runtime.ray_runner import Event, RayRunner, Stopped
 from perception.runtime.recorder import Recorder
@@ -116,6 +117,8 @@ class _Run:
         self._sensor_states: dict[str, SensorState] = {}
         self._state_seq = 0
         self._next_state_s = 0.0
+        folders = [] if recorder is None else [recorder.folder]
+        self._machine, self._own_faults, self._next_look_s = MachineWatch(folders), list[str](), 0.0
         self.first_message_s: float | None = None
 
     def inline(self, duration_s: float | None) -> Summary:
@@ -173,6 +176,10 @@ class _Run:
                 for event in runner.poll():
                     self._take_event(event, runner)
                 self.health.host_clocks(runner.clocks())
+                if now_s >= self._next_look_s:
+                    self._next_look_s = now_s + self.graph.machine_check_s
+                    self._own_faults = self._machine.faults()
+                self.health.machine_faults([*self._own_faults, *runner.machine_faults()])
                 self._tell_state()
                 if runner.have_ended():
                     idle_since_s = idle_since_s or now_s

@@ -150,6 +150,10 @@ class RayCluster:
         """Return how far the clocks of the other hosts are from this one's."""
         return {} if self._gate is None else self._gate.clocks()
 
+    def machine_faults(self) -> list[str]:
+        """Return what is wrong with the machines of the other hosts."""
+        return [] if self._gate is None else self._gate.faults()
+
     def stop(self) -> None:
         """End Ray, let the other hosts go, and end what is left on this one."""
         children = psutil.Process().children(recursive=True)

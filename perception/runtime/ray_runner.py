@@ -207,6 +207,10 @@ class RayRunner:
         """Return how far the clocks of the other hosts are from this one's."""
         return self._cluster.clocks()
 
+    def machine_faults(self) -> list[str]:
+        """Return what is wrong with the machines of the other hosts."""
+        return self._cluster.machine_faults()
+
     def _reason(self, reference: Any) -> str:
         try:
             ray.get(reference)

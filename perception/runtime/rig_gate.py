@@ -35,6 +35,7 @@ class ClockOffset:
 @dataclass
 class _Joined:
     place: str
+    faults: tuple[str, ...] = ()
     samples: deque[ClockOffset] = field(default_factory=lambda: deque(maxlen=CLOCK_SAMPLES))
 
 
@@ -86,6 +87,10 @@ class Gate:
             for host, joined in list(self._joined.items())
             if joined.samples
         }
+
+    def faults(self) -> list[str]:
+        """Return what is wrong with the machines of the hosts that are there."""
+        return [f"host {host}: {fault}" for host, joined in list(self._joined.items()) for fault in joined.faults]
 
     def close(self) -> None:
         """Let all hosts go; each of them ends what it runs and cleans up."""
@@ -180,6 +185,7 @@ class Gate:
                     joined = self._joined[host] = _Joined(place)
                 if joined is not None:
                     way_ns = (now_ns - sent_ns) // 2
+                    joined.faults = tuple(map(str, answer.get("faults", ())))
                     joined.samples.append(ClockOffset(their_ns - (sent_ns + way_ns), way_ns))
                 await asyncio.sleep(ASK_S if joined is not None else 0.2)
 

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from perception.errors import ChannelError, LaunchFileError, UserError
+from perception.runtime.machine import MachineWatch
 from perception.runtime.ray_node import RAY_ENVIRONMENT
 from perception.runtime.rig_link import Session, accepted, forward, introduced, machine_id, mirror, ports_of, read_token
 from perception.runtime.run_lock import RunLock
@@ -30,6 +31,8 @@ from perception.version import __version__
 RETRY_S = 1.0
 SILENT_S = 5.0
 START_S = 60.0
+LOOK_S = 2.0
+"""How often this machine is looked at."""
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -81,6 +84,7 @@ class _Membership:
         self.settings, self.token, self.lock, self.say = settings, token, lock, say
         self._servers: list[asyncio.Server] = []
         self._ray: subprocess.Popen[str] | None = None
+        self._machine, self._faults, self._next_look_s = MachineWatch(), list[str](), 0.0
 
     async def serve(self, stop: Callable[[], bool]) -> None:
         settings = self.settings
@@ -173,7 +177,10 @@ class _Membership:
 
     async def _answer(self, session: Session, *, ready: bool) -> None:
         await session.receive(SILENT_S)
-        await session.send(clock_ns=time.time_ns(), ready=ready)
+        if time.monotonic() >= self._next_look_s:
+            self._next_look_s = time.monotonic() + LOOK_S
+            self._faults = self._machine.faults()
+        await session.send(clock_ns=time.time_ns(), ready=ready, faults=self._faults)
 
     def _end_ray(self) -> None:
         if self._ray is None:

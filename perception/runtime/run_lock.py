@@ -107,6 +107,16 @@ def clean_dead_runs(held: str = "") -> list[str]:
     return cleaned
 
 
+def dead_runs() -> list[str]:
+    """Return the names of runs whose launcher is gone and that nobody has cleaned up yet."""
+    dead = []
+    for record in sorted(runs_folder().glob("*.json")):
+        with contextlib.suppress(OSError), record.with_suffix(".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            dead.append(record.stem)
+    return dead
+
+
 def _clean(record: Path) -> None:
     try:
         document = json.loads(record.read_text())
@@ -134,4 +144,4 @@ def _pid_of(record: Path) -> str:
         return "unknown"
 
 
-__all__ = ["RunLock", "clean_dead_runs", "runs_folder"]
+__all__ = ["RunLock", "clean_dead_runs", "dead_runs", "runs_folder"]

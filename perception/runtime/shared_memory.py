@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import shutil
 import weakref
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from perception.messages.codec import ALIGNMENT, Record
 
 ROOT = Path("/tmp")
 SHARED_MEMORY = Path("/dev/shm")
+RESERVE_BYTES = 4 << 20
+"""Left free, for what others write at the same moment."""
 
 
 class _Block(ctypes.Structure):
@@ -206,6 +209,8 @@ class Writer:
             ChannelError: shared memory is full.
         """
         blocks = -(-record.size // ALIGNMENT)
+        if free_bytes() < record.size + RESERVE_BYTES:
+            raise ChannelError("shared memory is full")  # writing to a page that it lacks would end the process
         try:
             sample = self._publisher.loan_slice_uninit(blocks)
         except iox.LoanError as error:
@@ -213,6 +218,12 @@ class Writer:
         record.write_into(memoryview(_memory_at(sample.payload_ptr, record.size)).cast("B")[: blocks * ALIGNMENT])
         ctypes.c_uint64.from_address(sample.user_header_ptr).value = record.size
         sample.assume_init().send()
+
+
+def free_bytes() -> int:
+    """Return how much shared memory is left."""
+    found = os.statvfs(SHARED_MEMORY)
+    return found.f_bavail * found.f_frsize
 
 
 class Reader:

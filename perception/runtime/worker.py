@@ -276,8 +276,11 @@ class Worker:
             seq=self._status_seq,
         )
         self._status_seq += 1
+        lost = tuple(f"{reason}: {count} records not sent" for reason, count in self._channels.refused.items())
         nodes = [self._noted(executor.status(memory_mb)) for executor in self.group.executors.values()]
         nodes += [self._source_status(spec, memory_mb) for spec in self._specs if spec.is_source]
+        if lost:
+            nodes = [msgspec.structs.replace(node, degraded=(*node.degraded, *lost)) for node in nodes]
         return Status(
             header=header, process=self.process, host=os.uname().nodename, pid=os.getpid(), nodes=tuple(nodes),
             links=self._channels.links(),

@@ -158,7 +158,7 @@ def _graph(wiring: Wiring, nodes: list[NodeSpec], replay: Replay | None) -> Grap
         endpoint=launch.endpoint, rig=rig, calibration="" if rig is None else rig.content_hash,
         mode="live" if replay is None else replay.mode, rate=1.0 if replay is None else replay.rate,
         launch_text=yaml.safe_dump(wiring.document.values, sort_keys=False), search_folders=wiring.search_folders,
-        restart_limit=launch.restart_limit, network=_network(launch),
+        restart_limit=launch.restart_limit, network=_network(launch), machine_check_s=launch.machine_check_ms / 1000,
     )  # fmt: skip
 
 

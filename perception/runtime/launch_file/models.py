@@ -129,6 +129,8 @@ class LaunchFile(FileModel):
     """Sensors by name; sensors that are not named are not required."""
     network: NetworkFile = NetworkFile()
     """Only for several hosts, or outputs that leave the machine."""
+    machine_check_ms: Positive = 2000.0
+    """How often disks, shared memory, memory and heat are looked at; what is wrong degrades the graph."""
     restart_limit: Annotated[int, Field(ge=0, le=100)] = 5
     """Restarts of one process within a minute before the graph is given up."""
 
