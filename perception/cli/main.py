@@ -14,6 +14,7 @@ from typing import Any
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "launch": ("perception.cli.launch:launch", "Start the graph of a launch file, live or from a recorded log."),
+    "host": ("perception.cli.host:host", "Be a further host of a rig: run what a launch places here."),
     "check": ("perception.cli.check:check", "Report every fault of a launch file at once."),
     "graph": ("perception.cli.graph:graph", "Draw the graph of a launch file."),
     "top": ("perception.cli.top:top", "Show a live table of rates, latencies, drops and states."),
