@@ -71,8 +71,9 @@ def test_a_simulated_drive_has_its_truth_and_the_same_seed_gives_the_same_bytes(
     log = open_log(files[0])
     assert {"lidar/points", "cam_front/image", "truth/objects", "truth/cam_front/mask", "ego"} <= set(log.topics())
     assert log.rig is not None
-    truth = [m for _, m in log.messages() if isinstance(m, Detections3D)]
-    assert np.isfinite(host(truth[-1].center_m)).all()
+    truth = [m for topic, m in log.messages() if topic == "truth/objects" and isinstance(m, TrackedObjects)]
+    assert len(truth) == 6
+    assert all(thing.has_velocity and thing.visibility is not None for thing in truth[-1].objects)
     assert run("simulate", "car.yaml", "--out", files[0]) == 2  # nothing is overwritten
     assert run("simulate", "replay.yaml", "--out", tmp_path / "x.mcap") == 2
 
