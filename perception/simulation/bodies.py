@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from perception.simulation.classes import BICYCLE, BUS, CAR, PERSON, RIDER, TRUCK
 from perception.simulation.parts import (
@@ -20,11 +21,11 @@ from perception.simulation.parts import (
     joined,
     parts,
 )  # fmt: skip
-from perception.simulation.skeleton import CROWN_M, Body
+from perception.simulation.skeleton import CROWN_M, PELVIS, Body
 
 Float: TypeAlias = NDArray[np.float64]
 
-SKIN, HAIR = (0.55, 0.36, 0.27), (0.06, 0.05, 0.05)
+SKIN, SHOE = (0.55, 0.36, 0.27), (0.06, 0.05, 0.05)
 TYRE = (0.03, 0.03, 0.03)
 
 # Boxes of a vehicle in shares of its length, width and height: centre (z from the floor), size, surface.
@@ -75,38 +76,58 @@ def vehicles(
     return joined(*groups)
 
 
+@dataclass(frozen=True, eq=False)
+class Bone:
+    """A capsule of a body: each end is a weighted sum (17,) of the joints and the pelvis."""
+
+    first: Float
+    second: Float
+    radius_m: float
+    colour: str
+    surface: int = CLOTH
+    of_head: bool = False
+
+
+def _bones() -> tuple[Bone, ...]:
+    point = np.eye(PELVIS + 1)
+    pelvis, chest, across = point[PELVIS], (point[2] + point[3]) / 2, point[2] - point[3]
+    bones = [
+        Bone(point[0], point[0] * 1.05 - point[1] * 0.05, CROWN_M, "skin", PLAIN, of_head=True),
+        Bone(point[1], point[0], 0.05, "skin", PLAIN, of_head=True),
+        Bone(point[8], point[9], 0.1, "trousers"),
+    ]
+    for side, sign in ((0, 0.25), (1, -0.25)):
+        bones.append(Bone(pelvis + sign * across, chest * 0.85 + pelvis * 0.15 + sign * across, 0.115, "clothes"))
+        upper, elbow, wrist, hip, knee, ankle, ball = (point[first + side] for first in range(2, 16, 2))
+        bones += [
+            Bone(upper, elbow, 0.05, "clothes"), Bone(elbow, wrist, 0.04, "sleeve"),
+            Bone(wrist, wrist * 1.25 - elbow * 0.25, 0.045, "skin", PLAIN), Bone(hip, knee, 0.075, "trousers"),
+            Bone(knee, ankle, 0.055, "trousers"), Bone(ankle, ball, 0.042, "shoe", PLAIN),
+        ]  # fmt: skip
+    return tuple(bones)
+
+
+BONES = _bones()
+
+
 def humans(
     body: Body, place_m: Float, yaw_rad: Float, scale: Float, clothes: Float, trousers: Float,
     semantic: int, thing: NDArray[np.int64], velocity_mps: Float, *, with_head: bool = True,
 ) -> Parts:  # fmt: skip
     """Return the parts of N bodies at places with headings; without heads for cameras that are worn there."""
-    joints, pelvis = _placed(body.joints_m, place_m, yaw_rad), _placed(body.pelvis_m, place_m, yaw_rad)
-
-    neck, chest = joints[:, 1], (joints[:, 2] + joints[:, 3]) / 2
-    bare = clothes * 0.5 + 0.5 * np.array(SKIN)
-    bones: list[tuple[Float, Float, float, ArrayLike, int]] = []  # two ends, radius, colour, surface
-    if with_head:
-        crown = joints[:, 0] + (joints[:, 0] - neck) * 0.05
-        bones = [(joints[:, 0], crown, CROWN_M, SKIN, PLAIN), (neck, joints[:, 0], 0.05, SKIN, PLAIN)]
-    for sign in (0.045, -0.045):
-        beside = (joints[:, 2] - joints[:, 3]) * (sign / 0.18)
-        bones.append((pelvis + beside, chest * 0.85 + pelvis * 0.15 + beside, 0.115, clothes, CLOTH))
-    bones.append((joints[:, 8], joints[:, 9], 0.1, trousers, CLOTH))
-    for side in (0, 1):
-        upper, elbow, wrist, hip, knee, ankle, ball = (joints[:, first + side] for first in range(2, 16, 2))
-        bones += [
-            (upper, elbow, 0.05, clothes, CLOTH), (elbow, wrist, 0.04, bare, CLOTH),
-            (wrist, wrist + (wrist - elbow) * 0.25, 0.045, SKIN, PLAIN), (hip, knee, 0.075, trousers, CLOTH),
-            (knee, ankle, 0.055, trousers, CLOTH), (ankle, ball, 0.042, HAIR, PLAIN),
-        ]  # fmt: skip
-    count, total = len(scale), len(bones)
+    points = _placed(body.points_m, place_m, yaw_rad)
+    bones = [bone for bone in BONES if with_head or not bone.of_head]
+    total, count = len(bones), len(scale)
+    wear = {"skin": np.array(SKIN), "shoe": np.array(SHOE), "clothes": clothes, "trousers": trousers,
+            "sleeve": clothes * 0.5 + 0.5 * np.array(SKIN)}  # fmt: skip
     rest, colour = np.zeros((total, count, 2)), np.empty((total, count, 3))
     for k, bone in enumerate(bones):
-        rest[k, :, 0], colour[k] = bone[2] * scale, np.asarray(bone[3], np.float64)
+        rest[k, :, 0], colour[k] = bone.radius_m * scale, wear[bone.colour]
+    weights = np.array([(bone.first, bone.second) for bone in bones])  # (B, 2, 17)
+    ends = np.einsum("bej,njk->ebnk", weights, points).reshape(2, -1, 3)
     return parts(
-        CAPSULE, np.concatenate([bone[0] for bone in bones]), np.concatenate([bone[1] for bone in bones]),
-        rest.reshape(-1, 2), colour.reshape(-1, 3), semantic, np.repeat([bone[4] for bone in bones], count),
-        np.tile(thing, total), np.tile(velocity_mps, (total, 1)),
+        CAPSULE, ends[0], ends[1], rest.reshape(-1, 2), colour.reshape(-1, 3), semantic,
+        np.repeat([bone.surface for bone in bones], count), np.tile(thing, total), np.tile(velocity_mps, (total, 1)),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ its frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -21,7 +21,7 @@ from perception.simulation.classes import BUILDING, PERSON, TERRAIN, WALL
 from perception.simulation.parts import BARK, BOX, BRICK, CLOTH, CYLINDER, LAMP, PLAIN, SIGN, Parts, joined, parts
 from perception.simulation.scene import Snapshot, Things
 from perception.simulation.shading import FLOOR
-from perception.simulation.skeleton import ACTIONS, Body, Pose, body_of
+from perception.simulation.skeleton import ACTIONS, ANGLES, Body, Pose, body_of
 from perception.simulation.weather import Weather
 
 Float: TypeAlias = NDArray[np.float64]
@@ -36,7 +36,7 @@ LIGHT = Weather(
 )  # fmt: skip
 """In the cabin it is never dusk."""
 WEARER_ID = 1
-SPREAD = {"hip_l", "hip_r", "shoulder_l", "shoulder_r"}
+SWUNG = [ANGLES.index(name) for name in ("hip_l", "hip_r", "shoulder_l", "shoulder_r")]
 """Angles that one person swings wider than another."""
 
 
@@ -95,12 +95,9 @@ class Cabin:
             share = since_s / BLEND_S
             before = ACTIONS[self._action(number - 1)](phase)
             pose = before.blended(pose, share * share * (3 - 2 * share))
-        return Pose(
-            **{
-                field.name: getattr(pose, field.name) * (self.reach if field.name in SPREAD else 1.0)
-                for field in fields(Pose)
-            }
-        )
+        angles = pose.stacked()
+        angles[SWUNG] *= self.reach
+        return Pose(*angles)
 
     def body_at(self, t_s: float) -> Body:
         """Return the person's body at an instant."""

@@ -112,27 +112,35 @@ def picture(
     view = look(camera, world_from_optical, snapshot)
     radiance, semantic = coloured(view, snapshot, weather)
     height, width, places = camera.height_px, camera.width_px, view.tiles.places
-    frame = np.zeros((height * width, 3), np.float32)
-    frame[places] = radiance
+    frame, classes = np.zeros((height, width, 3), np.float32), np.full((height, width), NO_CLASS, np.uint8)
+    instance, distance = np.zeros((height, width), np.uint16), np.zeros((height, width), np.float32)
+    ids = np.append(snapshot.things.ids, 0)[snapshot.parts.thing]
+    _unfold(places, ids, view.hit, view.distance, radiance, semantic, frame, classes, instance, distance)
     exposure_ns = round(exposure_ns * weather.exposure)
-    if exposure_ns:
-        flow = np.zeros((height * width, 2), np.float32)
-        still = Movement(np.zeros(3), np.zeros(3))
-        moved = movement or still
-        _flow(view.directions, view.distance, view.hit, snapshot.parts.velocity_mps, moved.velocity_mps,
-              moved.angular_velocity_radps, world_from_optical.rotation, camera_slopes(camera), places,
+    if exposure_ns and movement is not None:
+        flow = np.zeros((height, width, 2), np.float32)
+        _flow(view.directions, view.distance, view.hit, snapshot.parts.velocity_mps, movement.velocity_mps,
+              movement.angular_velocity_radps, world_from_optical.rotation, camera_slopes(camera), places,
               exposure_ns * 1e-9, flow)  # fmt: skip
-        frame = _blurred(frame.reshape(height, width, 3), flow.reshape(height, width, 2)).reshape(-1, 3)
-    rgb = np.zeros((height, width, 3), np.uint8)
-    _develop(frame.reshape(height, width, 3), gain_of(weather), weather.noise, weather.rain, seed, rgb)
-    classes = np.full(height * width, NO_CLASS, np.uint8)
-    classes[places] = semantic
-    instance, distance = np.zeros(height * width, np.uint16), np.zeros(height * width, np.float32)
-    thing = np.where(view.hit >= 0, snapshot.parts.thing[np.maximum(view.hit, 0)], -1)
-    ids = np.append(snapshot.things.ids, 0)
-    instance[places], distance[places] = ids[thing], view.distance
-    shape = (height, width)
-    return Picture(rgb, classes.reshape(shape), instance.reshape(shape), distance.reshape(shape), exposure_ns)
+        frame = _blurred(frame, flow)
+    rgb = np.empty((height, width, 3), np.uint8)
+    _develop(frame, gain_of(weather), weather.noise, weather.rain, seed, rgb)
+    return Picture(rgb, classes, instance, distance, exposure_ns)
+
+
+@jit
+def _unfold(
+    places: NDArray[np.int64], ids: NDArray[np.int64], hit: NDArray[np.int64], distance: Float, radiance: Any,
+    semantic: Any, frame: Any, classes: Any, instance: Any, depth: Any,
+) -> None:  # fmt: skip
+    """Put what the rays of the tiles found where their pixels are."""
+    width = frame.shape[1]
+    for i in range(len(places)):
+        v, u = places[i] // width, places[i] % width
+        for k in range(3):
+            frame[v, u, k] = radiance[i, k]
+        classes[v, u], depth[v, u] = semantic[i], distance[i]
+        instance[v, u] = ids[hit[i]] if hit[i] >= 0 else 0
 
 
 def gain_of(weather: Weather) -> float:
@@ -145,7 +153,7 @@ def _flow(
     directions: Float, distance: Float, hit: NDArray[np.int64], velocities: Float, velocity: Float, turning: Float,
     rotation: Float, slopes: Float, places: NDArray[np.int64], exposure_s: float, flow: Any,
 ) -> None:  # fmt: skip
-    """Fill `flow` (H * W, 2): how many pixels right and down what each pixel shows moves during the exposure."""
+    """Fill `flow` (H, W, 2): how many pixels right and down what each pixel shows moves during the exposure."""
     for i in range(len(directions)):
         dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
         x, y, z = (
@@ -166,9 +174,11 @@ def _flow(
         a = rotation[0, 0] * x + rotation[1, 0] * y + rotation[2, 0] * z
         b = rotation[0, 1] * x + rotation[1, 1] * y + rotation[2, 1] * z
         c = rotation[0, 2] * x + rotation[1, 2] * y + rotation[2, 2] * z
-        p = places[i]
+        p, width = places[i], flow.shape[1]
         for k in range(2):
-            flow[p, k] = exposure_s * (slopes[p, k, 0] * a + slopes[p, k, 1] * b + slopes[p, k, 2] * c)
+            flow[p // width, p % width, k] = exposure_s * (
+                slopes[p, k, 0] * a + slopes[p, k, 1] * b + slopes[p, k, 2] * c
+            )
 
 
 @jit

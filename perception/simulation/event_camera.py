@@ -18,6 +18,9 @@ from perception.simulation.raycast import jit
 Float: TypeAlias = NDArray[np.float64]
 
 
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
 @dataclass(frozen=True)
 class EventSettings:
     """What kind of event camera it is.
@@ -50,6 +53,11 @@ class Events:
 NO_EVENTS = Events(np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, np.uint16), np.zeros(0, np.uint8))
 
 
+def log_of(radiance: NDArray[np.float32], settings: EventSettings) -> Float:
+    """Return what pixels see of linear light (N, 3): the logarithm of its luminance and the floor."""
+    return np.log((radiance @ LUMA).astype(np.float64) + settings.floor)
+
+
 class EventSensor:
     """The pixels of one event camera; it is fed with light, step by step.
 
@@ -70,14 +78,13 @@ class EventSensor:
         self._blind_until_ns = np.full(count, np.iinfo(np.int64).min)
         self._t_ns: int | None = None
 
-    def feed(self, light: NDArray[np.float32], t_ns: int) -> Events:
+    def feed(self, log: Float, t_ns: int) -> Events:
         """Return the events since the last light; the first light sets the pixels.
 
         Args:
-            light: (H * W,) luminance, linear.
+            log: (H * W,) logarithm of the light, as `log_of` gives it; it is kept.
             t_ns: its instant.
         """
-        log = np.log(light.astype(np.float64) + self.settings.floor)
         if self._t_ns is None:
             self._log, self._reference, self._t_ns = log, log.copy(), t_ns
             return NO_EVENTS
@@ -125,4 +132,4 @@ def _fire(
     return count
 
 
-__all__ = ["NO_EVENTS", "EventSensor", "EventSettings", "Events"]
+__all__ = ["NO_EVENTS", "EventSensor", "EventSettings", "Events", "log_of"]

@@ -126,10 +126,7 @@ def _people(things: Things, colour: Float, way_m: Float, t_s: float) -> Parts:
     standing = np.isnan(way_m[at])
     walking = skeleton.walk(np.where(standing, 0.0, way_m[at]) / (STEP_M * scale))
     idle = skeleton.stand(np.asarray(t_s / 4.0 + things.ids[at] * 0.37, np.float64))
-    mixed = {
-        name: np.where(standing, getattr(idle, name), getattr(walking, name)) for name in walking.__dataclass_fields__
-    }
-    body = skeleton.body_of(skeleton.Pose(**mixed), scale)
+    body = skeleton.body_of(walking.blended(idle, standing.astype(np.float64)), scale)
     place = things.center_m[at] * (1, 1, 0) + np.array([0.0, 0.0, KERB_M])
     trousers = colour[at][:, ::-1] * 0.5
     return humans(body, place, things.yaw_rad[at], scale, colour[at], trousers, PERSON, at, things.velocity_mps[at])

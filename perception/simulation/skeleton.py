@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from perception.simulation.raycast import jit
 
 Float: TypeAlias = NDArray[np.float64]
 
@@ -70,81 +72,104 @@ class Pose:
     @classmethod
     def standing(cls, count: int) -> Pose:
         """Return people who stand."""
-        pose = cls(**{field.name: np.zeros(count) for field in fields(cls)})
+        pose = cls(*np.zeros((len(ANGLES), count)))
         pose.abduct_l += 0.12
         pose.abduct_r += 0.12
         pose.elbow_l += 0.15
         pose.elbow_r += 0.15
         return pose
 
-    def blended(self, other: Pose, share: float) -> Pose:
+    def stacked(self) -> Float:
+        """Return the angles (16, N), in the order of the fields."""
+        return np.stack([getattr(self, name) for name in ANGLES])
+
+    def blended(self, other: Pose, share: Float | float) -> Pose:
         """Return the pose on the way to another."""
-        names = [field.name for field in fields(self)]
-        return Pose(**{name: (1 - share) * getattr(self, name) + share * getattr(other, name) for name in names})
+        return Pose(*((1 - share) * self.stacked() + share * other.stacked()))
 
 
-def _turned(vector: Float, axis: int, angle: Float) -> Float:
-    """Turn vectors (N, 3) about x, y or z by angles (N,)."""
-    c, s = np.cos(angle), np.sin(angle)
-    i, j = ((1, 2), (2, 0), (0, 1))[axis]
-    turned = vector.copy()
-    turned[:, i] = c * vector[:, i] - s * vector[:, j]
-    turned[:, j] = s * vector[:, i] + c * vector[:, j]
-    return turned
+ANGLES = tuple(field.name for field in fields(Pose))
+PELVIS = len(JOINTS)
 
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """Joints (N, 16, 3) and pelvis (N, 3) of N persons, metres in their body frames; `facing` (N, 3) of the faces."""
+    """Points of N persons, metres in their body frames.
 
-    joints_m: Float
-    pelvis_m: Float
+    Attributes:
+        points_m: (N, 17, 3) the joints, then the pelvis.
+        facing: (N, 3) where the faces look.
+    """
+
+    points_m: Float
     facing: Float
+
+    @property
+    def joints_m(self) -> Float:
+        """(N, 16, 3)."""
+        return self.points_m[:, :PELVIS]
+
+    @property
+    def pelvis_m(self) -> Float:
+        """(N, 3)."""
+        return self.points_m[:, PELVIS]
 
 
 def body_of(pose: Pose, scale: Float) -> Body:
     """Return the joints of persons of a size; the lowest foot stands on the floor (or `lift_m` above it)."""
-    count = len(scale)
-    joints = np.zeros((count, 16, 3))
-
-    def trunk(x: float, y: float, z: float) -> Float:
-        vector = np.broadcast_to(np.array([x, y, z]), (count, 3))
-        return _turned(_turned(vector.copy(), 2, pose.twist), 1, pose.lean)
-
-    neck = trunk(0.0, 0.0, 0.52)
-    nod = pose.lean + pose.nod
-    head = neck + _turned(np.tile([0.02, 0.0, 0.17], (count, 1)), 1, nod)
-    facing = _turned(np.tile([1.0, 0.0, 0.0], (count, 1)), 1, nod)
-    joints[:, 0], joints[:, 1] = head, neck
-    for side, sign in enumerate((1.0, -1.0)):
-        shoulder = trunk(0.0, sign * 0.18, 0.46)
-        raise_, out, bend = (
-            (pose.shoulder_l, pose.abduct_l, pose.elbow_l), (pose.shoulder_r, pose.abduct_r, pose.elbow_r),
-        )[side]  # fmt: skip
-        upper = _limb(raise_, sign * out)
-        fore = _limb(raise_ + bend, sign * out * 0.6)
-        upper, fore = (_turned(_turned(limb, 2, pose.twist), 1, pose.lean) for limb in (upper, fore))
-        joints[:, 2 + side] = shoulder
-        joints[:, 4 + side] = shoulder + 0.29 * upper
-        joints[:, 6 + side] = joints[:, 4 + side] + 0.26 * fore
-        hip, knee = ((pose.hip_l, pose.knee_l), (pose.hip_r, pose.knee_r))[side]
-        joints[:, 8 + side] = (0.0, sign * 0.10, -0.04)
-        joints[:, 10 + side] = joints[:, 8 + side] + 0.42 * _limb(hip, sign * pose.spread)
-        joints[:, 12 + side] = joints[:, 10 + side] + 0.42 * _limb(hip - knee, sign * pose.spread)
-        sole = hip - knee + math.pi / 2 - pose.toe  # at right angles to the calf
-        level = np.maximum(sole, math.pi / 2 - 0.6)  # a toe does not dig into the floor
-        joints[:, 14 + side] = joints[:, 12 + side] + 0.15 * _limb(level, np.zeros(count)) - (0.0, 0.0, 0.06)
-    floor = joints[:, 12:, 2].min(axis=1) - 0.03
-    up = np.zeros((count, 3))
-    up[:, 2] = -floor + pose.lift_m
-    size = scale[:, None]
-    return Body((joints + up[:, None]) * size[:, None], up * size, facing)
+    points, facing = np.zeros((len(scale), PELVIS + 1, 3)), np.zeros((len(scale), 3))
+    _place_joints(pose.stacked(), scale, points, facing)
+    return Body(points, facing)
 
 
-def _limb(forward: Float, outward: Float) -> Float:
-    """Return unit vectors (N, 3) of limbs that hang at zero."""
-    c = np.cos(outward)
-    return np.stack((np.sin(forward) * c, np.sin(outward) * np.ones_like(forward), -np.cos(forward) * c), axis=1)
+@jit
+def _place_joints(angles: Any, scale: Any, points: Any, facing: Any) -> None:
+    """Fill points (N, 17, 3) from the pelvis outwards, and where the faces look."""
+    for n in range(len(scale)):
+        lean, twist, nod, spread, toe, lift = (
+            angles[0, n], angles[1, n], angles[2, n], angles[5, n], angles[14, n], angles[15, n],
+        )  # fmt: skip
+        p = points[n]
+        _put(p, 1, 16, lean, twist, 0.0, 0.0, 0.52)
+        _put(p, 0, 1, lean + nod, 0.0, 0.02, 0.0, 0.17)
+        facing[n, 0], facing[n, 2] = math.cos(lean + nod), -math.sin(lean + nod)
+        lowest = 0.0
+        for side in range(2):
+            sign = 1.0 - 2.0 * side
+            hip, knee = angles[3 + side, n], angles[6 + side, n]
+            raised, out, bent = angles[8 + side, n], sign * angles[10 + side, n], angles[12 + side, n]
+            _put(p, 2 + side, 16, lean, twist, 0.0, sign * 0.18, 0.46)
+            _hang(p, 4 + side, 2 + side, lean, twist, raised, out, 0.29)
+            _hang(p, 6 + side, 4 + side, lean, twist, raised + bent, 0.6 * out, 0.26)
+            _put(p, 8 + side, 16, 0.0, 0.0, 0.0, sign * 0.10, -0.04)
+            _hang(p, 10 + side, 8 + side, 0.0, 0.0, hip, sign * spread, 0.42)
+            _hang(p, 12 + side, 10 + side, 0.0, 0.0, hip - knee, sign * spread, 0.42)
+            sole = max(hip - knee + math.pi / 2 - toe, math.pi / 2 - 0.6)  # a toe does not dig into the floor
+            _hang(p, 14 + side, 12 + side, 0.0, 0.0, sole, 0.0, 0.15)
+            p[14 + side, 2] -= 0.06
+            lowest = min(lowest, p[12 + side, 2], p[14 + side, 2])
+        for k in range(len(p)):
+            p[k, 2] += lift + 0.03 - lowest
+            for axis in range(3):
+                p[k, axis] *= scale[n]
+
+
+@jit
+def _put(p: Any, which: int, start: int, lean: float, twist: float, x: float, y: float, z: float) -> None:
+    """Put a point at a place relative to another, after a twist about z and a lean about y."""
+    x, y = math.cos(twist) * x - math.sin(twist) * y, math.sin(twist) * x + math.cos(twist) * y
+    p[which, 0] = p[start, 0] + math.cos(lean) * x + math.sin(lean) * z
+    p[which, 1] = p[start, 1] + y
+    p[which, 2] = p[start, 2] - math.sin(lean) * x + math.cos(lean) * z
+
+
+@jit
+def _hang(
+    p: Any, which: int, start: int, lean: float, twist: float, forward: float, outward: float, length: float
+) -> None:
+    """Put a point at the end of a limb that hangs at zero from another."""
+    c = math.cos(outward) * length
+    _put(p, which, start, lean, twist, math.sin(forward) * c, math.sin(outward) * length, -math.cos(forward) * c)
 
 
 def _wave(phase: Float) -> Float:
@@ -289,4 +314,18 @@ ACTIONS: Mapping[str, Callable[[Float], Pose]] = MappingProxyType(
 )  # fmt: skip
 """What the wearer does, by its name: the classes of `truth/action`."""
 
-__all__ = ["ACTIONS", "CROWN_M", "HEIGHT_M", "JOINTS", "LIMBS", "Body", "Pose", "body_of", "ride", "stand", "walk"]
+__all__ = [
+    "ACTIONS",
+    "ANGLES",
+    "CROWN_M",
+    "HEIGHT_M",
+    "JOINTS",
+    "LIMBS",
+    "PELVIS",
+    "Body",
+    "Pose",
+    "body_of",
+    "ride",
+    "stand",
+    "walk",
+]

@@ -19,7 +19,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ from perception.geometry.transforms import Transform
 from perception.simulation import lidar as spinning
 from perception.simulation.cabin import LIGHT, Cabin, Wearer, snapshot_of
 from perception.simulation.camera import NO_LAG, Movement, Picture, coloured, look, picture
-from perception.simulation.event_camera import NO_EVENTS, Events, EventSensor, EventSettings
+from perception.simulation.event_camera import NO_EVENTS, Events, EventSensor, EventSettings, log_of
 from perception.simulation.inertial import Odometer, gnss_at, imu_at
 from perception.simulation.lidar import Sweep
 from perception.simulation.motion import Motion
@@ -51,7 +51,6 @@ CABIN_STEP_NS, STREET_STEP_NS = 8_000_000, 10_000_000
 FREE_REACH_M, FREE_RAYS = 50.0, 180
 FREE_HEIGHTS_M = (0.3, 0.8, 1.4)
 """Heights above the road at which something stands in the way."""
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 KEPT = 6
 
 
@@ -207,14 +206,12 @@ class World:
         self, rig: Rig, name: str, begin_ns: int, settings: EventSettings | None = None
     ) -> Callable[[int], Events]:
         """Return a function that gives the events since its last call up to an instant."""
-        sensor, camera = rig.sensor(name), rig.camera(name)
+        sensor, camera, settings = rig.sensor(name), rig.camera(name), settings or EventSettings()
         fixed = is_in_cabin(rig, sensor) and not is_worn(rig, sensor)
-        light = self._lit_cabin(rig, sensor, camera) if fixed else lambda t_ns: self._light(rig, sensor, camera, t_ns)
+        log = (self._fixed_log if fixed else self._moving_log)(rig, sensor, camera, settings)
         step_ns = CABIN_STEP_NS if is_in_cabin(rig, sensor) else STREET_STEP_NS
-        pixels = EventSensor(
-            camera.width_px, camera.height_px, settings or EventSettings(), self._noise_seed(name, begin_ns)
-        )
-        pixels.feed(light(begin_ns), begin_ns)
+        pixels = EventSensor(camera.width_px, camera.height_px, settings, self._noise_seed(name, begin_ns))
+        pixels.feed(log(begin_ns), begin_ns)
         at_ns = begin_ns
 
         def until(end_ns: int) -> Events:
@@ -222,7 +219,7 @@ class World:
             found = [NO_EVENTS]
             while at_ns < end_ns:
                 at_ns = min((at_ns // step_ns + 1) * step_ns, end_ns)
-                found.append(pixels.feed(light(at_ns), at_ns))
+                found.append(pixels.feed(log(at_ns), at_ns))
             return Events(
                 np.concatenate([events.t_ns for events in found]), np.concatenate([events.x for events in found]),
                 np.concatenate([events.y for events in found]), np.concatenate([events.polarity for events in found]),
@@ -230,27 +227,35 @@ class World:
 
         return until
 
-    def _light(self, rig: Rig, sensor: Sensor, camera: Camera, t_ns: int) -> NDArray[np.float32]:
-        """Return the luminance (H * W,) of a camera that moves."""
-        if is_in_cabin(rig, sensor):
-            scene, weather = self.cabin.at(t_ns / SECOND_NS, with_head=not is_worn(rig, sensor)), LIGHT
-            pose = self.cabin_from(rig, sensor, t_ns)
-        else:
-            scene, weather = self.street(t_ns), self.weather
-            pose = self.world_from_base_link(t_ns) @ rig.base_link_from(sensor.frame)
-        view = look(camera, pose, scene)
-        return _spread(coloured(view, scene, weather)[0] @ LUMA, view.tiles.places, camera)
+    def _moving_log(self, rig: Rig, sensor: Sensor, camera: Camera, settings: EventSettings) -> Callable[[int], Float]:
+        """Return the logarithm of the light (H * W,) over time for a camera that moves: all is rendered."""
+        in_cabin, with_head = is_in_cabin(rig, sensor), not is_worn(rig, sensor)
+        weather = LIGHT if in_cabin else self.weather
 
-    def _lit_cabin(self, rig: Rig, sensor: Sensor, camera: Camera) -> Callable[[int], NDArray[np.float32]]:
-        """Return the luminance over time for a camera that stands: the room is rendered once, then only the person."""
+        def log(t_ns: int) -> Float:
+            if in_cabin:
+                scene, pose = self.cabin.at(t_ns / SECOND_NS, with_head=with_head), self.cabin_from(rig, sensor, t_ns)
+            else:
+                scene = street_at(self.seed, self.motion, t_ns / SECOND_NS)
+                pose = self.world_from_base_link(t_ns) @ rig.base_link_from(sensor.frame)
+            view = look(camera, pose, scene)
+            seen = np.full(camera.height_px * camera.width_px, np.log(settings.floor))
+            seen[view.tiles.places] = log_of(coloured(view, scene, weather)[0], settings)
+            return seen
+
+        return log
+
+    def _fixed_log(self, rig: Rig, sensor: Sensor, camera: Camera, settings: EventSettings) -> Callable[[int], Float]:
+        """Return the same for a camera that stands in the cabin: the room is rendered once, then only the person."""
         pose = rig.transform(CABIN, sensor.frame)
         room = snapshot_of(self.cabin.room)
         view = look(camera, pose, room)
-        empty = coloured(view, room, LIGHT)[0] @ LUMA
-        _, cones, group_cones = view.tiles.turned(pose.rotation)
         tiles, distance, hit = view.tiles, np.empty(len(view.hit)), np.empty(len(view.hit), np.int64)
+        _, cones, group_cones = tiles.turned(pose.rotation)
+        empty = np.full(camera.height_px * camera.width_px, np.log(settings.floor))
+        empty[tiles.places] = log_of(coloured(view, room, LIGHT)[0], settings)
 
-        def light(t_ns: int) -> NDArray[np.float32]:
+        def log(t_ns: int) -> Float:
             scene = snapshot_of(self.cabin.person_at(t_ns / SECOND_NS))
             cast(
                 scene.parts.rows, scene.spheres, scene.parts.velocity_mps, scene.ground, tiles.groups, group_cones,
@@ -259,11 +264,11 @@ class World:
             )  # fmt: skip
             person = np.flatnonzero(hit > GROUND)
             part = replace(view, directions=view.directions[person], distance=distance[person], hit=hit[person])
-            lit = empty.copy()
-            lit[person] = coloured(part, scene, LIGHT)[0] @ LUMA
-            return _spread(lit, tiles.places, camera)
+            seen = empty.copy()
+            seen[tiles.places[person]] = log_of(coloured(part, scene, LIGHT)[0], settings)
+            return seen
 
-        return light
+        return log
 
     def imu(self, rig: Rig, name: str, t_ns: int) -> tuple[Float, Float]:
         """Return angular rate (3,) rad/s and specific force (3,) m/s2 in the sensor's frame."""
@@ -300,12 +305,6 @@ def is_worn(rig: Rig, sensor: Sensor) -> bool:
 
 def _word(name: str) -> int:
     return zlib.crc32(name.encode())
-
-
-def _spread(values: Any, places: NDArray[np.int64], camera: Camera) -> NDArray[np.float32]:
-    picture_ = np.zeros(camera.height_px * camera.width_px, np.float32)
-    picture_[places] = values
-    return picture_
 
 
 __all__ = ["WEATHERS", "Objects", "Weather", "World", "is_in_cabin", "is_worn"]
