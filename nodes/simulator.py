@@ -34,8 +34,6 @@ class SimulatorConfig(NodeConfig):
     """Also publish the truth, on `truth/...`."""
     start_ns: int | None = None
     """Stamp of the first instant; the time of the start if not given."""
-    threads: Annotated[int, Field(ge=1, le=16)] = 1
-    """Threads that simulate; the messages do not depend on it."""
 
 
 class Simulator(Source):
@@ -50,7 +48,7 @@ class Simulator(Source):
             raise UserError("the simulator needs a rig to simulate; name one in the launch file")
         drive = Drive(
             setup.rig, config.seed, config.start_ns or 0, Motion(speed_mps=config.speed_mps), weather=config.weather,
-            sensors=config.sensors, with_truth=config.truth, threads=config.threads,
+            sensors=config.sensors, with_truth=config.truth,
         )  # fmt: skip
         return cls(config, drive)
 

@@ -315,17 +315,6 @@ ACTIONS: Mapping[str, Callable[[Float], Pose]] = MappingProxyType(
 """What the wearer does, by its name: the classes of `truth/action`."""
 
 __all__ = [
-    "ACTIONS",
-    "ANGLES",
-    "CROWN_M",
-    "HEIGHT_M",
-    "JOINTS",
-    "LIMBS",
-    "PELVIS",
-    "Body",
-    "Pose",
-    "body_of",
-    "ride",
-    "stand",
+    "ACTIONS", "ANGLES", "CROWN_M", "HEIGHT_M", "JOINTS", "LIMBS", "PELVIS", "Body", "Pose", "body_of", "ride", "stand",
     "walk",
-]
+]  # fmt: skip
