@@ -70,6 +70,7 @@ class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()  # topics
     semantics: tuple[ObjectClass, ...] = ()  # share of painted classes among its points
     num_points: int = 0
+    visibility: float | None = None  # share that nothing hides from the sensor, where known: truth
 
 
 class TrackedObjects(Message, frozen=True, kw_only=True):
