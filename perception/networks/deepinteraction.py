@@ -49,6 +49,7 @@ from perception.networks.layers.sparse_encoder import SparseEncoder, SparseEncod
 from perception.networks.layers.swin import SwinConfig, SwinTransformer
 from perception.networks.part import Part, RunPart
 from perception.ops.hard_voxels import HardVoxels, hard_voxels
+from perception.ops.sparse_backend import SparseBackend
 from perception.ops.sparse_conv import weight_from_spconv2
 
 CLASSES = (
@@ -146,10 +147,6 @@ class Lidar:
     tables: SparseTables
     pillars: Pillars
 
-    def to(self, device: torch.device) -> Lidar:
-        """Return it in the memory of a device."""
-        return Lidar(self.voxels.to(device), self.tables.to(device), self.pillars.to(device))
-
 
 class DeepInteraction(nn.Module):
     """The network, under the names of the published checkpoint."""
@@ -199,6 +196,7 @@ class DeepInteraction(nn.Module):
         lidar_from_camera: Tensor,
         run: RunPart,
         views: int = 1,
+        sparse: SparseBackend | None = None,
     ) -> list[Detections]:
         """Detect objects.
 
@@ -211,23 +209,34 @@ class DeepInteraction(nn.Module):
             run: runs `parts`.
             views: the number of views that the parts were compiled for: missing ones are filled up with cameras that
                 see nothing, to the same result. Parts that run in torch take any number.
+            sparse: runs the sparse encoder in place of its part.
 
         Raises:
             ShapeError: arrays that do not fit each other or the configuration.
         """
         self._check(images, clouds, image_from_lidar, lidar_from_camera)
         images, image_from_lidar, lidar_from_camera = fill_views(images, image_from_lidar, lidar_from_camera, views)
-        lidar = prepare_lidar(clouds, self.config).to(images.device)
+        pillars = join_pillars(group_pillars(clouds, self.config), self.config).to(images.device)
         size = (images.shape[3], images.shape[4])
         calibration = view_geometry(image_from_lidar, lidar_from_camera, size, self.config.geometry)
         points = [torch.from_numpy(cloud).to(images.device) for cloud in clouds]
-        frame = frame_geometry(points, lidar.pillars, image_from_lidar, size, self.config.geometry)
+        frame = frame_geometry(points, pillars, image_from_lidar, size, self.config.geometry)
         image = run("image", {"images": images.flatten(0, 1)})
-        bev = run("sparse_encoder", sparse_inputs(lidar.voxels, lidar.tables))
-        bev = run("bev_backbone", {"bev": bev["bev"]})
+        bev = run("bev_backbone", {"bev": self._encoded(clouds, images.device, run, sparse)})
         fused = run("interaction", {**image, **bev, **geometry_inputs(calibration, frame)})
         decoded = run("decoder", {**fused, "image_from_lidar": image_from_lidar})
         return decode_boxes(decoded_from(decoded), self.pts_bbox_head, self.config.keep_box_range)
+
+    def _encoded(
+        self, clouds: Sequence[NDArray[np.float32]], device: torch.device, run: RunPart, sparse: SparseBackend | None
+    ) -> Tensor:
+        """Return the bird's-eye view of the points, (B, C, S_y, S_x)."""
+        features, coordinates = voxel_means(clouds, self.config)
+        if sparse is not None:
+            return self.pts_middle_encoder.encode(features.to(device), coordinates, len(clouds), sparse)
+        tables = sparse_tables(coordinates, self.config.sparse, len(clouds))
+        voxels, tables = features[tables.order].to(device), tables.to(device)
+        return run("sparse_encoder", sparse_inputs(voxels, tables))["bev"]
 
     def _check(
         self, images: Tensor, clouds: Sequence[NDArray[np.float32]], image_from_lidar: Tensor, lidar_from_camera: Tensor
@@ -271,13 +280,20 @@ def fill_views(
 
 def prepare_lidar(clouds: Sequence[NDArray[np.float32]], config: DeepInteractionConfig) -> Lidar:
     """Group the points of every sample into voxels and pillars, and work out where the sparse convolutions read."""
+    features, coordinates = voxel_means(clouds, config)
+    tables = sparse_tables(coordinates, config.sparse, len(clouds))
+    return Lidar(features[tables.order], tables, join_pillars(group_pillars(clouds, config), config))
+
+
+def voxel_means(
+    clouds: Sequence[NDArray[np.float32]], config: DeepInteractionConfig
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Return the mean point of every occupied voxel, (N, F), and where it is, (N, 4) sample, z, y, x."""
     voxels = group_voxels(clouds, config)
     coordinates, features = with_sample(voxels), np.concatenate([group.means() for group in voxels])
     if not len(coordinates):  # engines take no empty arrays: one voxel of zeros, in the corner
         coordinates, features = np.zeros((1, 4), np.int64), np.zeros((1, config.sparse.in_channels), np.float32)
-    tables = sparse_tables(coordinates, config.sparse, len(clouds))
-    means = torch.from_numpy(features)
-    return Lidar(means[tables.order], tables, join_pillars(group_pillars(clouds, config), config))
+    return torch.from_numpy(features), coordinates
 
 
 def group_voxels(clouds: Sequence[NDArray[np.float32]], config: DeepInteractionConfig) -> list[HardVoxels]:
