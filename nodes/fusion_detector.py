@@ -98,17 +98,17 @@ class FusionDetector(Node):
         from perception.networks.load import load_network
         from perception.ops.sparse_backend import sparse_backend
 
+        if config.without_lidar == "degrade" and not setup.inputs.get("pictures"):
+            raise ContractError(
+                "without_lidar: degrade needs the input 'pictures': the topics of scene.images once more"
+            )
         set_num_threads(setup.threads)
         loaded = load_network(config.weights, DeepInteraction, *setup.search_folders[:1])
         if loaded.card.network not in cls.NETWORKS:
             raise WeightsError(
                 f"'{config.weights}' is of {loaded.card.network}; this node drives {', '.join(cls.NETWORKS)}"
             )
-        topics = setup.inputs.get("scene.images", ())
-        if config.without_lidar == "degrade" and not setup.inputs.get("pictures"):
-            raise ContractError(
-                "without_lidar: degrade needs the input 'pictures': the topics of scene.images once more"
-            )
+        topics = setup.inputs.get("images", ())
         said: list[str] = []
         settings = EngineSettings(config.engine, config.precision, setup.threads)  # type: ignore[arg-type]
         views = max(1, len(topics))

@@ -178,6 +178,6 @@ def test_a_round_without_one_camera_ends_when_the_next_begins() -> None:
 
 def test_degrading_without_pictures_is_refused_with_the_reason() -> None:
     config = FusionDetectorConfig(weights="filled:deepinteraction_compact", without_lidar="degrade")
-    setup = NodeSetup("fusion", RIG, {"scene.sweep": ("lidar/points",), "scene.images": ()}, ())
+    setup = NodeSetup("fusion", RIG, {"sweep": ("lidar/points",), "images": ()}, ())
     with pytest.raises(ContractError, match="pictures"):
         FusionDetector.create(config, setup)
