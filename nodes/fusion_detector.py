@@ -92,7 +92,7 @@ class FusionDetector(Node):
     def create(cls, config: FusionDetectorConfig, setup: NodeSetup) -> Self:
         from torch import set_num_threads
 
-        from perception.engines.choose import EngineSettings, compile_parts
+        from perception.engines.choose import EngineSettings, compile_part, compile_parts
         from perception.engines.engine import run_on
         from perception.networks.deepinteraction import DeepInteraction
         from perception.networks.load import load_network
@@ -111,13 +111,19 @@ class FusionDetector(Node):
         topics = setup.inputs.get("images", ())
         said: list[str] = []
         settings = EngineSettings(config.engine, config.precision, setup.threads)  # type: ignore[arg-type]
-        views = max(1, len(topics))
-        engines = compile_parts(loaded.network.parts(views=views), settings, say=said.append)
+        parts = loaded.network.parts(views=max(1, len(topics)))
+        sparse_part = parts.pop("sparse_encoder")
+        engines = compile_parts(parts, settings, say=said.append)
+        on_gpu = any("cuda" in engine.name for engine in engines.values())
+        if config.engine == "auto" and not on_gpu:  # ONNX Runtime reads the empty neighbours, too: slower (measured)
+            settings = EngineSettings("torch", "fp32", setup.threads)
+        engines["sparse_encoder"] = compile_part(sparse_part, settings, say=said.append)
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
         cameras = tuple(topic.partition("/")[0] for topic in topics)
         sparse = None if config.sparse_convolution == "own" else sparse_backend(config.sparse_convolution)
         node = cls(config, loaded.card, loaded.network, run_on(engines), model, cameras=cameras, sparse=sparse)
+        node.device = "cuda" if on_gpu else "cpu"
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
         node.notes = tuple(said)
         return node
@@ -135,6 +141,7 @@ class FusionDetector(Node):
     ) -> None:
         super().__init__(config)
         self.card, self.network, self.run, self.model, self.cameras = card, network, run, model, cameras
+        self.device = "cpu"
         self.sparse, self.sweeps = sparse, config.sweeps or card.points.sweeps
         self._past: deque[_Sweep] = deque(maxlen=self.sweeps - 1)
         self._pinholes: dict[str, PinholeView] = {}
@@ -301,7 +308,8 @@ class FusionDetector(Node):
     def _detect(self, images: Tensor, points: NDArray[np.float32], projections: Tensor, poses: Tensor) -> Any:
         import torch
 
-        views = max(1, len(self.cameras))
+        views, given = max(1, len(self.cameras)), (x.to(self.device) for x in (images, projections, poses))
+        images, projections, poses = given
         with torch.inference_mode():
             return self.network.detect(images, [points], projections, poses, self.run, views, self.sparse)[0]
 
@@ -323,6 +331,7 @@ class FusionDetector(Node):
         )
 
     def _message(self, found: Any, header: Header, base_link_from_card: Transform) -> Detections3D:
+        found = found.cpu()
         kept = (found.scores >= self.config.score_min).numpy()
         boxes = found.upright_boxes().transformed(base_link_from_card)
         flat = np.zeros((len(kept), 3))
