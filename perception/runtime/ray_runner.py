@@ -17,6 +17,7 @@ import psutil
 
 from perception.errors import GraphError, PerceptionError
 from perception.runtime.graph import Graph
+from perception.runtime.machine import MachineWatch
 from perception.runtime.process_actor import Prepared, ProcessActor
 from perception.runtime.ray_cluster import RayCluster, Stopped
 from perception.runtime.rig_gate import ClockOffset
@@ -166,7 +167,8 @@ class RayRunner:
         try:
             return ray.get(reference, timeout=START_TIMEOUT_S)
         except RayActorError:
-            raise GraphError(f"process '{process}' died") from None
+            known = "; ".join(MachineWatch().faults()) or "killed, or crashed in a library"
+            raise GraphError(f"process '{process}' died: {known}") from None
         except RayError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, PerceptionError):

@@ -276,11 +276,11 @@ class Worker:
             seq=self._status_seq,
         )
         self._status_seq += 1
-        lost = tuple(f"{reason}: {count} records not sent" for reason, count in self._channels.refused.items())
         nodes = [self._noted(executor.status(memory_mb)) for executor in self.group.executors.values()]
         nodes += [self._source_status(spec, memory_mb) for spec in self._specs if spec.is_source]
-        if lost:
-            nodes = [msgspec.structs.replace(node, degraded=(*node.degraded, *lost)) for node in nodes]
+        refused, now = self._channels.refused()
+        if refused:
+            nodes = [_with_refused(node, refused, now) for node in nodes]
         return Status(
             header=header, process=self.process, host=os.uname().nodename, pid=os.getpid(), nodes=tuple(nodes),
             links=self._channels.links(),
@@ -312,6 +312,12 @@ class Worker:
     def _send_status(self) -> None:
         self._channels.bounds_moved = True  # told again, for a process that was started anew
         self._channels.emit(status_topic(self.process), self.status())
+
+
+def _with_refused(status: NodeStatus, refused: tuple[str, ...], now: bool) -> NodeStatus:
+    if now:
+        return msgspec.structs.replace(status, degraded=(*status.degraded, *refused))
+    return msgspec.structs.replace(status, notes=(*status.notes, *refused))
 
 
 def received(item: Message | Bound) -> Message | Bound:
