@@ -180,6 +180,7 @@ class Status(Message, frozen=True, kw_only=True):
     host: str
     pid: int
     nodes: tuple[NodeStatus, ...]
+    sources_ended: bool = False  # its sources have given their last message; True where it has none
     links: tuple[LinkStatus, ...] = ()  # what crosses between hosts; empty on a rig of one
 
 

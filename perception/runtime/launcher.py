@@ -115,6 +115,7 @@ class _Run:
         self._sensor_topics = {topic for sensor in graph.sensors for topic in sensor.topics}
         self._sources = {topic for node in graph.nodes if node.is_source for topic in node.outputs.values()}
         self._sensor_states: dict[str, SensorState] = {}
+        self._sources_ended = dict.fromkeys(graph.processes(), False)
         self._state_seq = 0
         self._next_state_s = 0.0
         folders = [] if recorder is None else [recorder.folder]
@@ -181,7 +182,7 @@ class _Run:
                     self._own_faults = self._machine.faults()
                 self.health.machine_faults([*self._own_faults, *runner.machine_faults()])
                 self._tell_state()
-                if runner.have_ended():
+                if all(self._sources_ended.values()) and runner.have_ended():
                     idle_since_s = idle_since_s or now_s
                     if now_s - idle_since_s > DRAIN_S:
                         return
@@ -211,6 +212,7 @@ class _Run:
         if isinstance(message, Status):
             if message.links:
                 self.summary.links[message.process] = message.links
+            self._sources_ended[message.process] = message.sources_ended
             for status in message.nodes:
                 self.health.node_status(status, now_ns)
                 self.summary.statuses[status.node] = status
