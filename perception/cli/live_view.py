@@ -89,15 +89,18 @@ def status_table(statuses: list[NodeStatus], title: str, rates_hz: Callable[[str
     """Return a table of nodes: state, messages, latency, drops, memory, last error."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", expand=False)
-    for column in ("node", "state", "published", *(["rate"] if rates_hz else []), "p50 ms", "p99 ms", "dropped", "MB"):
-        table.add_column(column, justify="left" if column in ("node", "state") else "right")
+    table = Table(title=title, title_justify="left", expand=False, box=None, padding=(0, 1, 0, 0))
+    rate = ["Hz"] if rates_hz else []
+    for column in ("node", "state", "sent", *rate, "p50 ms", "p99 ms", "age ms", "drops", "MB"):
+        left = column in ("node", "state")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for status in statuses:
         cells = [status.node, status.state, str(sum(status.published.values()))]
         if rates_hz:
-            cells.append(f"{rates_hz(status.node):.1f} Hz")
+            cells.append(f"{rates_hz(status.node):.1f}")
         cells += [
-            f"{status.latency_p50_ms:.1f}", f"{status.latency_p99_ms:.1f}", str(dropped(status)),
+            f"{status.latency_p50_ms:.1f}", f"{status.latency_p99_ms:.1f}",
+            "" if status.age_ms is None else f"{status.age_ms:.0f}", str(dropped(status)),
             f"{status.memory_mb:.0f}",
         ]  # fmt: skip
         table.add_row(*cells)

@@ -159,6 +159,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     latency_p50_ms: float
     latency_p99_ms: float
     memory_mb: float
+    age_ms: float | None = None  # of the sensor data in its last output, when that was published; None for a source
     last_error: str = ""
     degraded: tuple[str, ...] = ()  # what makes its output worth less, for example "untrained weights"
     notes: tuple[str, ...] = ()  # facts, for example "paced by detector: 12 of lidar/points held back"
