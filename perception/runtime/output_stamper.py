@@ -10,6 +10,7 @@ import msgspec
 
 from perception.messages import Header, Message, SensorState, Span, Timing
 from perception.runtime.graph import NodeSpec
+from perception.runtime.node import Drop
 from perception.runtime.ownership import settled
 from perception.runtime.sensor_states import with_states
 
@@ -40,8 +41,8 @@ class OutputStamper:
         self.age_ns: int | None = None
         """Of the sensor data in the last output: from its stamp, where that is host time, else from its arrival."""
 
-    def collect(self, result: object) -> list[tuple[str, Message]]:
-        """Return (port, message) for what a method returned or yielded.
+    def collect(self, result: object, drops: list[Drop] | None = None) -> list[tuple[str, Message]]:
+        """Return (port, message) for what a method returned or yielded; a `Drop` among it goes into `drops`.
 
         Raises:
             TypeError: the node gives out what it did not declare.
@@ -55,6 +56,9 @@ class OutputStamper:
             return [(ports[0], result)]
         produced: list[tuple[str, Message]] = []
         for item in result:  # type: ignore[attr-defined]
+            if isinstance(item, Drop) and drops is not None:
+                drops.append(item)
+                continue
             port, message = item
             if port not in self.spec.outputs:
                 raise TypeError(f"the node has no output '{port}', only {list(self.spec.outputs)}")

@@ -160,7 +160,7 @@ def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full
         assert timing.spans
     mask, objects = by_topic["cam_front/mask"], by_topic["objects"]
     assert isinstance(mask, SegmentationMask)
-    assert host(mask.label).shape == (256, 512)
+    assert host(mask.label).shape == (192, 320)
     assert isinstance(objects, TrackedObjects)
     assert objects.odom_from_base_link is not None
     stages = [span.stage for span in objects.timing.spans]

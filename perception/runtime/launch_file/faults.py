@@ -26,6 +26,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "not-a-node": "`node:` names something that is no perception Node.",
         "unknown-input": "A node has no such input.",
         "unknown-output": "A node has no such output.",
+        "source-settings": "The settings of a source do not fit the rig, such as a sensor that it does not have.",
         "input-missing": "An input of a node is not connected.",
         "dangling-topic": "An input reads a topic that no node publishes.",
         "topic-type": "An input reads a topic of another message type.",
