@@ -135,6 +135,9 @@ def summary_lines(summary: Summary) -> list[str]:
         said += [*status.degraded, *status.notes]
         lines.append(f"  node {status.node}: {'; '.join(said) or 'ok'}")
     lines.append(f"  lost processes: {', '.join(summary.lost_processes) or 'none'}; restarts: {summary.restarts}")
+    if summary.missed:
+        missed = ", ".join(f"{count} of {topic}" for topic, count in sorted(summary.missed.items()))
+        lines.append(f"  not published and not recorded, since the launcher was busy: {missed}")
     for process, links in summary.links.items():
         crossed = [f"{link.topic} {'sent' if link.sent else 'received'} {link.sent or link.received}" for link in links]
         lines.append(f"  between hosts, process {process}: {', '.join(crossed)}")
@@ -153,6 +156,7 @@ def summary_document(summary: Summary) -> dict[str, Any]:
         "nodes": {name: msgspec.to_builtins(status) for name, status in summary.statuses.items()},
         "links": {process: msgspec.to_builtins(links) for process, links in summary.links.items()},
         "lost_processes": summary.lost_processes, "restarts": summary.restarts,
+        "missed": dict(summary.missed),
         "missing_outputs": summary.missing_outputs, "recording": summary.recording,
         "recording_dropped": summary.recording_dropped,
         "state": None if summary.last_state is None else summary.last_state.state,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from perception.errors import PerceptionError
-from perception.messages import GraphState, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
+from perception.messages import GraphState, Header, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
 from perception.messages.codec import content, decode, encode
 from perception.runtime.graph import Graph
 from perception.runtime.health import Health
@@ -41,6 +41,8 @@ class Summary:
     links: dict[str, tuple[LinkStatus, ...]] = field(default_factory=dict)
     """By process, what crossed between hosts."""
     lost_processes: list[str] = field(default_factory=list)
+    missed: Counter[str] = field(default_factory=Counter)
+    """Records by topic that the launcher was too slow for: neither published nor recorded."""
     restarts: int = 0
     seconds: float = 0.0
     missing_outputs: list[str] = field(default_factory=list)
@@ -270,6 +272,7 @@ class _Reading:
 
     def __init__(self, memory: SharedMemoryHost, topology: Topology) -> None:
         self._sleeper = memory.sleeper(LAUNCHER)
+        self._last_seq: dict[str, tuple[int, int]] = {}
         far = topology.far_readings(LAUNCHER)
         self._tcp_reader = TcpReader(far, (), memory.waker(LAUNCHER).wake) if far else None
         self._readers: list[Reader | TcpTopic] = [
@@ -297,7 +300,16 @@ class _Reading:
                 except PerceptionError as error:
                     run.on_line(f"a record on '{reader.topic}' cannot be read: {error}")
                     continue
+                self._count_gap(reader.topic, message.header, run.summary)
                 run.handle(reader.topic, message, record, time.time_ns())
+
+    def _count_gap(self, topic: str, header: Header, summary: Summary) -> None:
+        """Count what was replaced before it was read here: it was neither published nor recorded."""
+        epoch, seq = self._last_seq.get(topic, (header.epoch, -1))
+        self._last_seq[topic] = (header.epoch, header.seq)
+        missed = header.seq - (seq if epoch == header.epoch else -1) - 1
+        if missed > 0:
+            summary.missed[topic] += missed
 
     def sleep(self, seconds: float) -> None:
         self._sleeper.sleep(seconds)

@@ -272,6 +272,20 @@ def test_a_paced_source_gives_every_branch_exactly_the_instants_that_the_slowest
     assert note == f"paced by slow: {150 - published['slow']} of lidar/points held back"
 
 
+def test_what_the_launcher_was_too_slow_for_is_counted(tmp_path: Path) -> None:
+    built = graph(tmp_path, [], [], "busy", PulseConfig(count=150, period_ms=5, points=10))
+    slept: list[float] = []
+
+    def on_status(summary: Summary) -> None:
+        if not slept and summary.statuses:
+            slept.append(time.monotonic())
+            time.sleep(0.5)  # sixteen records may wait for it, a hundred come
+
+    summary = run_graph(built, on_status=on_status)
+    assert summary.missed["lidar/points"] > 30
+    assert set(summary.missed) == {"lidar/points"}
+
+
 def runner(tmp_path: Path, restart_limit: int) -> RayRunner:
     built = replace(graph(tmp_path, [], [], "pure", PulseConfig()), restart_limit=restart_limit)
     return RayRunner(built, topology_of(built), "0123abcd")
