@@ -131,25 +131,22 @@ class _Run:
         def handle(topic: str, message: Message) -> None:
             self.handle(topic, message, encode(message).to_bytes(), time.time_ns())
 
-        started_s = time.monotonic()
         result = run_inline(
             replace(self.graph, mode="lockstep"), on_message=handle, stop=self.stop, run=self.graph.name,
             duration_ns=None if duration_s is None else round(duration_s * 1e9),
         )  # fmt: skip
         self.summary.statuses = {status.node: status for status in result.statuses}
-        return self.finished(started_s)
+        return self.finished()
 
     def on_ray(self, duration_s: float | None) -> Summary:
         """Run as processes."""
         topology = topology_of(self.graph, recorded=self.recorder is not None)
-        started_s = time.monotonic()
         memory = SharedMemoryHost(self.lock.run, LAUNCHER, topology.limits(), topology.processes())
         reading = _Reading(memory, topology)
         runner = RayRunner(self.graph, topology, self.lock.run, self.on_line, self.stop, reading.connect)
         try:
             runner.start()
             self.lock.note_processes([*runner.pids(), _own_pid()])
-            started_s = time.monotonic()
             self.health = Health(self.graph, time.time_ns())  # sensors are not late for what start-up took
             self.on_line("running")
             self._watch(runner, reading, duration_s)
@@ -160,7 +157,7 @@ class _Run:
             runner.stop()
             reading.drain(self)
             reading.close()
-        return self.finished(started_s)
+        return self.finished()
 
     def _watch(self, runner: RayRunner, reading: _Reading, duration_s: float | None) -> None:
         next_poll_s = 0.0
@@ -255,10 +252,10 @@ class _Run:
             self.recorder.record("state", record, state.header.t_sensor_ns)
         self.on_status(self.summary)
 
-    def finished(self, started_s: float) -> Summary:
+    def finished(self) -> Summary:
         """Complete the summary."""
         summary = self.summary
-        summary.seconds = time.monotonic() - (self.first_message_s or started_s)
+        summary.seconds = 0.0 if self.first_message_s is None else time.monotonic() - self.first_message_s
         summary.missing_outputs = [
             output.publish_as
             for output in self.graph.outputs
