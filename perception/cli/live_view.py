@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ class LiveTable:
 
     def status(self, summary: Summary) -> None:
         with self._lock:
-            title = "" if summary.last_state is None else state_line(summary.last_state, summary)
-            self._live.update(status_table(list(summary.statuses.values()), title))
+            state = summary.last_state
+            title, states = ("", {}) if state is None else (state_line(state, summary), state.nodes)
+            self._live.update(status_table(list(summary.statuses.values()), title, states))
 
     def close(self) -> None:
         self._live.stop()
@@ -85,8 +86,16 @@ def state_line(state: GraphState, summary: Summary) -> str:
     return f"{state.state}{reasons} | {counts or 'nothing published yet'}"
 
 
-def status_table(statuses: list[NodeStatus], title: str, rates_hz: Callable[[str], float] | None = None) -> Table:
-    """Return a table of nodes: state, messages, latency, drops, memory, last error."""
+def status_table(
+    statuses: list[NodeStatus],
+    title: str,
+    states: Mapping[str, str],
+    rates_hz: Callable[[str], float] | None = None,
+) -> Table:
+    """Return a table of nodes: state, messages, latency, age, drops, memory, last error.
+
+    A node that is lost cannot say so itself: `states`, the graph's own, go before.
+    """
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", expand=False, box=None, padding=(0, 1, 0, 0))
@@ -95,7 +104,7 @@ def status_table(statuses: list[NodeStatus], title: str, rates_hz: Callable[[str
         left = column in ("node", "state")
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for status in statuses:
-        cells = [status.node, status.state, str(sum(status.published.values()))]
+        cells = [status.node, states.get(status.node, status.state), str(sum(status.published.values()))]
         if rates_hz:
             cells.append(f"{rates_hz(status.node):.1f}")
         cells += [

@@ -89,7 +89,8 @@ class _Picture:
         if self.state is not None:
             reasons = f": {'; '.join(self.state.reasons)}" if self.state.reasons else ""
             title = f"{self.state.header.run} {self.state.state}{reasons}"
-        return status_table(list(self.nodes.values()), title, self.rate_hz)
+        states = {} if self.state is None else self.state.nodes
+        return status_table(list(self.nodes.values()), title, states, self.rate_hz)
 
     def document(self) -> dict[str, object]:
         import msgspec

@@ -35,7 +35,8 @@ def status(seq: int) -> bytes:
 def state(seq: int) -> bytes:
     header = Header(frame_id="", t_sensor_ns=time.time_ns(), seq=seq, run="car")
     reasons = ("sensor lidar is lost",)
-    return encode(GraphState(header=header, state="unsafe", reasons=reasons, sensors={}, nodes={})).to_bytes()
+    nodes = {"detector": "lost"}
+    return encode(GraphState(header=header, state="unsafe", reasons=reasons, sensors={}, nodes=nodes)).to_bytes()
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def run(*arguments: str) -> int:
 def test_top_shows_rate_latency_drops_age_and_state(endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("top", "--once", "--endpoint", endpoint) == 0
     shown = capsys.readouterr().out
-    for wanted in ("unsafe: sensor lidar is lost", "detector", "degraded", "Hz", "40.0", "55.5", "123", " 7 ", "512"):
+    for wanted in ("unsafe: sensor lidar is lost", "detector", "lost", "Hz", "40.0", "55.5", "123", " 7 ", "512"):
         assert wanted in shown
     assert "ShapeError: no points" in shown
 
