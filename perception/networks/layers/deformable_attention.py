@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
-from perception.ops.constants import constant
 from perception.ops.deformable_attention import deformable_attention
 
 QUERIES = 2048
@@ -83,7 +82,7 @@ class MultiScaleDeformableAttention(nn.Module):
         batch, queries, channels = query.shape
         shape = (batch, queries, self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).reshape(*shape, 2)
-        sizes = constant(tuple((x.shape[3], x.shape[2]) for x in values), query)
+        sizes = torch.tensor([[x.shape[3], x.shape[2]] for x in values], dtype=query.dtype, device=query.device)
         locations = reference[:, None, None, None, :] + offsets / sizes[:, None, :]
         weights = self.attention_weights(query).reshape(*shape[:3], -1).softmax(-1).reshape(shape)
         sampled = deformable_sampling(values, locations, weights).reshape(batch, queries, channels)

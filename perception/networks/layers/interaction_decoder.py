@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from perception.networks.layers.attention import Attention, TransformerDecoderLayer
 from perception.networks.layers.swin import FeedForward
-from perception.ops.constants import constant
 from perception.ops.roi_align import roi_align
 
 MIN_DEPTH = 1e-5
@@ -208,7 +207,7 @@ def box_corners(boxes: Tensor) -> Tensor:
 
     In the convention of mmdet3d before 1.0, where the yaw turns clockwise: x' = x cos + y sin, y' = y cos - x sin.
     """
-    signs = constant(tuple((x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (0.0, 1.0)), boxes)
+    signs = boxes.new_tensor([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (0.0, 1.0)])
     offset = boxes[..., None, 3:6] * signs
     sine, cosine = boxes[..., 6:7].sin(), boxes[..., 6:7].cos()
     x = offset[..., 0] * cosine + offset[..., 1] * sine
@@ -267,8 +266,8 @@ class InteractionDecoder(nn.Module):
             cells, row * S_x + column.
         """
         peaks = F.pad(F.max_pool2d(heat, 3, 1), (1, 1, 1, 1))
-        of_every_cell = tuple(number in self.config.every_cell_classes for number in range(self.config.classes))
-        every = constant(of_every_cell, heat, torch.bool)
+        every = torch.zeros(self.config.classes, dtype=torch.bool, device=heat.device)
+        every[list(self.config.every_cell_classes)] = True
         heat = heat * ((heat == peaks) | every[:, None, None]).to(heat.dtype)
         heat = heat.flatten(2)
         best = heat.flatten(1).topk(self.config.queries, sorted=True).indices
@@ -307,7 +306,7 @@ class InteractionDecoder(nn.Module):
 
     def boxes(self, fields: BoxFields) -> Tensor:
         """Boxes (B, P, 7) of predictions: x, y, z of the bottom centre, sizes along x, y, z in metres, yaw."""
-        cell, origin = (constant(pair, fields.center)[:, None] for pair in (self.config.cell, self.config.origin))
+        cell, origin = (fields.center.new_tensor(pair)[:, None] for pair in (self.config.cell, self.config.origin))
         center, size = fields.center * cell + origin, fields.dim.exp()
         yaw = torch.atan2(fields.rot[:, 0:1], fields.rot[:, 1:2])
         return torch.cat([center, fields.height - size[:, 2:] * 0.5, size, yaw], 1).transpose(1, 2)
@@ -318,7 +317,7 @@ class InteractionDecoder(nn.Module):
         """Refine queries (B, P, C) on the images; also return the last view that holds each, -1 where none does."""
         batch, count = queries.shape[:2]
         views, stride = image_from_lidar.shape[1], self.config.image_stride
-        size = constant((image.shape[3] * stride, image.shape[2] * stride), queries)
+        size = queries.new_tensor([image.shape[3] * stride, image.shape[2] * stride])
         boxes = self.boxes(current)
         centre = torch.cat([boxes[..., :2], current.height.transpose(1, 2)], -1)
         points = torch.cat([centre[:, :, None], box_corners(boxes)], 2).reshape(batch, 1, count * 9, 3)
@@ -345,7 +344,7 @@ class InteractionDecoder(nn.Module):
         """Refine queries (B, P, C) on the fused bird's-eye view."""
         boxes = self.boxes(current)
         boxes = torch.cat([boxes[..., :3], 2 * boxes[..., 3:6], boxes[..., 6:]], -1)
-        cell, origin = (constant(pair, boxes) for pair in (self.config.cell, self.config.origin))
+        cell, origin = (boxes.new_tensor(pair) for pair in (self.config.cell, self.config.origin))
         corners = (box_corners(boxes)[..., :2] - origin) / cell
         regions = torch.cat([corners.amin(2), corners.amax(2)], -1).flatten(0, 1)
         sample = torch.arange(len(queries), device=queries.device)[:, None].expand(-1, queries.shape[1])
