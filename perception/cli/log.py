@@ -34,6 +34,7 @@ def info(
         document = {
             "path": str(path), "format": opened.FORMAT, "start_ns": span.start_ns, "end_ns": span.end_ns,
             "topics": {topic: {"type": types[topic].SCHEMA, "messages": count} for topic, count in counts.items()},
+            "other_topics": {topic: {"type": kind, "messages": n} for topic, (kind, n) in opened.others.items()},
             "notes": opened.notes, "attachments": sorted(opened.attachments()),
             "rig": None if rig is None else {"name": rig.name, "sensors": sorted(rig.sensors)},
         }  # fmt: skip
@@ -41,10 +42,12 @@ def info(
         return
     start = datetime.fromtimestamp(span.start_ns * 1e-9, UTC).isoformat(timespec="milliseconds")
     print(f"{path}: {opened.FORMAT}, {seconds:.3f} s from {start}, {sum(counts.values())} messages")
-    width = max(map(len, counts))
+    width = max(map(len, counts), default=0)
     for topic, count in counts.items():
         rate = f"{(count - 1) / seconds:7.2f} Hz" if seconds > 0 and count > 1 else ""
         print(f"  {topic:<{width}}  {types[topic].SCHEMA:<28} {count:>7} messages {rate}")
+    for topic, (kind, count) in opened.others.items():
+        print(f"  {topic}  {kind}  {count} messages, not read: there is no counterpart here")
     if rig is not None:
         print(f"  rig {rig.name}: {', '.join(sorted(rig.sensors))}")
     for name in sorted(opened.attachments()):

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "record": ("perception.cli.record:record", "Record published topics to an MCAP file."),
     "simulate": ("perception.cli.simulate:simulate", "Write a simulated drive with its truth to an MCAP file."),
     "log": ("perception.cli.log:app", "Look into recorded logs."),
+    "evaluate": ("perception.cli.evaluate:app", "Score a graph on a log, or result files against truth."),
     "verify": ("perception.cli.verify:verify", "Run networks or engines against parity cases."),
     "weights": ("perception.cli.weights:app", "Import published checkpoints."),
     "engine": ("perception.cli.engine:app", "Build, list and clear compiled engines."),

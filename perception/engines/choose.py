@@ -24,7 +24,7 @@ from perception.errors import EngineError, UserError, did_you_mean
 from perception.networks.parity.verify import RunOn
 from perception.networks.part import Part, RunPart, run_in_torch
 
-EngineName: TypeAlias = Literal["auto", "torch", "torch-cuda", "onnxruntime", "onnxruntime-cuda"]
+EngineName: TypeAlias = Literal["auto", "torch", "torch-cuda", "onnxruntime", "onnxruntime-cuda", "openvino"]
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
 
 
@@ -85,6 +85,10 @@ def _candidates(settings: EngineSettings) -> list[tuple[EngineName, Precision]]:
 
 
 def _compiled(part: Part, name: EngineName, settings: EngineSettings, cache: EngineCache, say: Say) -> Engine:
+    if name == "openvino":
+        from perception.engines.openvino_engine import build_openvino
+
+        return build_openvino(part, cache, say, settings.threads, settings.precision)
     if name == "torch-cuda":
         from perception.engines.cuda_engine import build_cuda
 

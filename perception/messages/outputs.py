@@ -82,13 +82,17 @@ class TrackedObjects(Message, frozen=True, kw_only=True):
 
 
 class SegmentationMask(Message, frozen=True, kw_only=True):
-    """A class for each pixel of the full-size picture; 255 is unknown."""
+    """A class for each pixel of the full-size picture; 255 is unknown. `mask_labels(mask)` writes runs out."""
 
     SCHEMA: ClassVar[str] = "perception.segmentation_mask/1"
     classes: tuple[str, ...]
-    label: Annotated[Array, ArraySpec("uint8", "(H, W)")]
+    label: Annotated[Array, ArraySpec("uint8", "(H, W) or, in runs, (R,)")]
     confidence: Annotated[Array | None, ArraySpec("uint8", "(H, W)")] = None  # 255 is certain
     identities: tuple[str, ...] = ()  # what each class is to a planner; empty: its name
+    entropy: Annotated[Array | None, ArraySpec("uint8", "(H, W)")] = None  # 0 is certain, 255 all classes alike
+    run_length: Annotated[Array | None, ArraySpec("uint32", "(R,)")] = None  # pixels of each run, row by row
+    height_px: int = 0  # of a mask in runs
+    width_px: int = 0
 
 
 class PaintedPoints(Message, frozen=True, kw_only=True):
@@ -101,10 +105,11 @@ class PaintedPoints(Message, frozen=True, kw_only=True):
     confidence: Annotated[Array | None, ArraySpec("uint8", "(N,)")] = None
     camera: Annotated[Array | None, ArraySpec("uint8", "(N,)")] = None  # index into cameras, 255 none
     cameras: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()  # what each class is to a planner; empty: its name
 
 
 class FreeSpace(Message, frozen=True, kw_only=True):
-    """A polygon on the ground plane that is free, counter-clockwise."""
+    """A polygon on the ground plane that is known to be free, counter-clockwise; no points where none is known."""
 
     SCHEMA: ClassVar[str] = "perception.free_space/1"
     polygon_m: Annotated[Array, ArraySpec("float32", "(N, 2)")]

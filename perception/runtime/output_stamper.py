@@ -9,6 +9,7 @@ import msgspec
 
 from perception.messages import Header, Message, Span, Timing
 from perception.runtime.graph import NodeSpec
+from perception.runtime.node import Drop
 from perception.runtime.ownership import settled
 
 
@@ -33,8 +34,8 @@ class OutputStamper:
         self.published: dict[str, int] = dict.fromkeys(spec.outputs.values(), 0)
         self.copied = 0
 
-    def collect(self, result: object) -> list[tuple[str, Message]]:
-        """Return (port, message) for what a method returned or yielded.
+    def collect(self, result: object, drops: list[Drop] | None = None) -> list[tuple[str, Message]]:
+        """Return (port, message) for what a method returned or yielded; a `Drop` among it goes into `drops`.
 
         Raises:
             TypeError: the node gives out what it did not declare.
@@ -48,6 +49,9 @@ class OutputStamper:
             return [(ports[0], result)]
         produced: list[tuple[str, Message]] = []
         for item in result:  # type: ignore[attr-defined]
+            if isinstance(item, Drop) and drops is not None:
+                drops.append(item)
+                continue
             port, message = item
             if port not in self.spec.outputs:
                 raise TypeError(f"the node has no output '{port}', only {list(self.spec.outputs)}")
