@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import onnx
 from torch import Tensor
 
 from perception.engines.onnx_precision import narrowed
 from perception.engines.onnx_quantization import quantized
+from perception.engines.precision import Precision
 from perception.errors import EngineError
 from perception.networks.part import Part
-
-Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 def in_precision(path: Path, part: Part, precision: Precision, samples: Sequence[Sequence[Tensor]]) -> list[str]:

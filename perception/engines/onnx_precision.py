@@ -1,14 +1,15 @@
 """Mixed precision in an ONNX graph: what gains from a small type gets it, what would lose by it keeps float32.
 
-Engines with strong typing (TensorRT 11) and those without a type of their own to choose (ONNX Runtime) compute each node
-in the type that the file says. This pass decides node by node:
+Engines with strong typing (TensorRT 11) and those that choose no type themselves (ONNX Runtime) compute each node in
+the type that the file says. This pass decides node by node:
 
 - convolutions and matrix products run in the small type, unless all of their inputs are float32 data (a projection of
   points is no layer); plain element-wise steps run in it where all of their inputs do;
-- sums, norms, softmax, exponentials and everything about positions (grid sampling, sines) stay in float32, as in torch's
-  autocast;
+- sums, norms, softmax, exponentials and everything about positions (grid sampling, sines) stay in float32, as in
+  torch's autocast;
 - so does every node that met a value on the samples beyond an eighth of the small type's range, whatever it computes:
-  the gates of P2AT multiply two feature maps, and float16 ends at 65504. bfloat16 has float32's range.
+  the gates of P2AT multiply two feature maps, and float16 ends at 65504. bfloat16 has float32's range
+  (TensorRT's parser takes it in convolutions below opset 22, although ONNX allows it there only since).
 - steps that only move values (reshape, transpose, concat, gather ...) take the type that they find.
 
 Inputs and outputs of the graph keep their types.
@@ -34,8 +35,8 @@ _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _LIMITS = {"fp16": 65504.0 / 8, "bf16": 3.0e38}
 _PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 _FOLLOWING = {
-    "Add", "Sub", "Mul", "Neg", "Relu", "LeakyRelu", "PRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu", "Erf",
-    "Clip", "Min", "Max", "Where", "MaxPool", "AveragePool", "BatchNormalization",
+    "Add", "Sub", "Mul", "Neg", "Relu", "LeakyRelu", "PRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu",
+    "Erf", "Clip", "Min", "Max", "Where", "MaxPool", "AveragePool", "BatchNormalization",
 }  # fmt: skip
 _MOVING = {
     "Reshape", "Transpose", "Concat", "Slice", "Split", "Gather", "GatherElements", "GatherND", "Squeeze", "Unsqueeze",

@@ -54,7 +54,7 @@ def quantized(path: Path, samples: Sequence[Sample]) -> None:
                     "ActivationSymmetric": True,
                     "WeightSymmetric": True,
                     "QuantizeBias": False,
-                    "DedicatedQDQPair": False,
+                    "OpTypesToExcludeOutputQuantization": list(QUANTIZED),
                 },
             )
             path.write_bytes(made.read_bytes())

@@ -1,7 +1,7 @@
 """Build a TensorRT engine of an ONNX file, for TensorRT 11 and, by the same calls, 10.
 
-Networks are strongly typed: each layer computes in the type that the file says (`onnx_precision`, `onnx_quantization`), in
-11 always, in 10 by a flag. What has run on real hardware is said in docs/engines.md.
+Networks are strongly typed: each layer computes in the type that the file says (`onnx_precision`, `onnx_quantization`),
+in 11 always, in 10 by a flag. What has run on real hardware is said in docs/engines.md.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import tensorrt as trt
 
 from perception.engines.cache import Say
+from perception.engines.precision import Compatibility
 from perception.errors import EngineError
 from perception.networks.part import Axis, Part, TensorSpec
 
 Shape: TypeAlias = tuple[int, ...]
-Compatibility: TypeAlias = Literal["none", "same_compute_capability", "ampere_plus"]
 
 
 @dataclass(frozen=True)
 class BuildSettings:
     """How TensorRT builds."""
 
+    compatibility: Compatibility = "none"
     workspace_bytes: int = 4 << 30
     """Scratch memory that a layer may use."""
     optimization_level: int = 3
     """0 builds fast, 5 runs fast."""
-    compatibility: Compatibility = "none"
-    """GPUs that the engine must run on: the one it was built on, all of its compute capability, or Ampere and later."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from perception.engines.cuda_engine import Capture, CudaGraphs, Replay, device_n
 from perception.engines.engine import check_inputs, part_samples
 from perception.engines.export import OPSET, export_onnx
 from perception.engines.identity import gpu_name, part_identity
-from perception.engines.onnx_file import Precision, in_precision
+from perception.engines.onnx_file import in_precision
+from perception.engines.precision import Precision
 from perception.engines.tensor_array import TensorArray, device_tensor, host_tensor
 from perception.engines.tensorrt_build import BuildSettings, Profile, Shape, ToldLogger, build_plan, profiles_of
 from perception.errors import EngineError

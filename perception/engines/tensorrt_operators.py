@@ -1,7 +1,7 @@
 """What TensorRT's ONNX parser reads, and whether a graph asks for more.
 
-The table (`tensorrt_operators.json`) is of the parser of TensorRT 10.1, the oldest that this project builds for; its source
-is named there. Operators that it marks as restricted have further limits, which only the parser itself knows.
+The table (`tensorrt_operators.json`) is of the parser of TensorRT 10.1, the oldest that this project builds for; its
+source is named there. Operators that it marks as restricted have further limits, which only the parser itself knows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 TABLE = Path(__file__).with_name("tensorrt_operators.json")
 _TYPES = {
@@ -50,7 +50,7 @@ def operator_table() -> OperatorTable:
 def unsupported(model: onnx.ModelProto) -> list[str]:
     """Return, a line each, what the parser does not read in this graph; empty where it reads all of it."""
     table = operator_table()
-    types = _value_types(model)
+    types = value_types(model)
     found: dict[str, None] = {}
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and not table.opsets[0] <= opset.version <= table.opsets[1]:
@@ -66,13 +66,43 @@ def unsupported(model: onnx.ModelProto) -> list[str]:
     return list(found)
 
 
+def rewritten(model: onnx.ModelProto) -> bool:
+    """Say with other operators, in place, what the parser lacks and others say as well; whether anything was changed.
+
+    Clip of integers becomes Max and Min, Equal of booleans becomes Not of Xor.
+    """
+    types, nodes, changed = value_types(model), list[onnx.NodeProto](), False
+    for node in model.graph.node:
+        kind = types.get(_deciding_value(node), 0)
+        if node.op_type == "Clip" and kind in (TensorProto.INT64, TensorProto.INT32):
+            bounds = [(name, limit) for name, limit in zip(("Max", "Min"), node.input[1:], strict=False) if limit]
+            value = node.input[0]
+            for place, (name, limit) in enumerate(bounds):
+                result = node.output[0] if place == len(bounds) - 1 else f"{node.output[0]}__bounded"
+                nodes.append(helper.make_node(name, [value, limit], [result], name=f"{node.name}_{name}"))
+                value = result
+        elif node.op_type == "Equal" and kind == TensorProto.BOOL:
+            differs = f"{node.output[0]}__differs"
+            nodes.append(helper.make_node("Xor", list(node.input), [differs], name=f"{node.name}_Xor"))
+            nodes.append(helper.make_node("Not", [differs], list(node.output), name=f"{node.name}_Not"))
+        else:
+            nodes.append(node)
+            continue
+        changed = True
+    if changed:
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+    return changed
+
+
 def _deciding_value(node: onnx.NodeProto) -> str:
     if node.op_type in _BY_OUTPUT or not node.input:
         return str(node.output[0])
     return str(node.input[_DATA_INPUT.get(node.op_type, 0)])
 
 
-def _value_types(model: onnx.ModelProto) -> dict[str, int]:
+def value_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the element type of each value of a graph, where it can be worked out."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = (*graph.input, *graph.output, *graph.value_info)
     types = {value.name: value.type.tensor_type.elem_type for value in values}

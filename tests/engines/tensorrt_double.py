@@ -252,9 +252,8 @@ class Builder:
             return None
         if config._timings is not None:
             config._timings._entries.add("conv")
-        shapes = {name: shapes for name, shapes in config._profiles[0]._shapes.items()}
         model = network._model.SerializeToString()  # type: ignore[union-attr]
-        head = json.dumps({"version": __version__, "profiles": shapes}).encode()
+        head = json.dumps({"version": __version__, "profiles": config._profiles[0]._shapes}).encode()
         return IHostMemory(len(head).to_bytes(4, "little") + head + model)
 
 
@@ -276,7 +275,7 @@ class IExecutionContext:
         _require(self._shapes.keys() == self._engine._profiles.keys(), "a shape before all inputs have theirs")
         if name in self._shapes:
             return Dims(self._shapes[name])
-        zeros = {key: np.zeros(shape, self._engine._dtype(key)) for key, shape in self._shapes.items()}
+        zeros = {key: np.zeros(sizes, self._engine._dtype(key)) for key, sizes in self._shapes.items()}
         (value,) = self._engine._session.run([name], zeros)
         return Dims(value.shape)
 
@@ -327,7 +326,7 @@ class ICudaEngine:
         _require(profile_index == 0 and name in self._profiles, "the profile of an output")
         return [Dims(tuple(shape)) for shape in self._profiles[name]]
 
-    def create_execution_context(self) -> IExecutionContext:
+    def create_execution_context(self, strategy: Any = None) -> IExecutionContext:
         return IExecutionContext(self)
 
 
