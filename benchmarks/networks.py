@@ -1,4 +1,4 @@
-"""`perception bench networks`: each network on ONNX Runtime beside eager torch of the same commit, in one run.
+"""`perception bench networks`, LiDAR: each network on ONNX Runtime beside eager torch of the same commit, in one run.
 
 Eager torch is in inference mode, convolutions channels_last, with the same threads. Medians of interleaved repeats.
 """
@@ -35,12 +35,7 @@ LIDAR_CARDS = ("dsvt_pillar_waymo", "flatformer_waymo_1f", "dsvt_compact", "flat
 MORE_LIDAR_CARDS = ("dsvt_voxel_waymo", "dsvt_nuscenes")
 FUSION_CARDS = {"deepinteraction_compact": 30_000, "deepinteraction_nuscenes": 300_000}
 """And the points of a frame, all sweeps together."""
-IMAGE_CARDS = (
-    "ddrnet23_slim_cityscapes", "ddrnet23_cityscapes", "ddrnet39_cityscapes", "p2at_s_cityscapes", "p2at_m_cityscapes",
-    "p2at_l_cityscapes",
-)  # fmt: skip
 POINT_COUNTS = (10_000, 30_000, 60_000, 120_000)
-IMAGE_SIZE = (512, 1024)
 
 
 @dataclass(frozen=True)
@@ -74,9 +69,7 @@ class Row:
 
 def rows(card: str, threads: int, repeats: int, points: Sequence[int]) -> Iterator[Row | FusionRow]:
     """Measure one network, on each of the point counts (by default the usual ones)."""
-    if card in IMAGE_CARDS:
-        yield image(card, IMAGE_SIZE, threads, repeats)
-    elif card in FUSION_CARDS:
+    if card in FUSION_CARDS:
         for count in points or [FUSION_CARDS[card]]:
             yield fusion(card, count, threads, min(repeats, 3), Path(_cache_folder().name))
     else:
@@ -104,20 +97,6 @@ def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
         )
     what = f"{points} points, {voxels} voxels"
     return Row(card, what, threads, times["torch"], times["onnx"], times["split"], times["argsort"])
-
-
-def image(card: str, size: tuple[int, int], threads: int, repeats: int) -> Row:
-    """Measure one segmentation network on one picture."""
-    network: Any = _loaded(card)
-    torch.set_num_threads(threads)
-    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    axes = {"batch": 1, "height": size[0], "width": size[1]}
-    engine = _engine(network, threads, axes)
-    module = _channels_last(network)
-    wide = x.contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        times = _medians({"torch": lambda: module(wide), "onnx": lambda: engine("segment", {"image": x})}, repeats)
-    return Row(card, f"{size[0]} x {size[1]} pixels", threads, times["torch"], times["onnx"])
 
 
 def _loaded(card: str) -> nn.Module:
@@ -191,6 +170,6 @@ def simulated_cloud(points: int) -> NDArray[np.float32]:
 
 
 __all__ = [
-    "FUSION_CARDS", "IMAGE_CARDS", "IMAGE_SIZE", "LIDAR_CARDS", "MORE_LIDAR_CARDS", "POINT_COUNTS", "FusionRow", "Row",
-    "image", "lidar", "rows", "simulated_cloud",
+    "FUSION_CARDS", "LIDAR_CARDS", "MORE_LIDAR_CARDS", "POINT_COUNTS", "FusionRow", "Row", "lidar", "rows",
+    "simulated_cloud",
 ]  # fmt: skip
