@@ -32,7 +32,7 @@ from perception.networks.part import Part, RunPart
 from perception.networks.weights import fill
 
 VIEWS = 6
-HEAT = 3.0
+HEAT = 2.0
 VOXEL_STAGES = tuple(
     StageConfig(((12, 12, z), (24, 24, z)), (6, 6, 0), 48, blocks=1, pool_z=pool)
     for z, pool in ((32, 4), (8, 4), (2, 2), (1, 1))
@@ -89,9 +89,10 @@ class Result:
         parts = "  ".join(f"{name} {ms:.2f}" for name, ms in self.parts_ms.items())
         worst = "  ".join(f"{name} {error:.2f}" for name, error in self.worst.items())
         inside = sum(self.parts_ms.values())
+        speed = f"{1000 / self.frame_ms:.1f} frames per second, {self.frame_ms:.2f} ms a frame"
+        more = f"p90 {self.frame_p90_ms:.2f} ms, eager fp32 {self.eager_fp32_ms:.2f} ms, {self.memory_gib:.2f} GiB"
         return [
-            f"{self.network}: {1000 / self.frame_ms:.1f} frames per second, {self.frame_ms:.2f} ms a frame (p90 "
-            f"{self.frame_p90_ms:.2f}), eager fp32 {self.eager_fp32_ms:.2f} ms, {self.memory_gib:.2f} GiB; {self.size}, {self.boxes} boxes",
+            f"{self.network}: {speed} ({more}); {self.size}, {self.boxes} boxes",
             f"  parts {inside:.2f} ms: {parts}",
             f"  error over tolerance{'' if self.agrees else ' DISAGREES'}: {worst}",
         ]
@@ -103,7 +104,7 @@ def lidar_subject(name: str, network: Any, points: int, device: str) -> Subject:
     with torch.no_grad():
         for parameter, values in network.named_parameters():
             if parameter.endswith(("hm.1.bias", "heatmap.1.bias")):
-                values -= HEAT  # filled weights see something everywhere, which suppression would be busy with
+                values.sub_(HEAT)  # filled weights see something everywhere, which suppression would be busy with
     network = network.eval().requires_grad_(False).to(device)
     xyz = spinning_sweep(points)
     cloud = torch.from_numpy(np.column_stack((xyz, np.zeros((len(xyz), 2)))).astype(np.float32)).to(device)
