@@ -68,7 +68,11 @@ def networks(
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
 ) -> None:
-    """Each network on each engine beside eager torch: perception bench networks --only ddrnet_compact."""
+    """Each network on each engine beside eager torch: perception bench networks --only ddrnet_compact.
+
+    Only where named: dsvt_voxel_waymo, dsvt_nuscenes, and deepinteraction_compact and deepinteraction_nuscenes, which
+    are measured stage by stage, time and memory, beside the loops of the published code.
+    """
     import os
 
     from perception.benchmarks import networks as lidar
@@ -76,8 +80,8 @@ def networks(
     from perception.benchmarks.runtime import machine
     from perception.errors import UserError, did_you_mean
 
-    known = (*lidar.LIDAR_CARDS, *segmentation.CARDS)
-    chosen = tuple(only or known)
+    known = (*lidar.LIDAR_CARDS, *lidar.MORE_LIDAR_CARDS, *segmentation.CARDS, *lidar.FUSION_CARDS)
+    chosen = tuple(only or (*lidar.LIDAR_CARDS, *segmentation.CARDS))
     for card in chosen:
         if card not in known:
             raise UserError(f"--only {card}: expected one of {', '.join(known)}.{did_you_mean(card, known)}")
@@ -85,13 +89,13 @@ def networks(
     about = machine()
     if not as_json:
         print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
-    rows: list[lidar.Row | segmentation.Row] = []
+    rows: list[lidar.Row | lidar.FusionRow | segmentation.Row] = []
     for card in chosen:
         for count in threads or sorted({1, os.cpu_count() or 1}):
             measured = (
-                (lidar.lidar(card, number, count, repeats) for number in points or lidar.POINT_COUNTS)
-                if card in lidar.LIDAR_CARDS
-                else (segmentation.measure(card, picture, count, repeats) for picture in sizes)
+                (segmentation.measure(card, picture, count, repeats) for picture in sizes)
+                if card in segmentation.CARDS
+                else lidar.rows(card, count, repeats, points or [])
             )
             for row in measured:
                 rows.append(row)
