@@ -32,6 +32,9 @@ ROOT = Path("/tmp")
 SHARED_MEMORY = Path("/dev/shm")
 RESERVE_BYTES = 4 << 20
 """Left free, for what others write at the same moment."""
+LARGE_BYTES = 64 << 10
+FIRST_WRITES = 1024
+"""More than any pool has slots."""
 
 
 class _Block(ctypes.Structure):
@@ -201,6 +204,7 @@ class Writer:
 
     def __init__(self, topic: str, publisher: Any) -> None:
         self.topic, self._publisher = topic, publisher
+        self._largest, self._written = 0, 0
 
     def write(self, record: Record) -> None:
         """Write a record; it is with the readers when this returns.
@@ -209,7 +213,7 @@ class Writer:
             ChannelError: shared memory is full.
         """
         blocks = -(-record.size // ALIGNMENT)
-        if free_bytes() < record.size + RESERVE_BYTES:
+        if self._may_touch_new_pages(record.size) and free_bytes() < record.size + RESERVE_BYTES:
             raise ChannelError("shared memory is full")  # writing to a page that it lacks would end the process
         try:
             sample = self._publisher.loan_slice_uninit(blocks)
@@ -218,6 +222,13 @@ class Writer:
         record.write_into(memoryview(_memory_at(sample.payload_ptr, record.size)).cast("B")[: blocks * ALIGNMENT])
         ctypes.c_uint64.from_address(sample.user_header_ptr).value = record.size
         sample.assume_init().send()
+
+    def _may_touch_new_pages(self, size: int) -> bool:
+        """True while the slots of small records are used for the first time, and always for large ones."""
+        if size > self._largest:
+            self._largest, self._written = size, 0
+        self._written += 1
+        return self._written < FIRST_WRITES or size >= LARGE_BYTES
 
 
 def free_bytes() -> int:
