@@ -15,6 +15,7 @@ import ctypes
 import functools
 import os
 import shutil
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,9 @@ ROOT = Path("/tmp")
 SHARED_MEMORY = Path("/dev/shm")
 RESERVE_BYTES = 4 << 20
 """Left free, for what others write at the same moment."""
-LARGE_BYTES = 64 << 10
-FIRST_WRITES = 1024
-"""More than any pool has slots."""
+PLENTY_BYTES = 256 << 20
+LOOK_S = 0.05
+"""Where there is plenty, room is looked for only so often."""
 
 
 class _Block(ctypes.Structure):
@@ -204,7 +205,6 @@ class Writer:
 
     def __init__(self, topic: str, publisher: Any) -> None:
         self.topic, self._publisher = topic, publisher
-        self._largest, self._written = 0, 0
 
     def write(self, record: Record) -> None:
         """Write a record; it is with the readers when this returns.
@@ -213,7 +213,7 @@ class Writer:
             ChannelError: shared memory is full.
         """
         blocks = -(-record.size // ALIGNMENT)
-        if self._may_touch_new_pages(record.size) and free_bytes() < record.size + RESERVE_BYTES:
+        if not _ROOM.has(record.size):
             raise ChannelError("shared memory is full")  # writing to a page that it lacks would end the process
         try:
             sample = self._publisher.loan_slice_uninit(blocks)
@@ -223,18 +223,29 @@ class Writer:
         ctypes.c_uint64.from_address(sample.user_header_ptr).value = record.size
         sample.assume_init().send()
 
-    def _may_touch_new_pages(self, size: int) -> bool:
-        """True while the slots of small records are used for the first time, and always for large ones."""
-        if size > self._largest:
-            self._largest, self._written = size, 0
-        self._written += 1
-        return self._written < FIRST_WRITES or size >= LARGE_BYTES
-
 
 def free_bytes() -> int:
     """Return how much shared memory is left."""
     found = os.statvfs(SHARED_MEMORY)
     return found.f_bavail * found.f_frsize
+
+
+class _Room:
+    """Whether shared memory has room; asking the kernel for every small record would cost as much as writing it."""
+
+    def __init__(self) -> None:
+        self._plenty_until_s = 0.0
+
+    def has(self, size: int) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._plenty_until_s and size < PLENTY_BYTES:
+            return True
+        free = free_bytes()
+        self._plenty_until_s = now_s + LOOK_S if free > PLENTY_BYTES else 0.0
+        return free >= size + RESERVE_BYTES
+
+
+_ROOM = _Room()
 
 
 class Reader:
