@@ -119,4 +119,4 @@ def _flat(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _sigmoid(values: NDArray[Any]) -> NDArray[Any]:
-    return 1 / (1 + np.exp(-np.clip(values, -50, 50)))
+    return np.asarray(1 / (1 + np.exp(-np.clip(values, -50, 50))))
