@@ -10,10 +10,11 @@ suite=${DEBIAN_SUITE:-bookworm} # its Python is 3.11, as the image's
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 mounted=
 clean() {
-    for place in $mounted; do umount -l "$place" || true; done
+    for place in $mounted; do umount -l "$place" || { echo "$place is still mounted; $root stays"; exit 1; }; done
     [ -n "${KEEP:-}" ] || rm -rf --one-file-system "$root"
 }
-trap clean EXIT INT TERM
+trap clean EXIT
+trap "exit 130" INT TERM
 debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates "$suite" "$root" "$mirror"
 for place in /proc /dev /dev/shm /sys ${BIND:-}; do
     [ -d "$place" ] || continue
@@ -21,6 +22,7 @@ for place in /proc /dev /dev/shm /sys ${BIND:-}; do
     mount --bind "$place" "$root$place"
     mounted="$root$place $mounted"
 done
+for place in ${BIND:-}; do [ ! -d "$place" ] || mount -o remount,ro,bind "$root$place"; done
 mkdir -p "$root/src" "$root/work"
 (cd "$here" && git archive HEAD) | tar -x -C "$root/src"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
