@@ -32,7 +32,7 @@ BLEND_S = 0.4
 """From the pose of one action to that of the next."""
 LIGHT = Weather(
     sun=(0.35, -0.25, 0.9), sun_light=(0.45, 0.43, 0.4), sky_light=(0.4, 0.41, 0.42), zenith=(0.6, 0.6, 0.6),
-    horizon=(0.6, 0.6, 0.6), haze_per_m=0.0, exposure=1.0, noise=1.5, lamps=True, rain=0.0,
+    horizon=(0.6, 0.6, 0.6), haze_per_m=0.0, exposure=1.0, contrast=0.2, noise=1.5, lamps=True, rain=0.0,
 )  # fmt: skip
 """In the cabin it is never dusk."""
 WEARER_ID = 1

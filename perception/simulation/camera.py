@@ -124,7 +124,7 @@ def picture(
               exposure_ns * 1e-9, flow)  # fmt: skip
         frame = _blurred(frame, flow)
     rgb = np.empty((height, width, 3), np.uint8)
-    _develop(frame, gain_of(weather), weather.noise, weather.rain, seed, rgb)
+    _develop(frame, gain_of(weather), weather.contrast, weather.noise, weather.rain, seed, rgb)
     return Picture(rgb, classes, instance, distance, exposure_ns)
 
 
@@ -206,7 +206,7 @@ def _blurred(frame: Any, flow: Any) -> Any:
 
 
 @jit
-def _develop(frame: Any, gain: float, noise: float, rain: float, seed: int, rgb: Any) -> None:
+def _develop(frame: Any, gain: float, contrast: float, noise: float, rain: float, seed: int, rgb: Any) -> None:
     """Turn radiance into bytes: gain, gamma of two, noise, and streaks of rain."""
     height, width = frame.shape[:2]
     for v in range(height):
@@ -220,7 +220,8 @@ def _develop(frame: Any, gain: float, noise: float, rain: float, seed: int, rgb:
             for k in range(3):
                 h = int(hashed(key + k, seed, 77) * 16777216.0)
                 bell = ((h & 255) + ((h >> 8) & 255) + ((h >> 16) & 255) - 382.5) / 127.8  # three dice, deviation one
-                value = 255.0 * np.sqrt(gain * frame[v, u, k]) + noise * bell + streak
+                tone = np.sqrt(gain * frame[v, u, k])  # a gamma of two, then steeper in the middle, as cameras are
+                value = 255.0 * (tone + contrast * (tone - 0.45)) + noise * bell + streak
                 rgb[v, u, k] = np.uint8(min(max(value, 0.0), 255.0))
 
 

@@ -57,7 +57,8 @@ def grain(u: float, v: float, seed: int) -> float:
 def _road(x: float, y: float, away: float, half: float) -> float:
     """Return the reflectance of the asphalt, with its markings."""
     near = 1.0 / (1.0 + away / 10.0)
-    value = 0.10 + 0.025 * grain(x * 0.35, y * 0.9, 1) + near * 0.045 * grain(x * 9.0, y * 9.0, 2)
+    value = 0.10 + 0.03 * grain(x * 0.35, y * 0.9, 1) + near * 0.06 * grain(x * 11.0, y * 11.0, 2)
+    value += 0.03 * grain(x * 0.12, y * 2.5, 8)  # tracks of tyres and patches
     dashed = abs(y) < 0.07 and x - 9.0 * math.floor(x / 9.0) < 4.0
     edge = abs(abs(y) - LANE_M) < 0.06
     crossing = x - 80.0 * math.floor(x / 80.0) < 3.2 and y - 1.0 * math.floor(y) < 0.5 and abs(y) < half - 0.4
@@ -90,11 +91,12 @@ def _texture(surface: int, u: float, v: float, w: float, up: float, row: Any, aw
             if a < 0.26 or a > 0.74 or b < 0.29 or b > 0.76:
                 return 1.25, 0.0
             pane = hashed(i, j, seed)
-            return 0.22 + 0.35 * pane, 0.9 if pane > 0.72 else 0.0
+            return 0.08 + 0.3 * pane * pane, 0.9 if pane > 0.72 else 0.0
         return 1.0 + 0.10 * grain(side * 2.0, w * 2.0, seed) * near + 0.1 * grain(side * 0.3, w * 0.3, seed), 0.0
     if surface == 2:  # leaves
         fine = grain(side * 6.0 + up, w * 6.0 + u, seed)
-        return 1.0 + 0.65 * fine * (0.3 + 0.7 * near) + 0.35 * grain(side * 1.7, w * 1.7, seed), 0.0
+        coarse = grain(side * 1.7, w * 1.7, seed)
+        return max(1.0 + 0.95 * fine * (0.35 + 0.65 * near) + 0.5 * coarse, 0.05), 0.0
     if surface == 3:  # a vehicle's body
         if abs(u) > row[4] - 0.12 and abs(up) < 0.5:  # front and rear: lamps, plate
             if abs(v) > row[5] * 0.62 and abs(w) < row[6] * 0.45:
@@ -181,7 +183,7 @@ def shade(
             if row[0] == 4.0 and row[5] == 0.0 and px * px + py * py + pz * pz < 0.4 * row[4] * row[4]:
                 red, green, blue = 0.35, 0.35, 0.37  # a wheel: the rim inside the tyre
         facing = max(nx * light[0] + ny * light[1] + nz * light[2], 0.0)
-        open_ = 0.6 + 0.4 * nz
+        open_ = 0.5 + 0.5 * nz
         lamp = shine * light[16]
         mirrored = dz - 2.0 * (nx * dx + ny * dy + nz * dz) * nz
         mix = min(max(mirrored * 2.2, 0.0), 1.0)
