@@ -95,6 +95,7 @@ SEEDS = (
     Seed("endpoint", LAUNCH, "endpoint: tcp://127.0.0.1:5560", "endpoint: tcp://127.0.0.1", "endpoint"),
     Seed("endpoint-open", LAUNCH, "endpoint: tcp://127.0.0.1:5560", "endpoint: tcp://0.0.0.0:5560", "endpoint"),
     Seed("rig-interface", LAUNCH, "ego_motion: ego", "network: {rig_interface: 8.8.8.8}\nego_motion: ego", "network"),
+    Seed("rig-interface", LAUNCH, "ego_motion: ego", "network: {rig_interface: 192.168.7.1, hosts: {box: 8.8.4.4}}\nego_motion: ego", "network"),
     Seed("health-sensor", LAUNCH, "  cam_front: {required: true", "  cam_fron: {required: true", "cam_fron:"),
     # time
     Seed("deadline-too-short", LAUNCH, "required: true, deadline_ms: 1500", "required: true, deadline_ms: 500", "deadline_ms: 500"),
