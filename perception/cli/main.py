@@ -24,7 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("perception.cli.simulate:simulate", "Write a simulated drive with its truth to an MCAP file."),
     "log": ("perception.cli.log:app", "Look into recorded logs."),
     "verify": ("perception.cli.verify:verify", "Run networks or engines against parity cases."),
-    "calibrate": ("perception.cli.calibrate:app", "Calibrate cameras, LiDARs and clocks; find a bumped sensor in a log."),
+    "calibrate": (
+        "perception.cli.calibrate:app",
+        "Calibrate cameras, LiDARs and clocks; find a bumped sensor in a log.",
+    ),
     "weights": ("perception.cli.weights:app", "Import published checkpoints."),
     "engine": ("perception.cli.engine:app", "Build, list and clear compiled engines."),
     "bench": ("perception.cli.bench:app", "Measure speed, side by side with peers."),

@@ -141,4 +141,15 @@ class ExtrinsicsFile(FileModel):
     record: CalibrationRecord
 
 
-__all__ = ["CalibrationRecord", "CameraFile", "ExtrinsicsFile", "FileModel", "ImageSize", "LidarFile", "RigFile", "SensorFile", "SensorKind", "TransformFile"]
+__all__ = [
+    "CalibrationRecord",
+    "CameraFile",
+    "ExtrinsicsFile",
+    "FileModel",
+    "ImageSize",
+    "LidarFile",
+    "RigFile",
+    "SensorFile",
+    "SensorKind",
+    "TransformFile",
+]

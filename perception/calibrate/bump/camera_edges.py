@@ -24,7 +24,7 @@ from perception.geometry.transforms import Transform
 
 Float: TypeAlias = NDArray[np.float64]
 
-WINDOWS_PX = (9.0, 9.0, 9.0, 6.0, 6.0, 4.0, 4.0, 3.0, 3.0, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5)
+WINDOWS_PX = (9.0, 9.0, 9.0, 6.0, 4.0, 3.0, 2.5, 2.5, 2.5, 2.5)
 """Half widths of the search, for a picture 512 wide and 80 degrees; scaled with the focal length."""
 USUAL_FOCAL_PX = 300.0
 WEAKEST = 8.0
@@ -35,7 +35,7 @@ LATEST_S = 0.03
 """How far the instants of an outline and of a picture may be apart: what moves on its own is elsewhere by then."""
 MARGIN_PX = 12
 FEWEST_EDGES = 400
-NEAR_STEPS = 9
+NEAR_STEPS = 6
 GROUPS = 8
 KIND_BIAS_PX = 0.3
 """What all lines of a kind may be off together: blur, rounded edges, sensors at different heights."""
@@ -110,7 +110,8 @@ def _converged(
         drawn = [found for shot in shots if (found := _drawn(camera, pose, shot, window)).edges]
         if sum(found.edges for found in drawn) < FEWEST_EDGES or len(drawn) < 4:
             return None
-        pose = turned_in_place(pose, _solved(sum(f.matrix for f in drawn), sum(f.goal for f in drawn)))
+        matrix, goal = np.sum([f.matrix for f in drawn], axis=0), np.sum([f.goal for f in drawn], axis=0)
+        pose = turned_in_place(pose, _solved(matrix, goal))
     return pose, drawn
 
 
@@ -231,7 +232,7 @@ def _solved(matrix: Float, goal: Float) -> Float:
 def _grouped(blocks: list[tuple[Float, Float]], groups: int = GROUPS) -> list[tuple[Float, Float]]:
     """Join pictures that follow each other: they see the same outlines, so their errors are alike."""
     parts = np.array_split(np.arange(len(blocks)), min(groups, len(blocks)))
-    return [(sum(blocks[i][0] for i in part), sum(blocks[i][1] for i in part)) for part in parts]  # type: ignore[misc]
+    return [(sum(blocks[i][0] for i in part), sum(blocks[i][1] for i in part)) for part in parts]
 
 
 __all__ = ["Shot", "camera_moved", "make_shot"]

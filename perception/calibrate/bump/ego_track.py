@@ -30,7 +30,9 @@ class EgoTrack:
     rotation_xyzw: Float
 
     @classmethod
-    def of(cls, t_ns: Sequence[int], translations: Sequence[Sequence[float]], rotations: Sequence[Sequence[float]]) -> EgoTrack:
+    def of(
+        cls, t_ns: Sequence[int], translations: Sequence[Sequence[float]], rotations: Sequence[Sequence[float]]
+    ) -> EgoTrack:
         """Make a track. Raises UserError for fewer than two poses."""
         if len(t_ns) < 2:
             raise UserError(f"{len(t_ns)} odometry messages; the check needs the vehicle's motion")

@@ -15,7 +15,7 @@ SHARE = 0.5
 """A sensor has moved when it seems to be off by more than this share of a bump."""
 SURE = 3.0
 """Standard deviations."""
-GAIN = 0.02
+GAIN = 0.025
 """A camera has moved when its lines fit better by this share elsewhere than where the rig says."""
 
 
@@ -61,7 +61,9 @@ def judged(lidar: Mapping[str, Estimate | None], cameras: Mapping[str, Estimate 
     """
     findings = [_judge(name, estimate, "too little of the road and of still surfaces is seen twice")
                 for name, estimate in lidar.items()]  # fmt: skip
-    seen = [_judge(name, estimate, "too few lines of the LiDAR are in its picture") for name, estimate in cameras.items()]
+    seen = [
+        _judge(name, estimate, "too few lines of the LiDAR are in its picture") for name, estimate in cameras.items()
+    ]
     return [*_blamed(findings, seen), *seen]
 
 
@@ -75,7 +77,7 @@ def _blamed(lidars: list[Finding], cameras: list[Finding]) -> list[Finding]:
     if not alike:
         return lidars
     return [
-        Finding(f.sensor, "moved", f.estimate, f.blind, "every camera is off by the same: it is this LiDAR, or all of them")
+        Finding(f.sensor, "moved", f.estimate, f.blind, "every camera is off by the same: it is this LiDAR, or they all")
         for f in lidars
     ]  # fmt: skip
 

@@ -174,7 +174,9 @@ def _feet(grid: _Grid) -> SceneLines:
         lift = first[..., 2] - road[..., 2]
         usable = (np.abs(road[..., 2]) < GROUND_M) & (lift > ROAD_M) & (lift < 1.5)
         usable &= (second[..., 2] > first[..., 2] + 0.08) & (np.abs(reach[2] - reach[1]) < 0.08)
-        usable &= (reach[1] > reach[0] + 0.15) & (reach[1] < reach[0] + 1.5) & (reach[1] > NEAREST_M) & (reach[1] < 30.0)
+        usable &= (
+            (reach[1] > reach[0] + 0.15) & (reach[1] < reach[0] + 1.5) & (reach[1] > NEAREST_M) & (reach[1] < 30.0)
+        )
     row, column = np.nonzero(usable)
     foot = (first[row, column] + second[row, column]) / 2
     foot[:, 2] = road[row, column, 2]  # a pavement is higher than the road

@@ -36,14 +36,14 @@ ROBUST_M = 0.06
 ROAD_M = 0.25
 """Points so far from z = 0 of `base_link`, near the vehicle, are road."""
 ROAD_REACH_M = 15.0
-ROUNDS = 6
+ROUNDS = 4
 UNKNOWNS = 8
 """The motion of the sensor's place, and two faults of the odometry that would pass for one: scale and drift of yaw."""
 LEVEL_M = 0.005
 """What remains between two sweeps for other reasons; over the angle that the vehicle turned, it is a displacement."""
 SLOPE_RAD = 0.002
 """How level a road is taken to be, on average."""
-MOST_SWEEPS = 32
+MOST_SWEEPS = 26
 THINNED = 3
 """Every so many points of a sweep are laid on the surfaces of others; surfaces are made of all."""
 
@@ -77,7 +77,7 @@ def lidar_moved(sweeps: Sequence[Sweep], base_link_from_lidar: Transform, track:
         if len(blocks) < 3 or count < 500:
             return None
         matrix, goal = sum(m for m, _ in blocks), sum(g for _, g in blocks)
-        change = np.linalg.solve(matrix + 1e-6 * np.eye(UNKNOWNS), goal)[:6]
+        change = np.asarray(np.linalg.solve(matrix + 1e-6 * np.eye(UNKNOWNS), goal), np.float64)[:6]
         pose = _displaced(pose, change)
         if np.abs(change).max() < 1e-4:
             break
@@ -119,7 +119,7 @@ def _normal_equations(
     blocks, count = [], 0
     surfaces: dict[int, _Surfaces] = {}
     stamps = np.array([sweep.t_ns for sweep in sweeps])
-    for index, sweep in enumerate(sweeps):
+    for sweep in sweeps:
         base, odom, rotation = _placed(sweep, pose, track, THINNED)
         matrix, goal, used = _road(base, pose)
         for gap_s in GAPS_S:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from perception.geometry.rig import Rig
     from perception.logs.log import Log
 
-MOST_PICTURES = 60
+MOST_PICTURES = 40
 
 
 def check(
     log: Annotated[Path, typer.Argument(metavar="LOG", help="An ordinary recording of a drive, 10 s or longer.")],
     launch_file: Annotated[Path, typer.Argument(metavar="FILE", help="The launch file whose rig is checked.")],
     seconds: Annotated[float, typer.Option(min=2, help="How much of the recording is looked at.")] = 20.0,
-    ego: Annotated[str | None, typer.Option(help="The Odometry topic; by default the launch file's.")] = None,
+    ego: Annotated[str | None, typer.Option(help="The Odometry topic; by default the log's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Find a sensor that was bumped, without a board: perception calibrate check drive.mcap car.yaml.
@@ -35,8 +35,7 @@ def check(
     graph = graph_of(launch_file) if _names_a_rig(launch_file) else graph_of(launch_file, log)
     if graph.rig is None:
         raise UserError(f"{launch_file}: it names no rig, and {log} brings none")
-    topic = ego or getattr(graph, "ego_motion", None) or "ego"
-    findings = check_rig(opened, graph.rig, topic, seconds)
+    findings = check_rig(opened, graph.rig, ego or _odometry(opened), seconds)
     if as_json:
         print(json.dumps([_document(finding) for finding in findings], indent=1))
     else:
@@ -65,7 +64,9 @@ def check_rig(log: Log, rig: Rig, ego_topic: str, seconds: float = 20.0) -> list
     from perception.messages import Image, Odometry, PointCloud, host
 
     topics = log.topics()
-    lidar = next((s for s in rig.sensors.values() if s.kind == "lidar" and topics.get(f"{s.name}/points") is PointCloud), None)
+    lidar = next(
+        (s for s in rig.sensors.values() if s.kind == "lidar" and topics.get(f"{s.name}/points") is PointCloud), None
+    )
     if lidar is None:
         raise UserError(f"{log.path}: no LiDAR of rig '{rig.name}' is in it; the check holds everything against one")
     if topics.get(ego_topic) is not Odometry:
@@ -101,7 +102,9 @@ def check_rig(log: Log, rig: Rig, ego_topic: str, seconds: float = 20.0) -> list
         raise UserError(f"{log.path}: the vehicle drove {track.distance_m():.1f} m; the check needs 10 m and more")
     base_link_from_lidar = rig.base_link_from(lidar.frame)
     estimates = {lidar.name: lidar_moved(sweeps, base_link_from_lidar, track)}
-    place = base_link_from_lidar if (moved := estimates[lidar.name]) is None else _corrected(base_link_from_lidar, moved)
+    place = (
+        base_link_from_lidar if (moved := estimates[lidar.name]) is None else _corrected(base_link_from_lidar, moved)
+    )
     lines: dict[int, SceneLines] = {}
     stamps = np.array([sweep.t_ns for sweep in sweeps])
     found = {}
@@ -119,6 +122,14 @@ def check_rig(log: Log, rig: Rig, ego_topic: str, seconds: float = 20.0) -> list
         assert camera.camera is not None
         found[camera.name] = camera_moved(camera.camera, rig.base_link_from(camera.frame), shots)
     return judged(estimates, found)
+
+
+def _odometry(log: Log) -> str:
+    """Return the Odometry topic of a log; one that is no truth, if there are several."""
+    from perception.messages import Odometry
+
+    known = [topic for topic, kind in log.topics().items() if kind is Odometry]
+    return next((topic for topic in sorted(known, key=lambda topic: (topic.startswith("truth/"), topic))), "ego")
 
 
 def _corrected(base_link_from_lidar: Any, moved: Any) -> Any:
@@ -155,7 +166,13 @@ def _document(finding: Finding) -> dict[str, Any]:
         "moved_rad_m": [float(value) for value in estimate.moved],
         "deviation_rad_m": [float(value) for value in estimate.deviation],
     }  # fmt: skip
-    return {"sensor": finding.sensor, "state": finding.state, "blind": list(finding.blind), "reason": finding.reason, **numbers}
+    return {
+        "sensor": finding.sensor,
+        "state": finding.state,
+        "blind": list(finding.blind),
+        "reason": finding.reason,
+        **numbers,
+    }
 
 
 __all__ = ["check", "check_rig"]

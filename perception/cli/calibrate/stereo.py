@@ -105,9 +105,7 @@ def _named(pattern: str, values: object) -> dict[str, float]:
     return {pattern.format(axis): float(f"{value:.3g}") for axis, value in zip("xyz", values, strict=True)}  # type: ignore[call-overload]
 
 
-def _pairs(
-    left: list[Picture], right: list[Picture], tolerance_ms: float
-) -> tuple[list[tuple[Picture, Picture]], int]:
+def _pairs(left: list[Picture], right: list[Picture], tolerance_ms: float) -> tuple[list[tuple[Picture, Picture]], int]:
     """Pair by stamps where both have them, else by order. Raises UserError for folders of different lengths."""
     from perception.errors import UserError
 
@@ -155,7 +153,7 @@ def _write_report(
     page.figure(bars(each, "px"), "residual by pair")
     page.section("Rectified: every point lies on one row")
     try:
-        rectified = stereo_rectification(*cameras, result.right_from_left)  # type: ignore[misc]
+        rectified = stereo_rectification(cameras[0], cameras[1], result.right_from_left)
     except GeometryError as error:
         page.figure(f"<p>{error}</p>", "")
     else:
