@@ -198,9 +198,13 @@ class PacedSource:
 
 
 def paced_topics(spec: NodeSpec, graph: Graph) -> frozenset[str]:
-    """Return the topics of a source that come in instants: sweeps, pictures, events."""
+    """Return the topics of a source that come in instants: sweeps, pictures, events; not the truth of a simulator."""
     kinds = (Image, PointCloud, EventPacket)
-    return frozenset(topic for topic in spec.outputs.values() if issubclass(graph.message_types[topic], kinds))
+    return frozenset(
+        topic
+        for topic in spec.outputs.values()
+        if issubclass(graph.message_types[topic], kinds) and not topic.startswith("truth/")
+    )
 
 
 def paced_readers(spec: NodeSpec, graph: Graph) -> tuple[NodeSpec, ...]:
