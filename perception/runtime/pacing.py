@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from perception.messages import EventPacket, Image, Message, PointCloud
-from perception.runtime.executor import CLOCK_JUMP_NS
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
 from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.inputs import CLOCK_JUMP_NS
 from perception.runtime.node import On
 from perception.runtime.node_factory import node_class
 
