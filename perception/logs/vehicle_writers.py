@@ -62,8 +62,8 @@ class SplitWriter:
         self.messages += 1
 
     def _next_file(self, t_log_ns: int) -> None:
-        self._closed_bytes += self._writer.size()
         self._writer.close()
+        self._closed_bytes += self._writer.size()
         self.path = numbered(self.first, len(self.files))
         self._writer = McapWriter(self.path, self._attachments)
         self.files.append(self.path)
