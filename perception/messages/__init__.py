@@ -10,6 +10,7 @@ from perception.messages.outputs import (
     FusedObject,
     GraphState,
     InputStatus,
+    LinkStatus,
     NodeStatus,
     ObjectClass,
     PaintedPoints,
@@ -34,7 +35,8 @@ from perception.messages.sensors import (
 
 __all__ = [
     "Array", "CameraInfo", "Detections2D", "Detections3D", "DeviceArray", "EventPacket", "FreeSpace", "FusedObject",
-    "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "Message", "ModelId", "NodeStatus", "ObjectClass",
-    "Odometry", "PaintedPoints", "PointCloud", "Pose3D", "RawPackets", "Recognition", "SegmentationMask", "SensorState",
-    "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived", "host", "mask_labels", "runs_of",
+    "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "LinkStatus", "Message", "ModelId", "NodeStatus",
+    "ObjectClass", "Odometry", "PaintedPoints", "PointCloud", "Pose3D", "RawPackets", "Recognition", "SegmentationMask",
+    "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived", "host",
+    "mask_labels", "runs_of",
 ]  # fmt: skip

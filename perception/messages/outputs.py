@@ -70,6 +70,7 @@ class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()  # topics
     semantics: tuple[ObjectClass, ...] = ()  # share of painted classes among its points
     num_points: int = 0
+    visibility: float | None = None  # share that nothing hides from the sensor, where known: truth
 
 
 class TrackedObjects(Message, frozen=True, kw_only=True):
@@ -164,9 +165,18 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     latency_p50_ms: float
     latency_p99_ms: float
     memory_mb: float
+    age_ms: float | None = None  # of the sensor data in its last output, when that was published; None for a source
     last_error: str = ""
     degraded: tuple[str, ...] = ()  # what makes its output worth less, for example "untrained weights"
     notes: tuple[str, ...] = ()  # facts, for example "paced by detector: 12 of lidar/points held back"
+
+
+class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One topic of a process that crosses to, or comes from, another host; counted since the process started."""
+
+    topic: str
+    sent: int = 0  # records given to TCP, once for all readers
+    received: int = 0  # records taken from TCP
 
 
 class Status(Message, frozen=True, kw_only=True):
@@ -177,6 +187,8 @@ class Status(Message, frozen=True, kw_only=True):
     host: str
     pid: int
     nodes: tuple[NodeStatus, ...]
+    sources_ended: bool = False  # its sources have given their last message; True where it has none
+    links: tuple[LinkStatus, ...] = ()  # what crosses between hosts; empty on a rig of one
 
 
 class GraphState(Message, frozen=True, kw_only=True):

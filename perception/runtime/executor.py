@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from perception.errors import GraphError, PerceptionError
-from perception.messages import Message, NodeStatus, Span
+from perception.messages import Message, NodeStatus, SensorState, Span
 from perception.messages.outputs import InputStatus
 from perception.runtime.batches import Batch, sensor_of
 from perception.runtime.counters import InputCounters, LatencyHistogram
@@ -33,10 +33,13 @@ from perception.runtime.joins import JoinedSet, JoinState
 from perception.runtime.node import Drop, Every, Join, Lookup, Node, On
 from perception.runtime.output_stamper import OutputStamper, RunContext
 from perception.runtime.ownership import message_bytes
+from perception.runtime.sensor_states import SensorsBehind
 
 LOG = logging.getLogger(__name__)
 MAX_CRASHES_IN_A_ROW = 10
 MAX_REASON = 200
+CLOCK_JUMP_NS = 500_000_000
+"""Live, an input that goes back by more has a clock that was set back; less is waited out."""
 
 
 @dataclass
@@ -76,10 +79,18 @@ class NodeExecutor:
         node: the node itself.
         ranks: rank by topic, the order of topics in the graph; lockstep breaks ties by it.
         context: what all nodes share.
+        behind: the sensors behind each topic, to say in headers what a join had to go on without.
     """
 
-    def __init__(self, spec: NodeSpec, node: Node, ranks: Mapping[str, int], context: RunContext) -> None:
-        self.spec, self.node, self.context = spec, node, context
+    def __init__(
+        self,
+        spec: NodeSpec,
+        node: Node,
+        ranks: Mapping[str, int],
+        context: RunContext,
+        behind: SensorsBehind | None = None,
+    ) -> None:
+        self.spec, self.node, self.context, self._behind = spec, node, context, behind
         self._ranks = ranks
         self.counters: dict[str, InputCounters] = {edge.topic: InputCounters() for edge in spec.edges}
         self.latency = LatencyHistogram()
@@ -124,6 +135,8 @@ class NodeExecutor:
         counters = self.counters[topic]
         counters.received += 1
         t_ns = message.header.t_sensor_ns
+        if t_ns < self._bounds[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
+            self._jump_back()
         counters.stamps.append(t_ns)
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         self._now_ns = max(self._now_ns, t_ns)
@@ -153,6 +166,8 @@ class NodeExecutor:
 
     def bound(self, topic: str, t_ns: int) -> None:
         """Take the promise that nothing below `t_ns` comes on the topic any more."""
+        if BEFORE_ALL < t_ns < self._bounds[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
+            self._jump_back()
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         if t_ns < AFTER_ALL:
             self._now_ns = max(self._now_ns, t_ns)
@@ -163,6 +178,14 @@ class NodeExecutor:
             join.bound(topic, t_ns)
         for _, history in readers.lookups:
             history.bound_ns = max(history.bound_ns, t_ns)
+
+    def _jump_back(self) -> None:
+        """Forget what has the stamps of a clock that was set back: nothing would be due until it is there again."""
+        for queue in self._queues.values():
+            self.counters[queue.edge.topic].drop("clock set back", len(queue.messages))
+        for join in self._joins.values():
+            self.counters[join.reference_topic].drop("clock set back", join.open_sets())
+        self.reset("clock jump")
 
     def run_next(self) -> list[tuple[str, Message]] | None:
         """Run the next call that may run.
@@ -311,9 +334,13 @@ class NodeExecutor:
         duration_ns = self.context.clock_ns() - started_ns
         self.latency.add(duration_ns)
         span = Span(self.spec.name, started_ns, duration_ns)
-        residuals = argument.residuals_ns if isinstance(argument, JoinedSet) else {}
+        residuals: Mapping[str, int] = {}
+        missing: Mapping[str, SensorState] = {}
+        if isinstance(argument, JoinedSet):
+            residuals = argument.residuals_ns
+            missing = self._behind.missing(argument.silent_ns) if self._behind else {}
         return [
-            self.stamper.complete(name, message, _sources(argument, name), span, residuals)
+            self.stamper.complete(name, message, _sources(argument, name), span, residuals, missing)
             for name, message in produced
         ]
 
@@ -359,7 +386,7 @@ class NodeExecutor:
             self._drop((), str(error))
             return []
         span = Span(self.spec.name, started_ns, self.context.clock_ns() - started_ns)
-        return [self.stamper.complete(port, message, (), span, {}) for port, message in produced]
+        return [self.stamper.complete(port, message, (), span) for port, message in produced]
 
     def reset(self, reason: str) -> None:
         """Forget what belongs to the past: after a seek, a loop, a clock jump or a restart."""
@@ -392,8 +419,9 @@ class NodeExecutor:
         return NodeStatus(
             node=self.spec.name, state="degraded" if self._crashes else "ok", epoch=self.context.epoch, inputs=inputs,
             published=dict(self.stamper.published), latency_p50_ms=self.latency.percentile_ms(50),
-            latency_p99_ms=self.latency.percentile_ms(99), memory_mb=memory_mb, last_error=self.last_error,
-            degraded=self.node.degraded, notes=tuple(notes),
+            latency_p99_ms=self.latency.percentile_ms(99),
+            age_ms=None if self.stamper.age_ns is None else self.stamper.age_ns / 1e6, memory_mb=memory_mb,
+            last_error=self.last_error, degraded=self.node.degraded, notes=tuple(notes),
         )  # fmt: skip
 
 

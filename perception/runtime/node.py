@@ -56,15 +56,18 @@ class _Port(Generic[T]):
 class On(_Port[T]):
     """One call per message. `keep` and `bound` are defaults that a launch file may change.
 
-    `holds` is how many messages of this input the node keeps beyond its method, as views.
+    `holds` is how many messages of this input the node keeps beyond its method, as views. One that is `optional` may
+    be left unconnected.
 
     With `batch`, a call takes one message of each of the input's topics, as a mapping by sensor (the topic without its
     last word): live, what waits when the node is free, and it never waits for more; in lockstep, the messages of one
     stamp. The method may yield a `Drop` for a message that is not usable, and goes on with the others.
     """
 
-    def __init__(self, *, keep: Keep = "latest", bound: int = 10, holds: int = 0, batch: bool = False) -> None:
-        self.keep, self.bound, self.holds, self.batch = keep, bound, holds, batch
+    def __init__(
+        self, *, keep: Keep = "latest", bound: int = 10, holds: int = 0, optional: bool = False, batch: bool = False
+    ) -> None:
+        self.keep, self.bound, self.holds, self.optional, self.batch = keep, bound, holds, optional, batch
 
 
 class Lookup(_Port[T]):

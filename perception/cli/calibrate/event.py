@@ -1,0 +1,5 @@
+"""stub."""
+
+
+def event() -> None:
+    """Stub."""

@@ -1,0 +1,5 @@
+"""stub."""
+
+
+def ground() -> None:
+    """Stub."""
