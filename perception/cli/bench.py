@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -97,3 +98,36 @@ def networks(
                     print(row.line(), flush=True)
     if as_json:
         print(json.dumps({"machine": about, "rows": [asdict(row) for row in rows]}, indent=1))
+
+
+@app.command()
+def events(
+    files: Annotated[list[Path] | None, typer.Argument(help="Recordings; by default dense ones are made.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each counts.")] = 5,
+    expelliarmus: Annotated[
+        Path | None, typer.Option(help="Python of an environment with expelliarmus (GPL, no dependency).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
+) -> None:
+    """Decode event recordings beside expelliarmus: perception bench events X.raw --expelliarmus VENV/bin/python.
+
+    Million events a second, of one core. Without the peer's environment it prints "not measured".
+    """
+    import tempfile
+
+    from perception.benchmarks import events as bench
+    from perception.benchmarks.runtime import machine
+    from perception.errors import UserError
+
+    for file in (*(files or ()), *([expelliarmus] if expelliarmus else ())):
+        if not file.is_file():
+            raise UserError(f"{file}: there is no such file")
+    about = machine()
+    if not as_json:
+        print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
+    with tempfile.TemporaryDirectory(prefix="pcnb-events-") as folder:
+        rows = bench.measure(files or bench.synthetic(Path(folder)), rounds, expelliarmus)
+    if as_json:
+        print(json.dumps({"machine": about, "rows": [asdict(row) for row in rows]}, indent=1))
+    else:
+        print("\n".join(row.line() for row in rows))
