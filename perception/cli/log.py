@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 @app.callback()
 def log() -> None:
-    """Look into recorded logs: MCAP of ours, KITTI raw, nuScenes."""
+    """Look into recorded logs: MCAP of ours, KITTI raw, nuScenes, recordings of event cameras."""
 
 
 @app.command()
@@ -28,13 +28,19 @@ def info(
 
     opened = open_log(path, assume_rate_hz=assume_rate)
     span, counts, types = opened.span(), opened.counts(), opened.topics()
+    events = opened.event_counts()
     seconds = (span.end_ns - span.start_ns) * 1e-9
     rig = opened.rig
     if as_json:
         document = {
             "path": str(path), "format": opened.FORMAT, "start_ns": span.start_ns, "end_ns": span.end_ns,
-            "topics": {topic: {"type": types[topic].SCHEMA, "messages": count} for topic, count in counts.items()},
-            "notes": opened.notes, "attachments": sorted(opened.attachments()),
+            "topics": {
+                topic: {"type": types[topic].SCHEMA, "messages": count}
+                | ({"events": events[topic]} if topic in events else {})
+                for topic, count in counts.items()
+            },
+            "events": sum(events.values()), "skipped": dict(opened.skipped), "notes": opened.notes,
+            "attachments": sorted(opened.attachments()),
             "rig": None if rig is None else {"name": rig.name, "sensors": sorted(rig.sensors)},
         }  # fmt: skip
         print(json.dumps(document, indent=1))
@@ -44,13 +50,16 @@ def info(
     width = max(map(len, counts))
     for topic, count in counts.items():
         rate = f"{(count - 1) / seconds:7.2f} Hz" if seconds > 0 and count > 1 else ""
-        print(f"  {topic:<{width}}  {types[topic].SCHEMA:<28} {count:>7} messages {rate}")
+        held = f" {events[topic]:>9} events" if topic in events else ""
+        print(f"  {topic:<{width}}  {types[topic].SCHEMA:<28} {count:>7} messages {rate}{held}")
     if rig is not None:
         print(f"  rig {rig.name}: {', '.join(sorted(rig.sensors))}")
     for name in sorted(opened.attachments()):
         print(f"  holds {name}")
     for note in opened.notes:
         print(f"  note: {note}")
+    for reason, count in opened.skipped.items():
+        print(f"  warning: skipped {count}: {reason}")
 
 
 @app.command()

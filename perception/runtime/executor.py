@@ -316,7 +316,8 @@ class NodeExecutor:
         ahead += [join.oldest_open_ns() for join in self._joins.values()]
         if any(bound < AFTER_ALL for bound in self._bounds.values()):
             ahead += [BEFORE_ALL if last is None else last + self._every(port) for port, last in self._ticks.items()]
-        return min(ahead, default=AFTER_ALL)
+        bound = min(ahead, default=AFTER_ALL)
+        return bound if bound in (BEFORE_ALL, AFTER_ALL) else bound + self.node.bound_shift_ns
 
     def finish(self) -> list[tuple[str, Message]]:
         """Run `finish` of the node after the last message."""

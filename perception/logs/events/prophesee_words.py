@@ -32,6 +32,7 @@ from perception.logs.events.decoder import (
 )
 
 LOOK_AHEAD_WORDS = 1 << 16
+_unsigned: Any = np.uint64
 _SPARE = 32
 """Entries behind the last event, which a vector may write before it counts."""
 _NO_TIME = -(1 << 60)
@@ -97,7 +98,7 @@ def _edge(t: int, channel: int, rising: int, k: int, edges: Any, counts: Any) ->
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _following_evt3(words: Any, begin: Any) -> Any:
-    first = np.int64(begin)
+    first: Any = np.int64(begin)
     for i in range(first, min(len(words), first + LOOK_AHEAD_WORDS)):
         if words[i] >> 12 == 0x8:
             return np.int64(words[i] & 0xFFF)
@@ -105,17 +106,17 @@ def _following_evt3(words: Any, begin: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
+def _decode_evt3(words: Any, end: int, stream: Any) -> Any:
     """Decode the words before `end`; those behind it may be looked at. Returns the numbers of events and edges."""
     state, counts, size, out, edges, lowest = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
-    n, one, k = np.uint64(0), np.uint64(1), 0  # unsigned: no check for indices from the end
+    n, one, k = _unsigned(0), _unsigned(1), 0  # unsigned: no check for indices from the end
     row, last = state[_ROW], state[_LAST]
     column, polarity = state[_COLUMN], state[_POLARITY]
     base_time = state[_BASE_TIME]
     t = base_time + state[_LOW]
-    for i in range(np.uint64(end)):
+    for i in range(_unsigned(end)):
         word = np.int64(words[i])
         kind = word >> 12
         value = word & 0x7FF
@@ -168,7 +169,7 @@ def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _following_evt2(words: Any, begin: Any) -> Any:
-    first = np.int64(begin)
+    first: Any = np.int64(begin)
     for i in range(first, min(len(words), first + LOOK_AHEAD_WORDS)):
         if words[i] >> 28 == 0x8:
             return np.int64(words[i] & 0xFFFFFFF)
@@ -176,14 +177,14 @@ def _following_evt2(words: Any, begin: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _decode_evt2(words: Any, end: int, stream: Any) -> tuple[int, int]:
+def _decode_evt2(words: Any, end: int, stream: Any) -> Any:
     """As `_decode_evt3`."""
     state, counts, size, out, edges, _ = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
-    n, one, k = np.uint64(0), np.uint64(1), 0  # unsigned: no check for indices from the end
+    n, one, k = _unsigned(0), _unsigned(1), 0  # unsigned: no check for indices from the end
     last, base_time = state[_LAST], state[_BASE_TIME]
-    for i in range(np.uint64(end)):
+    for i in range(_unsigned(end)):
         word = np.int64(words[i])
         kind = word >> 28
         if kind <= 0x1:
@@ -212,7 +213,7 @@ def _decode_evt2(words: Any, end: int, stream: Any) -> tuple[int, int]:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _following_evt21(words: Any, begin: Any) -> Any:
-    first = np.int64(begin)
+    first: Any = np.int64(begin)
     for i in range(first, min(len(words), first + LOOK_AHEAD_WORDS)):
         upper = np.int64(words[i] >> np.uint64(32))
         if upper >> 28 == 0x8:
@@ -221,14 +222,14 @@ def _following_evt21(words: Any, begin: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _decode_evt21(words: Any, end: int, stream: Any) -> tuple[int, int]:
+def _decode_evt21(words: Any, end: int, stream: Any) -> Any:
     """As `_decode_evt3`."""
     state, counts, size, out, edges, lowest = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
-    n, one, k = np.uint64(0), np.uint64(1), 0  # unsigned: no check for indices from the end
+    n, one, k = _unsigned(0), _unsigned(1), 0  # unsigned: no check for indices from the end
     last, base_time = state[_LAST], state[_BASE_TIME]
-    for i in range(np.uint64(end)):
+    for i in range(_unsigned(end)):
         upper, valid = np.int64(words[i] >> np.uint64(32)), np.int64(words[i] & np.uint64(0xFFFFFFFF))
         kind = upper >> 28
         if kind <= 0x1:

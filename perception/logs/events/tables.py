@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import LogError
-from perception.logs.events.decoder import BACKWARDS, CUT_OFF, OUTSIDE, Decoded
+from perception.logs.events.decoder import CUT_OFF, OUTSIDE, Decoded
 from perception.logs.events.reader import EventReader
+from perception.logs.events.time_order import TimeOrder
 from perception.ops.events import Events
 
 BLOCK_ROWS = 1 << 18
@@ -102,7 +103,7 @@ class Table(EventReader):
     def pieces(self, from_ns: int | None = None) -> Iterator[Decoded]:
         height, width = self.size
         self.skipped.clear()
-        last = np.iinfo(np.int64).min
+        order = TimeOrder()
         for block in self.blocks(from_ns):
             sound = _possible(block)
             self._count(IMPOSSIBLE, ~sound)
@@ -110,12 +111,9 @@ class Table(EventReader):
             x, y, p = (block[name][sound] for name in "xyp")
             inside = (x < width) & (y < height)
             self._count(OUTSIDE, ~inside)
-            t, x, y, p = t[inside], x[inside], y[inside], p[inside]
-            ordered = t >= np.maximum.accumulate(np.concatenate(([last], t)))[:-1]
-            self._count(BACKWARDS, ~ordered)
-            if ordered.any():
-                last = int(t[ordered].max())
-            yield Decoded(Events.of(t[ordered], x[ordered], y[ordered], p[ordered]))
+            yield Decoded(order.feed(Events.of(t[inside], x[inside], y[inside], p[inside])))
+        yield Decoded(order.finish())
+        self.skipped.update(order.skipped)
 
     def _count(self, reason: str, which: NDArray[np.bool_]) -> None:
         if which.any():
