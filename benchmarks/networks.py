@@ -25,6 +25,7 @@ from perception.engines.engine import run_on
 from perception.geometry.rig import load_rig
 from perception.messages import PointCloud, host
 from perception.networks.card import find_card
+from perception.networks.estf_stream import ClipStream
 from perception.networks.load import load_network
 from perception.networks.part import RunPart, run_in_torch
 from perception.runtime.launch_file.files import CALIBRATION
@@ -35,6 +36,7 @@ IMAGE_CARDS = (
     "ddrnet23_slim_cityscapes", "ddrnet23_cityscapes", "ddrnet39_cityscapes", "p2at_s_cityscapes", "p2at_m_cityscapes",
     "p2at_l_cityscapes",
 )  # fmt: skip
+EVENT_CARDS = ("estf_hardvs", "estf_compact")
 POINT_COUNTS = (10_000, 30_000, 60_000, 120_000)
 IMAGE_SIZE = (512, 1024)
 
@@ -52,6 +54,8 @@ class Row:
     """Voxelisation and partition, LiDAR only."""
     argsort_ms: float = 0.0
     """A stable argsort of as many cell keys."""
+    stream_ms: float = 0.0
+    """A new image of a stream on ONNX Runtime, with the clip that ends with it; events only."""
 
     @property
     def speed_up(self) -> float:
@@ -65,6 +69,9 @@ class Row:
         if self.argsort_ms:
             factor, share = self.split_ms / self.argsort_ms, self.split_ms / self.onnx_ms
             text += f"  voxels+partition {self.split_ms:6.1f} ms = {factor:.1f} argsorts, {share:.0%} of the whole"
+        if self.stream_ms:
+            share = self.onnx_ms / self.stream_ms
+            text += f"  a new image of a stream {self.stream_ms:7.1f} ms = 1/{share:.1f} of the clip"
         return text
 
 
@@ -102,6 +109,37 @@ def image(card: str, size: tuple[int, int], threads: int, repeats: int) -> Row:
     with torch.inference_mode():
         times = _medians({"torch": lambda: module(wide), "onnx": lambda: engine("segment", {"image": x})}, repeats)
     return Row(card, f"{size[0]} x {size[1]} pixels", threads, times["torch"], times["onnx"])
+
+
+def events(card: str, threads: int, repeats: int) -> Row:
+    """Measure one recogniser on whole clips of event images, and on a stream of them."""
+    network: Any = _loaded(card)
+    torch.set_num_threads(threads)
+    config = network.config
+    side = config.image_size
+    images = 30 * torch.randn(config.clip_len, 3, side, side, generator=torch.Generator().manual_seed(0))
+    clip = images.transpose(0, 1).unsqueeze(0)
+    whole = _engine(network, threads, {"images": config.clip_len, "clips": 1})
+    stream = ClipStream(network, _engine(network, threads, {"images": 1, "clips": 1}), stride=1)
+    for image in images:
+        stream.add(image)
+
+    def one_more_image() -> None:
+        stream.add(images[0])
+        stream.logits()
+
+    eager = run_in_torch(_channels_last(network).parts())
+    with torch.inference_mode():
+        times = _medians(
+            {
+                "torch": lambda: network.recognise(clip, eager),
+                "onnx": lambda: network.recognise(clip, whole),
+                "stream": one_more_image,
+            },
+            repeats,
+        )
+    what = f"{config.clip_len} images of {side} x {side}"
+    return Row(card, what, threads, times["torch"], times["onnx"], stream_ms=times["stream"])
 
 
 def _loaded(card: str) -> nn.Module:
@@ -174,4 +212,7 @@ def simulated_cloud(points: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(cloud[random.permutation(len(cloud))[:points]])
 
 
-__all__ = ["IMAGE_CARDS", "IMAGE_SIZE", "LIDAR_CARDS", "POINT_COUNTS", "Row", "image", "lidar", "simulated_cloud"]
+__all__ = [
+    "EVENT_CARDS", "IMAGE_CARDS", "IMAGE_SIZE", "LIDAR_CARDS", "POINT_COUNTS", "Row", "events", "image", "lidar",
+    "simulated_cloud",
+]  # fmt: skip

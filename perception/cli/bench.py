@@ -75,7 +75,7 @@ def networks(
     from perception.benchmarks.runtime import machine
     from perception.errors import UserError, did_you_mean
 
-    known = (*bench.LIDAR_CARDS, *bench.IMAGE_CARDS)
+    known = (*bench.LIDAR_CARDS, *bench.IMAGE_CARDS, *bench.EVENT_CARDS)
     chosen = tuple(only or known)
     for card in chosen:
         if card not in known:
@@ -88,11 +88,12 @@ def networks(
         for count in threads or sorted({1, os.cpu_count() or 1}):
             sizes = points or list(bench.POINT_COUNTS)
             for size in sizes if card in bench.LIDAR_CARDS else [0]:
-                row = (
-                    bench.lidar(card, size, count, repeats)
-                    if size
-                    else bench.image(card, bench.IMAGE_SIZE, count, repeats)
-                )
+                if card in bench.EVENT_CARDS:
+                    row = bench.events(card, count, repeats)
+                elif size:
+                    row = bench.lidar(card, size, count, repeats)
+                else:
+                    row = bench.image(card, bench.IMAGE_SIZE, count, repeats)
                 rows.append(row)
                 if not as_json:
                     print(row.line(), flush=True)
