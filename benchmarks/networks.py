@@ -1,4 +1,4 @@
-"""`perception bench networks`: each network on ONNX Runtime beside eager torch of the same commit, in one run.
+"""`perception bench networks`, LiDAR: each network on ONNX Runtime beside eager torch of the same commit, in one run.
 
 Eager torch is in inference mode, convolutions channels_last, with the same threads. Medians of interleaved repeats.
 """
@@ -25,20 +25,13 @@ from perception.engines.engine import run_on
 from perception.geometry.rig import load_rig
 from perception.messages import PointCloud, host
 from perception.networks.card import find_card
-from perception.networks.estf_stream import ClipStream
 from perception.networks.load import load_network
 from perception.networks.part import RunPart, run_in_torch
 from perception.runtime.launch_file.files import CALIBRATION
 from perception.simulation.drive import Drive
 
 LIDAR_CARDS = ("dsvt_pillar_waymo", "flatformer_waymo_1f", "dsvt_compact", "flatformer_compact")
-IMAGE_CARDS = (
-    "ddrnet23_slim_cityscapes", "ddrnet23_cityscapes", "ddrnet39_cityscapes", "p2at_s_cityscapes", "p2at_m_cityscapes",
-    "p2at_l_cityscapes",
-)  # fmt: skip
-EVENT_CARDS = ("estf_hardvs", "estf_compact")
 POINT_COUNTS = (10_000, 30_000, 60_000, 120_000)
-IMAGE_SIZE = (512, 1024)
 
 
 @dataclass(frozen=True)
@@ -54,8 +47,6 @@ class Row:
     """Voxelisation and partition, LiDAR only."""
     argsort_ms: float = 0.0
     """A stable argsort of as many cell keys."""
-    stream_ms: float = 0.0
-    """A new image of a stream on ONNX Runtime, with the clip that ends with it; events only."""
 
     @property
     def speed_up(self) -> float:
@@ -69,9 +60,6 @@ class Row:
         if self.argsort_ms:
             factor, share = self.split_ms / self.argsort_ms, self.split_ms / self.onnx_ms
             text += f"  voxels+partition {self.split_ms:6.1f} ms = {factor:.1f} argsorts, {share:.0%} of the whole"
-        if self.stream_ms:
-            share = self.onnx_ms / self.stream_ms
-            text += f"  a new image of a stream {self.stream_ms:7.1f} ms = 1/{share:.1f} of the clip"
         return text
 
 
@@ -95,51 +83,6 @@ def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
         )
     what = f"{points} points, {voxels} voxels"
     return Row(card, what, threads, times["torch"], times["onnx"], times["split"], times["argsort"])
-
-
-def image(card: str, size: tuple[int, int], threads: int, repeats: int) -> Row:
-    """Measure one segmentation network on one picture."""
-    network: Any = _loaded(card)
-    torch.set_num_threads(threads)
-    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    axes = {"batch": 1, "height": size[0], "width": size[1]}
-    engine = _engine(network, threads, axes)
-    module = _channels_last(network)
-    wide = x.contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        times = _medians({"torch": lambda: module(wide), "onnx": lambda: engine("segment", {"image": x})}, repeats)
-    return Row(card, f"{size[0]} x {size[1]} pixels", threads, times["torch"], times["onnx"])
-
-
-def events(card: str, threads: int, repeats: int) -> Row:
-    """Measure one recogniser on whole clips of event images, and on a stream of them."""
-    network: Any = _loaded(card)
-    torch.set_num_threads(threads)
-    config = network.config
-    side = config.image_size
-    images = 30 * torch.randn(config.clip_len, 3, side, side, generator=torch.Generator().manual_seed(0))
-    clip = images.transpose(0, 1).unsqueeze(0)
-    whole = _engine(network, threads, {"images": config.clip_len, "clips": 1})
-    stream = ClipStream(network, _engine(network, threads, {"images": 1, "clips": 1}), stride=1)
-    for image in images:
-        stream.add(image)
-
-    def one_more_image() -> None:
-        stream.add(images[0])
-        stream.logits()
-
-    eager = run_in_torch(_channels_last(network).parts())
-    with torch.inference_mode():
-        times = _medians(
-            {
-                "torch": lambda: network.recognise(clip, eager),
-                "onnx": lambda: network.recognise(clip, whole),
-                "stream": one_more_image,
-            },
-            repeats,
-        )
-    what = f"{config.clip_len} images of {side} x {side}"
-    return Row(card, what, threads, times["torch"], times["onnx"], stream_ms=times["stream"])
 
 
 def _loaded(card: str) -> nn.Module:
@@ -212,7 +155,4 @@ def simulated_cloud(points: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(cloud[random.permutation(len(cloud))[:points]])
 
 
-__all__ = [
-    "EVENT_CARDS", "IMAGE_CARDS", "IMAGE_SIZE", "LIDAR_CARDS", "POINT_COUNTS", "Row", "events", "image", "lidar",
-    "simulated_cloud",
-]  # fmt: skip
+__all__ = ["LIDAR_CARDS", "POINT_COUNTS", "Row", "lidar", "simulated_cloud"]

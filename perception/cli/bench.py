@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -65,35 +66,38 @@ def networks(
     only: Annotated[list[str] | None, typer.Option(help="Only this model card; may be repeated.")] = None,
     threads: Annotated[list[int] | None, typer.Option(help="Threads; by default one, and all.")] = None,
     points: Annotated[list[int] | None, typer.Option(help="Points of a sweep, for LiDAR networks.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="HEIGHTxWIDTH of a picture, for image networks.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
 ) -> None:
-    """Each network on ONNX Runtime beside eager torch: perception bench networks --only dsvt_pillar_waymo."""
+    """Each network on each engine beside eager torch: perception bench networks --only ddrnet_compact."""
     import os
 
-    from perception.benchmarks import networks as bench
+    from perception.benchmarks import networks as lidar
+    from perception.benchmarks import recognition, segmentation
     from perception.benchmarks.runtime import machine
     from perception.errors import UserError, did_you_mean
 
-    known = (*bench.LIDAR_CARDS, *bench.IMAGE_CARDS, *bench.EVENT_CARDS)
+    known = (*lidar.LIDAR_CARDS, *segmentation.CARDS, *recognition.CARDS)
     chosen = tuple(only or known)
     for card in chosen:
         if card not in known:
             raise UserError(f"--only {card}: expected one of {', '.join(known)}.{did_you_mean(card, known)}")
+    sizes = [_size(text) for text in size] if size else list(segmentation.SIZES)
     about = machine()
     if not as_json:
         print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
-    rows = []
+    rows: list[lidar.Row | segmentation.Row | recognition.Row] = []
     for card in chosen:
         for count in threads or sorted({1, os.cpu_count() or 1}):
-            sizes = points or list(bench.POINT_COUNTS)
-            for size in sizes if card in bench.LIDAR_CARDS else [0]:
-                if card in bench.EVENT_CARDS:
-                    row = bench.events(card, count, repeats)
-                elif size:
-                    row = bench.lidar(card, size, count, repeats)
-                else:
-                    row = bench.image(card, bench.IMAGE_SIZE, count, repeats)
+            measured: Iterator[lidar.Row | segmentation.Row | recognition.Row]
+            if card in lidar.LIDAR_CARDS:
+                measured = (lidar.lidar(card, number, count, repeats) for number in points or lidar.POINT_COUNTS)
+            elif card in recognition.CARDS:
+                measured = (recognition.measure(card, count, repeats) for _ in range(1))
+            else:
+                measured = (segmentation.measure(card, picture, count, repeats) for picture in sizes)
+            for row in measured:
                 rows.append(row)
                 if not as_json:
                     print(row.line(), flush=True)
@@ -132,3 +136,12 @@ def events(
         print(json.dumps({"machine": about, "rows": [asdict(row) for row in rows]}, indent=1))
     else:
         print("\n".join(row.line() for row in rows))
+
+
+def _size(text: str) -> tuple[int, int]:
+    from perception.errors import UserError
+
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and min(int(height), int(width)) >= 8):
+        raise UserError(f"--size {text}: expected HEIGHTxWIDTH in pixels, such as 512x1024")
+    return int(height), int(width)

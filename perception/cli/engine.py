@@ -28,7 +28,7 @@ def _engine() -> None:
 @app.command("build")
 def build(
     weights: Weights,
-    engine: Annotated[str, typer.Option(help="auto, torch or onnxruntime.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
     axis: Axes = None,
 ) -> None:
     """Export, check and store every part of a network, for example: perception engine build filled:ddrnet_compact."""

@@ -154,7 +154,7 @@ def _run(
         say(line)
     recorder = None if record is None else _recorder(record, graph)
     try:
-        with _stopped_by_signals() as stop:
+        with stopped_by_signals() as stop:
             summary = run_graph(
                 graph, duration_s=duration, stop=stop, on_line=say,
                 on_status=(lambda _: None) if as_json else shown.status, recorder=recorder,
@@ -192,7 +192,7 @@ def _recorder(path: Path, graph: Graph) -> Recorder:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
+def stopped_by_signals() -> Iterator[threading.Event]:
     """Turn Ctrl-C and SIGTERM into an orderly end."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}

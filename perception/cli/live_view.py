@@ -132,6 +132,9 @@ def summary_lines(summary: Summary) -> list[str]:
         said += [*status.degraded, *status.notes]
         lines.append(f"  node {status.node}: {'; '.join(said) or 'ok'}")
     lines.append(f"  lost processes: {', '.join(summary.lost_processes) or 'none'}; restarts: {summary.restarts}")
+    for process, links in summary.links.items():
+        crossed = [f"{link.topic} {'sent' if link.sent else 'received'} {link.sent or link.received}" for link in links]
+        lines.append(f"  between hosts, process {process}: {', '.join(crossed)}")
     if summary.recording:
         lines.append(f"  recorded to {summary.recording}; records dropped on the way: {summary.recording_dropped}")
     lines += [f"  FAILED: required output '{topic}' had no message" for topic in summary.missing_outputs]
@@ -145,6 +148,7 @@ def summary_document(summary: Summary) -> dict[str, Any]:
     return {
         "seconds": round(summary.seconds, 3), "outputs": dict(summary.outputs),
         "nodes": {name: msgspec.to_builtins(status) for name, status in summary.statuses.items()},
+        "links": {process: msgspec.to_builtins(links) for process, links in summary.links.items()},
         "lost_processes": summary.lost_processes, "restarts": summary.restarts,
         "missing_outputs": summary.missing_outputs, "recording": summary.recording,
         "recording_dropped": summary.recording_dropped,

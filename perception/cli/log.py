@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 @app.callback()
 def log() -> None:
-    """Look into recorded logs: MCAP of ours, KITTI raw, nuScenes, recordings of event cameras."""
+    """Look into recorded logs: MCAP of ours, KITTI raw, nuScenes."""
 
 
 @app.command()
@@ -39,19 +39,22 @@ def info(
                 | ({"events": events[topic]} if topic in events else {})
                 for topic, count in counts.items()
             },
-            "events": sum(events.values()), "skipped": dict(opened.skipped), "notes": opened.notes,
-            "attachments": sorted(opened.attachments()),
+            "events": sum(events.values()), "skipped": dict(opened.skipped),
+            "other_topics": {topic: {"type": kind, "messages": n} for topic, (kind, n) in opened.others.items()},
+            "notes": opened.notes, "attachments": sorted(opened.attachments()),
             "rig": None if rig is None else {"name": rig.name, "sensors": sorted(rig.sensors)},
         }  # fmt: skip
         print(json.dumps(document, indent=1))
         return
     start = datetime.fromtimestamp(span.start_ns * 1e-9, UTC).isoformat(timespec="milliseconds")
     print(f"{path}: {opened.FORMAT}, {seconds:.3f} s from {start}, {sum(counts.values())} messages")
-    width = max(map(len, counts))
+    width = max(map(len, counts), default=0)
     for topic, count in counts.items():
         rate = f"{(count - 1) / seconds:7.2f} Hz" if seconds > 0 and count > 1 else ""
         held = f" {events[topic]:>9} events" if topic in events else ""
         print(f"  {topic:<{width}}  {types[topic].SCHEMA:<28} {count:>7} messages {rate}{held}")
+    for topic, (kind, count) in opened.others.items():
+        print(f"  {topic}  {kind}  {count} messages, not read: there is no counterpart here")
     if rig is not None:
         print(f"  rig {rig.name}: {', '.join(sorted(rig.sensors))}")
     for name in sorted(opened.attachments()):

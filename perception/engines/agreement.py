@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from perception.engines.engine import Engine, kept, resized_example
+from perception.engines.engine import Engine, kept, part_samples
 from perception.engines.torch_engine import TorchEngine
 from perception.errors import EngineError
-from perception.networks.part import Axis, Part
+from perception.networks.part import Part
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def confirm_agreement(engine: Engine, part: Part, half: bool = False) -> Agreeme
         EngineError: an output differs by more than the tolerance, or has another shape.
     """
     reference = TorchEngine(part)
-    samples, worst, output = _samples(part), -1.0, ""
+    samples, worst, output = part_samples(part), -1.0, ""
     for sample in samples:
         inputs = dict(zip(part.inputs, (tensor.numpy() for tensor in sample), strict=True))
         expected, got = kept(reference.run(inputs)), kept(engine.run(inputs))
@@ -74,20 +73,6 @@ def relative_error(got: NDArray[Any], expected: NDArray[Any], half: bool = False
     spread = float(theirs.std())
     bound = 0.02 * (np.abs(theirs) + spread) + 1e-6 if half else 1e-3 * np.abs(theirs) + max(3e-4 * spread, 1e-6)
     return float((np.abs(ours - theirs) / bound).max())
-
-
-def _samples(part: Part) -> list[tuple[Tensor, ...]]:
-    """Return the part's example; where no input holds indices, it is also cut to another size of each free axis."""
-    samples = [part.example()]
-    if any(spec.dtype != "float32" for spec in part.inputs.values()):
-        return samples
-    smaller = {
-        axis.name: max(axis.minimum, min(tensor.shape[dim] // 2, axis.maximum))
-        for tensor, spec in zip(samples[0], part.inputs.values(), strict=True)
-        for dim, axis in enumerate(spec.shape)
-        if isinstance(axis, Axis)
-    }
-    return [*samples, resized_example(part, smaller)] if smaller else samples
 
 
 def certificate(agreement: Agreement) -> Mapping[str, object]:

@@ -3,16 +3,17 @@
     engines = compile_parts(network.parts(), "auto", say=print)
     boxes = network.detect(points, run_on(engines))
 
-"auto" takes the fastest engine of this machine that agrees with the torch reference, and says why where it had to take
-torch itself; a name takes that engine or raises.
+"auto" takes the fastest engine of this machine that agrees with the torch reference, and says why where it had to leave
+one out; a name takes that engine or raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
+import torch
 from torch import Tensor
 
 from perception.engines.agreement import confirm_agreement
@@ -23,7 +24,7 @@ from perception.errors import EngineError, UserError, did_you_mean
 from perception.networks.parity.verify import RunOn
 from perception.networks.part import Part, RunPart, run_in_torch
 
-EngineName: TypeAlias = Literal["auto", "torch", "onnxruntime"]
+EngineName: TypeAlias = Literal["auto", "torch", "torch-cuda", "onnxruntime", "onnxruntime-cuda", "openvino"]
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
 
 
@@ -58,22 +59,48 @@ def compile_part(
     part = pinned(part, axes) if axes else part
     if settings.engine == "torch" and settings.precision == "fp32":
         return TorchEngine(part)
-    try:
-        return _compiled(part, settings, cache or EngineCache(), say)
-    except EngineError as error:
-        if settings.engine != "auto":
-            raise
-        say(f"part '{part.name}' runs on torch, the slow reference: {error}")
-        return TorchEngine(part)
+    cache = cache or EngineCache()
+    for name, precision in _candidates(settings):
+        try:
+            return _compiled(part, name, replace(settings, precision=precision), cache, say)
+        except EngineError as error:
+            if settings.engine != "auto":
+                raise
+            say(f"part '{part.name}' does not run on {name} in {precision}: {error}")
+    say(f"part '{part.name}' runs on torch, the slow reference")
+    return TorchEngine(part)
 
 
-def _compiled(part: Part, settings: EngineSettings, cache: EngineCache, say: Say) -> Engine:
-    if settings.precision == "fp32":
+def _candidates(settings: EngineSettings) -> list[tuple[EngineName, Precision]]:
+    """Return what "auto" tries, the fastest first; what disagrees below float32 may agree in it."""
+    wanted = settings.precision
+    if settings.engine != "auto":
+        return [(settings.engine, wanted)]
+    found: list[tuple[EngineName, Precision]] = []
+    if torch.cuda.is_available():
+        found += [("torch-cuda", wanted), ("torch-cuda", "fp32")]
+    if wanted != "fp32":
+        found.append(("torch", wanted))
+    return list(dict.fromkeys([*found, ("onnxruntime", "fp32")]))
+
+
+def _compiled(part: Part, name: EngineName, settings: EngineSettings, cache: EngineCache, say: Say) -> Engine:
+    if name == "openvino":
+        from perception.engines.openvino_engine import build_openvino
+
+        return build_openvino(part, cache, say, settings.threads, settings.precision)
+    if name == "torch-cuda":
+        from perception.engines.cuda_engine import build_cuda
+
+        return build_cuda(part, settings.precision, cache, say)
+    if name in ("onnxruntime", "onnxruntime-cuda"):
+        if settings.precision != "fp32":
+            raise EngineError(
+                f"{name} runs fp32 here, not {settings.precision}; torch and torch-cuda run fp16 and bf16"
+            )
         from perception.engines.onnxruntime_engine import build_onnxruntime
 
-        return build_onnxruntime(part, cache, say, settings.threads)
-    if settings.engine == "onnxruntime":
-        raise EngineError(f"onnxruntime runs fp32 here, not {settings.precision}; torch runs fp16 and bf16")
+        return build_onnxruntime(part, cache, say, settings.threads, "cuda" if name.endswith("cuda") else "cpu")
     engine = TorchEngine(part, settings.precision)
     confirm_agreement(engine, part, half=True)
     return engine

@@ -146,6 +146,10 @@ class Lidar:
     tables: SparseTables
     pillars: Pillars
 
+    def to(self, device: torch.device) -> Lidar:
+        """Return it in the memory of a device."""
+        return Lidar(self.voxels.to(device), self.tables.to(device), self.pillars.to(device))
+
 
 class DeepInteraction(nn.Module):
     """The network, under the names of the published checkpoint."""
@@ -213,10 +217,10 @@ class DeepInteraction(nn.Module):
         """
         self._check(images, clouds, image_from_lidar, lidar_from_camera)
         images, image_from_lidar, lidar_from_camera = fill_views(images, image_from_lidar, lidar_from_camera, views)
-        lidar = prepare_lidar(clouds, self.config)
+        lidar = prepare_lidar(clouds, self.config).to(images.device)
         size = (images.shape[3], images.shape[4])
         calibration = view_geometry(image_from_lidar, lidar_from_camera, size, self.config.geometry)
-        points = [torch.from_numpy(cloud) for cloud in clouds]
+        points = [torch.from_numpy(cloud).to(images.device) for cloud in clouds]
         frame = frame_geometry(points, lidar.pillars, image_from_lidar, size, self.config.geometry)
         image = run("image", {"images": images.flatten(0, 1)})
         bev = run("sparse_encoder", sparse_inputs(lidar.voxels, lidar.tables))

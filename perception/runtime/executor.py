@@ -11,7 +11,8 @@ No clock, no threads, no sockets. A runner drives it:
 What may run, by input: an `On` runs its messages; a `Join` its decided sets; an `Every` the multiples of its period
 that sensor time has passed; a `Lookup` only holds others back until it can answer. Live, what came first runs first. In
 lockstep, candidates run in the order (t_sensor_ns, topic rank, seq), and none runs before every other input is decided
-up to it, so that the order does not depend on how messages travelled.
+up to it, so that the order does not depend on how messages travelled. An `On` input with `batch` runs one message of
+each of its topics in a call: live those that wait, in lockstep those of one stamp.
 """
 
 from __future__ import annotations
@@ -19,22 +20,26 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perception.errors import GraphError, PerceptionError
-from perception.messages import Message, NodeStatus, Span
+from perception.messages import Message, NodeStatus, SensorState, Span
 from perception.messages.outputs import InputStatus
+from perception.runtime.batches import Batch, sensor_of
 from perception.runtime.counters import InputCounters, LatencyHistogram
 from perception.runtime.graph import Edge, NodeSpec
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL, History, LookupHandle
 from perception.runtime.joins import JoinedSet, JoinState
-from perception.runtime.node import Every, Join, Lookup, Node, On
+from perception.runtime.node import Drop, Every, Join, Lookup, Node, On
 from perception.runtime.output_stamper import OutputStamper, RunContext
 from perception.runtime.ownership import message_bytes
+from perception.runtime.sensor_states import SensorsBehind
 
 LOG = logging.getLogger(__name__)
 MAX_CRASHES_IN_A_ROW = 10
 MAX_REASON = 200
+CLOCK_JUMP_NS = 500_000_000
+"""Live, an input that goes back by more has a clock that was set back; less is waited out."""
 
 
 @dataclass
@@ -63,7 +68,7 @@ class _Call:
     t_ns: int
     rank: int
     seq: int
-    argument: Message | JoinedSet | None
+    argument: Message | JoinedSet | Batch | None
 
 
 class NodeExecutor:
@@ -74,10 +79,18 @@ class NodeExecutor:
         node: the node itself.
         ranks: rank by topic, the order of topics in the graph; lockstep breaks ties by it.
         context: what all nodes share.
+        behind: the sensors behind each topic, to say in headers what a join had to go on without.
     """
 
-    def __init__(self, spec: NodeSpec, node: Node, ranks: Mapping[str, int], context: RunContext) -> None:
-        self.spec, self.node, self.context = spec, node, context
+    def __init__(
+        self,
+        spec: NodeSpec,
+        node: Node,
+        ranks: Mapping[str, int],
+        context: RunContext,
+        behind: SensorsBehind | None = None,
+    ) -> None:
+        self.spec, self.node, self.context, self._behind = spec, node, context, behind
         self._ranks = ranks
         self.counters: dict[str, InputCounters] = {edge.topic: InputCounters() for edge in spec.edges}
         self.latency = LatencyHistogram()
@@ -88,6 +101,7 @@ class NodeExecutor:
         self._joins: dict[str, JoinState] = {}
         self._lookups: dict[str, tuple[Lookup[Message], History, list[Edge]]] = {}
         self._ticks: dict[str, int | None] = {}
+        self._batched = {name for name, port in node.inputs().items() if isinstance(port, On) and port.batch}
         self._now_ns = BEFORE_ALL
         self._bounds = {edge.topic: BEFORE_ALL for edge in spec.edges}
         self._bind_ports()
@@ -121,6 +135,8 @@ class NodeExecutor:
         counters = self.counters[topic]
         counters.received += 1
         t_ns = message.header.t_sensor_ns
+        if t_ns < self._bounds[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
+            self._jump_back()
         counters.stamps.append(t_ns)
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         self._now_ns = max(self._now_ns, t_ns)
@@ -150,6 +166,8 @@ class NodeExecutor:
 
     def bound(self, topic: str, t_ns: int) -> None:
         """Take the promise that nothing below `t_ns` comes on the topic any more."""
+        if BEFORE_ALL < t_ns < self._bounds[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
+            self._jump_back()
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         if t_ns < AFTER_ALL:
             self._now_ns = max(self._now_ns, t_ns)
@@ -160,6 +178,14 @@ class NodeExecutor:
             join.bound(topic, t_ns)
         for _, history in readers.lookups:
             history.bound_ns = max(history.bound_ns, t_ns)
+
+    def _jump_back(self) -> None:
+        """Forget what has the stamps of a clock that was set back: nothing would be due until it is there again."""
+        for queue in self._queues.values():
+            self.counters[queue.edge.topic].drop("clock set back", len(queue.messages))
+        for join in self._joins.values():
+            self.counters[join.reference_topic].drop("clock set back", join.open_sets())
+        self.reset("clock jump")
 
     def run_next(self) -> list[tuple[str, Message]] | None:
         """Run the next call that may run.
@@ -208,7 +234,8 @@ class NodeExecutor:
             if queue.messages:
                 continue  # its first message is a candidate itself and was not earlier
             rank = self._ranks.get(queue.edge.topic, 0)
-            earliest_allowed = t_ns if call is not None and rank > call.rank else t_ns + 1
+            may_tie = call is not None and rank > call.rank and not self._is_of_the_batch(queue, call)
+            earliest_allowed = t_ns if may_tie else t_ns + 1
             if queue.bound_ns < earliest_allowed:
                 return False
         return all(join.oldest_open_ns() >= t_ns for join in self._joins.values())
@@ -238,12 +265,30 @@ class NodeExecutor:
         assert isinstance(declared, Every)
         return declared.period_ns
 
+    def _is_of_the_batch(self, queue: _Queue, call: _Call) -> bool:
+        return queue.edge.input in self._batched and call.port.partition(" ")[0] == queue.edge.input
+
     def _taken(self, call: _Call) -> _Call:
         if call.argument is None:
             self._ticks[call.port] = call.t_ns
-        else:
-            self._queues[call.port].messages.popleft()
+            return call
+        if call.port.partition(" ")[0] in self._batched:
+            return self._taken_together(call)
+        self._queues[call.port].messages.popleft()
         return call
+
+    def _taken_together(self, call: _Call) -> _Call:
+        """Take the first message of every queue of the input: in lockstep those of the same stamp."""
+        messages: dict[str, Message] = {}
+        topics: dict[str, str] = {}
+        for queue in self._queues.values():
+            if not (queue.messages and self._is_of_the_batch(queue, call)):
+                continue
+            t_ns = queue.messages[0].header.t_sensor_ns
+            if t_ns == call.t_ns or (not self.context.lockstep and self._lookups_answer(t_ns)):
+                sensor = sensor_of(queue.edge.topic)
+                messages[sensor], topics[sensor] = queue.messages.popleft(), queue.edge.topic
+        return replace(call, argument=Batch(messages, topics))
 
     def _lookups_answer(self, t_ns: int) -> bool:
         if t_ns in (BEFORE_ALL, AFTER_ALL):
@@ -265,41 +310,55 @@ class NodeExecutor:
     def _run(self, call: _Call) -> list[tuple[str, Message]]:
         started_ns = self.context.clock_ns()
         argument = call.argument
-        sources = _sources(argument)
-        topic = self._topic_of(call)
+        topics = self._topics_of(call)
         port = call.port.partition(" ")[0]
         method = getattr(self.node, f"on_{port}")
+        drops: list[Drop] = []
         try:
             if isinstance(argument, JoinedSet):
                 result = method(**argument.arguments)
+            elif isinstance(argument, Batch):
+                result = method(argument.messages)
             else:
                 result = method(call.t_ns if argument is None else argument)
-            produced = self.stamper.collect(result)
+            produced = self.stamper.collect(result, drops)
         except PerceptionError as error:
-            self._drop(topic, str(error))
+            self._drop(topics, str(error))
             return []
         except Exception as error:  # noqa: BLE001 - a live graph survives one bad frame, whatever it broke
-            self._crash(topic, error)
+            self._crash(topics, error)
             return []
+        for drop in drops:
+            self._drop((argument.topics[drop.sensor],) if isinstance(argument, Batch) else topics, drop.reason)
         self._crashes = 0
         duration_ns = self.context.clock_ns() - started_ns
         self.latency.add(duration_ns)
         span = Span(self.spec.name, started_ns, duration_ns)
-        residuals = argument.residuals_ns if isinstance(argument, JoinedSet) else {}
-        return [self.stamper.complete(name, message, sources, span, residuals) for name, message in produced]
+        residuals: Mapping[str, int] = {}
+        missing: Mapping[str, SensorState] = {}
+        if isinstance(argument, JoinedSet):
+            residuals = argument.residuals_ns
+            missing = self._behind.missing(argument.silent_ns) if self._behind else {}
+        return [
+            self.stamper.complete(name, message, _sources(argument, name), span, residuals, missing)
+            for name, message in produced
+        ]
 
-    def _topic_of(self, call: _Call) -> str | None:
+    def _topics_of(self, call: _Call) -> tuple[str, ...]:
+        """Return the topics that a failure of the call is charged to."""
         if isinstance(call.argument, JoinedSet):
-            return self._joins[call.port].reference_topic
-        return None if call.argument is None else self._queues[call.port].edge.topic
+            return (self._joins[call.port].reference_topic,)
+        if isinstance(call.argument, Batch):
+            return tuple(call.argument.topics.values())
+        return () if call.argument is None else (self._queues[call.port].edge.topic,)
 
-    def _drop(self, topic: str | None, reason: str) -> None:
+    def _drop(self, topics: tuple[str, ...], reason: str) -> None:
         self.last_error = reason
-        if topic is not None:
+        for topic in topics:
             self.counters[topic].drop(reason[:MAX_REASON])
 
-    def _crash(self, topic: str | None, error: Exception) -> None:
-        self._drop(topic, f"{type(error).__name__}: {error}")
+    def _crash(self, topics: tuple[str, ...], error: Exception) -> None:
+        self._drop(topics, f"{type(error).__name__}: {error}")
         self._crashes += 1
         LOG.error("node '%s' failed on one message, which is dropped", self.spec.name, exc_info=error)
         if self._crashes >= MAX_CRASHES_IN_A_ROW:
@@ -325,10 +384,10 @@ class NodeExecutor:
         try:
             produced = self.stamper.collect(self.node.finish())
         except PerceptionError as error:
-            self._drop(None, str(error))
+            self._drop((), str(error))
             return []
         span = Span(self.spec.name, started_ns, self.context.clock_ns() - started_ns)
-        return [self.stamper.complete(port, message, (), span, {}) for port, message in produced]
+        return [self.stamper.complete(port, message, (), span) for port, message in produced]
 
     def reset(self, reason: str) -> None:
         """Forget what belongs to the past: after a seek, a loop, a clock jump or a restart."""
@@ -370,10 +429,12 @@ def _order(call: _Call) -> tuple[int, int, int]:
     return call.t_ns, call.rank, call.seq
 
 
-def _sources(argument: Message | JoinedSet | None) -> tuple[Message, ...]:
-    """Return the messages that a call is made with, the reference first."""
+def _sources(argument: Message | JoinedSet | Batch | None, port: str) -> tuple[Message, ...]:
+    """Return the messages that an output was made with, the reference first."""
     if argument is None:
         return ()
+    if isinstance(argument, Batch):
+        return argument.sources(port)
     return tuple(argument.messages()) if isinstance(argument, JoinedSet) else (argument,)
 
 

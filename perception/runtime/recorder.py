@@ -40,6 +40,7 @@ class Recorder:
 
     def __init__(self, writer: RecordWriter, max_bytes: int | None = None) -> None:
         self._writer, self._max_bytes = writer, max_bytes
+        self.folder = writer.path.parent
         self.dropped: Counter[str] = Counter()
         self.stopped = ""
         self._queue: queue.Queue[tuple[str, bytes, int] | None] = queue.Queue(QUEUE)

@@ -1,8 +1,16 @@
-"""Rays against upright boxes and the ground: the kernels of the simulated sensors. Compiled by numba, single thread."""
+"""Rays against parts and the ground: the kernels of every simulated sensor.
+
+Rays come in tiles of neighbours, and tiles in groups. Each has a cone around its rays; a part whose bounding sphere
+misses the cone is not looked at, the others are tried from near to far. That holds for every camera model and for a
+turning LiDAR alike, whose rays start at different places and instants. One thread, GIL released: the answer does not
+depend on who asks.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import numba
 import numpy as np
@@ -11,115 +19,346 @@ from numpy.typing import NDArray
 Float: TypeAlias = NDArray[np.float64]
 
 GROUND, NOTHING = -1, -2
-"""What a ray hits beside a box."""
+"""What a ray hits beside a part."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _box_distance(ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, box: Any) -> tuple[float, int]:
-    """Return the distance to a box (centre, size, cosine, sine) along a ray and the axis of its face; inf: a miss."""
-    c, s = box[6], box[7]
-    px, py, pz = ox - box[0], oy - box[1], oz - box[2]
-    lx, ly = c * px + s * py, -s * px + c * py
-    ex, ey = c * dx + s * dy, -s * dx + c * dy
-    near, far, axis = 0.0, np.inf, 0
-    for k in range(3):
-        if k == 0:
-            p, d, h = lx, ex, box[3] / 2
-        elif k == 1:
-            p, d, h = ly, ey, box[4] / 2
-        else:
-            p, d, h = pz, dz, box[5] / 2
-        if abs(d) < 1e-12:
-            if abs(p) > h:
-                return np.inf, 0
+def jit(function: Function) -> Function:
+    """Compile a kernel: cached on disk, without the GIL, dividing by zero as numpy does."""
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return,unused-ignore]
+
+
+@jit
+def _box(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    c, s = row[7], row[8]
+    px, py, pz = ox - row[1], oy - row[2], oz - row[3]
+    lx, ly = c * px + s * py, c * py - s * px
+    ex, ey = c * dx + s * dy, c * dy - s * dx
+    ix, iy, iz = 1.0 / ex, 1.0 / ey, 1.0 / dz
+    a, b = (-row[4] - lx) * ix, (row[4] - lx) * ix
+    near, far = min(a, b), max(a, b)
+    a, b = (-row[5] - ly) * iy, (row[5] - ly) * iy
+    near, far = max(near, min(a, b)), min(far, max(a, b))
+    a, b = (-row[6] - pz) * iz, (row[6] - pz) * iz
+    near, far = max(near, min(a, b)), min(far, max(a, b))
+    return float(near) if 0.0 < near <= far else math.inf
+
+
+@jit
+def _ellipsoid(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    px, py, pz = (ox - row[1]) / row[4], (oy - row[2]) / row[5], (oz - row[3]) / row[6]
+    ex, ey, ez = dx / row[4], dy / row[5], dz / row[6]
+    a = ex * ex + ey * ey + ez * ez
+    b = px * ex + py * ey + pz * ez
+    under = b * b - a * (px * px + py * py + pz * pz - 1.0)
+    if under < 0.0:
+        return math.inf
+    t = (-b - math.sqrt(under)) / a
+    return t if t > 0.0 else math.inf
+
+
+@jit
+def _cylinder(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    px, py, pz = ox - row[1], oy - row[2], oz - row[3]
+    a = dx * dx + dy * dy
+    b = px * dx + py * dy
+    under = b * b - a * (px * px + py * py - row[4] * row[4])
+    if under < 0.0:
+        return math.inf
+    if a > 1e-12:
+        t = (-b - math.sqrt(under)) / a
+        if t > 0.0 and abs(pz + t * dz) <= row[5]:
+            return float(t)
+    if abs(dz) > 1e-12:  # a cap
+        t = (math.copysign(row[5], -dz) - pz) / dz
+        x, y = px + t * dx, py + t * dy
+        if t > 0.0 and x * x + y * y <= row[4] * row[4]:
+            return float(t)
+    return math.inf
+
+
+@jit
+def _capsule(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    r = row[7]
+    bx, by, bz = row[4] - row[1], row[5] - row[2], row[6] - row[3]
+    px, py, pz = ox - row[1], oy - row[2], oz - row[3]
+    bb = bx * bx + by * by + bz * bz
+    bd = bx * dx + by * dy + bz * dz
+    bp = bx * px + by * py + bz * pz
+    dp = dx * px + dy * py + dz * pz
+    pp = px * px + py * py + pz * pz
+    a = bb - bd * bd
+    at_end = bp > 0.0
+    if a > 1e-12:
+        b = bb * dp - bp * bd
+        under = b * b - a * (bb * pp - bp * bp - r * r * bb)
+        if under < 0.0:
+            return math.inf
+        t = (-b - math.sqrt(under)) / a
+        along = bp + t * bd
+        if 0.0 < along < bb:
+            return t if t > 0.0 else math.inf
+        at_end = along >= bb
+    if at_end:
+        px, py, pz = ox - row[4], oy - row[5], oz - row[6]
+    b = px * dx + py * dy + pz * dz
+    under = b * b - (px * px + py * py + pz * pz - r * r)
+    if under < 0.0:
+        return math.inf
+    t = -b - math.sqrt(under)
+    return t if t > 0.0 else math.inf
+
+
+@jit
+def _disc(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    nx, ny = -row[8], row[7]
+    facing = nx * dx + ny * dy
+    if abs(facing) < 1e-9:
+        return math.inf
+    t = (nx * (row[1] - ox) + ny * (row[2] - oy)) / facing
+    if t <= 0.0:
+        return math.inf
+    x, y, z = ox + t * dx - row[1], oy + t * dy - row[2], oz + t * dz - row[3]
+    away = x * x + y * y + z * z
+    return t if row[5] * row[5] <= away <= row[4] * row[4] else math.inf
+
+
+@jit
+def part_distance(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    """Return the distance along a unit ray to a part that it enters from outside; inf is a miss."""
+    kind = row[0]
+    if kind == 3.0:
+        return _capsule(row, ox, oy, oz, dx, dy, dz)
+    if kind == 0.0:
+        return _box(row, ox, oy, oz, dx, dy, dz)
+    if kind == 1.0:
+        return _ellipsoid(row, ox, oy, oz, dx, dy, dz)
+    if kind == 2.0:
+        return _cylinder(row, ox, oy, oz, dx, dy, dz)
+    return _disc(row, ox, oy, oz, dx, dy, dz)
+
+
+@jit
+def ground_distance(ground: Any, oy: float, oz: float, dy: float, dz: float) -> float:
+    """Return the distance to road, kerb or pavement; `ground` is half the road's width and the pavement's height."""
+    if dz > -1e-9:
+        return math.inf
+    t = (ground[1] - oz) / dz
+    if abs(oy + t * dy) >= ground[0]:
+        return t if t > 0.0 else math.inf
+    t = -oz / dz
+    if abs(oy + t * dy) <= ground[0]:
+        return t if t > 0.0 else math.inf
+    return (math.copysign(ground[0], dy) - oy) / dy
+
+
+@jit
+def _meets(x: float, y: float, z: float, away2: float, r: float, cone: Any) -> bool:
+    """True where a sphere at (x, y, z) from the apex can touch a cone."""
+    if away2 <= r * r:
+        return True
+    away = math.sqrt(away2)
+    sine = r / away
+    cosine = math.sqrt(1.0 - sine * sine)
+    if sine * cone[3] + cosine * cone[4] < 0.0:  # both half angles together are more than half a turn
+        return True
+    return bool(x * cone[0] + y * cone[1] + z * cone[2] >= (cosine * cone[3] - sine * cone[4]) * away)
+
+
+@jit
+def _in_reach(
+    spheres: Any, velocities: Any, cone: Any, origin: Any, lag_s: float, slack_m: float, reach_m: float, found: Any
+) -> int:
+    """Fill `found` with the parts that a wide cone of rays can meet; return how many."""
+    count = 0
+    for p in range(len(spheres)):
+        x = spheres[p, 0] + velocities[p, 0] * lag_s - origin[0]
+        y = spheres[p, 1] + velocities[p, 1] * lag_s - origin[1]
+        z = spheres[p, 2] + velocities[p, 2] * lag_s - origin[2]
+        r = spheres[p, 3] + slack_m
+        away2 = x * x + y * y + z * z
+        if away2 <= (reach_m + r) * (reach_m + r) and _meets(x, y, z, away2, r, cone):
+            found[count] = p
+            count += 1
+    return count
+
+
+@jit
+def _from_near_to_far(
+    spheres: Any, velocities: Any, cone: Any, origin: Any, lag_s: float, slack_m: float, among: Any, many: int,
+    found: Any, near: Any,
+) -> int:  # fmt: skip
+    """Fill `found` and `near` with those of the parts `among` that a narrow cone can meet; return how many."""
+    count = 0
+    for m in range(many):
+        p = among[m]
+        x = spheres[p, 0] + velocities[p, 0] * lag_s - origin[0]
+        y = spheres[p, 1] + velocities[p, 1] * lag_s - origin[1]
+        z = spheres[p, 2] + velocities[p, 2] * lag_s - origin[2]
+        r = spheres[p, 3] + slack_m
+        away2 = x * x + y * y + z * z
+        if not _meets(x, y, z, away2, r, cone):
             continue
-        a, b = (-h - p) / d, (h - p) / d
-        if a > b:
-            a, b = b, a
-        if a > near:
-            near, axis = a, k
-        far = min(far, b)
-        if near > far:
-            return np.inf, 0
-    if near <= 0.0:
-        return np.inf, 0
-    return near, axis
+        begin = max(math.sqrt(away2) - r, 0.0)
+        k = count
+        while k > 0 and near[k - 1] > begin:
+            found[k], near[k] = found[k - 1], near[k - 1]
+            k -= 1
+        found[k], near[k] = p, begin
+        count += 1
+    return count
 
 
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def cast_sweep(
-    origins: Float, directions: Float, lag_s: Float, boxes: Float, velocities: Float, windows: NDArray[np.int64]
-) -> Any:
-    """Cast the rays of one turn, whose columns fire at different instants; each box only within its columns.
-
-    Args:
-        origins: (C, 3) world, by column.
-        directions: (C, R, 3) unit, world, by column and ring.
-        lag_s: (C,) instant of each column after that of the boxes; negative is before.
-        boxes: (M, 8) centre, size, cosine and sine of yaw, at the boxes' instant.
-        velocities: (M, 3).
-        windows: (M, 2) first column, and how many; they go around.
-
-    Returns:
-        (C, R) distance (inf for the sky), box index, GROUND or NOTHING, and cosine to the face's normal.
-    """
-    columns, rings = directions.shape[:2]
-    distance, cosine = np.full((columns, rings), np.inf), np.zeros((columns, rings))
-    hit = np.full((columns, rings), NOTHING)
-    for i in range(columns):
-        for r in range(rings):
-            if directions[i, r, 2] < -1e-9:
-                distance[i, r], hit[i, r] = -origins[i, 2] / directions[i, r, 2], GROUND
-                cosine[i, r] = -directions[i, r, 2]
-    for m in range(len(boxes)):
-        c, s = boxes[m, 6], boxes[m, 7]
-        for k in range(windows[m, 1]):
-            i = (windows[m, 0] + k) % columns
-            ox, oy, oz = origins[i] - velocities[m] * lag_s[i]
-            for r in range(rings):
-                dx, dy, dz = directions[i, r]
-                found, axis = _box_distance(ox, oy, oz, dx, dy, dz, boxes[m])
-                if found < distance[i, r]:
-                    distance[i, r], hit[i, r] = found, m
-                    if axis == 0:
-                        cosine[i, r] = abs(c * dx + s * dy)
-                    elif axis == 1:
-                        cosine[i, r] = abs(-s * dx + c * dy)
-                    else:
-                        cosine[i, r] = abs(dz)
-    return distance, hit, cosine
-
-
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def cast_picture(origin: Float, directions: Float, boxes: Float, windows: NDArray[np.int64]) -> Any:
-    """Cast one ray per pixel, from one place at one instant; each box only within its window of pixels.
+@jit
+def cast(
+    rows: Float, spheres: Float, velocities: Float, ground: Float, groups: NDArray[np.int64], group_cones: Float,
+    tiles: NDArray[np.int64], cones: Float, origins: Float, directions: Float, lags_s: Float, slack_m: float,
+    reach_m: float, behind: Any, distance: Any, hit: Any,
+) -> None:  # fmt: skip
+    """Cast rays; each finds the nearest part or the ground.
 
     Args:
-        origin: (3,) world.
-        directions: (H, W, 3) unit, world.
-        boxes: (M, 8) as in `cast_rays`.
-        windows: (M, 4) first row, row after the last, first column, column after the last.
-
-    Returns:
-        (H, W) distance, box index or GROUND or NOTHING, and axis of the face that was hit.
+        rows: (P, 9) parts at lag zero.
+        spheres: (P, 4) their bounding spheres.
+        velocities: (P, 3) of the parts.
+        ground: half the road's width, the pavement's height.
+        groups: (G + 1,) group g holds the tiles groups[g] to groups[g + 1].
+        group_cones: (G, 5) axis, cosine and sine of the half angle.
+        tiles: (T + 1,) tile i holds the rays tiles[i] to tiles[i + 1].
+        cones: (T, 5) as of the groups.
+        origins: (N, 3), or (1, 3) for rays of one place.
+        directions: (N, 3) unit.
+        lags_s: (N,) or (1,): instant of each ray after that of the parts.
+        slack_m: what origins and parts move within a group.
+        reach_m: parts beyond are not looked at.
+        behind: (N,) distance of what is known to stand behind the parts, instead of the ground; (0,) for none.
+        distance: (N,) is filled; inf for the sky.
+        hit: (N,) is filled with the part, GROUND (or what is behind) or NOTHING.
     """
-    height, width = directions.shape[:2]
-    distance = np.full((height, width), np.inf)
-    hit = np.full((height, width), NOTHING)
-    face = np.zeros((height, width), np.int64)
-    ox, oy, oz = origin
-    for v in range(height):
-        for u in range(width):
-            if directions[v, u, 2] < -1e-9:
-                distance[v, u], hit[v, u], face[v, u] = -oz / directions[v, u, 2], GROUND, 2
-    for m in range(len(boxes)):
-        for v in range(windows[m, 0], windows[m, 1]):
-            for u in range(windows[m, 2], windows[m, 3]):
-                dx, dy, dz = directions[v, u]
-                found, axis = _box_distance(ox, oy, oz, dx, dy, dz, boxes[m])
-                if found < distance[v, u]:
-                    distance[v, u], hit[v, u], face[v, u] = found, m, axis
-    return distance, hit, face
+    among = np.empty(len(rows), np.int64)
+    found, near = np.empty(len(rows) + 1, np.int64), np.empty(len(rows) + 1)
+    many_origins, many_lags = len(origins) > 1, len(lags_s) > 1
+    for g in range(len(groups) - 1):
+        middle = (tiles[groups[g]] + tiles[groups[g + 1]]) // 2
+        origin = origins[middle if many_origins else 0]
+        lag = lags_s[middle if many_lags else 0]
+        many = _in_reach(spheres, velocities, group_cones[g], origin, lag, slack_m, reach_m, among)
+        for t in range(groups[g], groups[g + 1]):
+            middle = (tiles[t] + tiles[t + 1]) // 2
+            origin = origins[middle if many_origins else 0]
+            lag = lags_s[middle if many_lags else 0]
+            count = _from_near_to_far(spheres, velocities, cones[t], origin, lag, slack_m, among, many, found, near)
+            for i in range(tiles[t], tiles[t + 1]):
+                o = i if many_origins else 0
+                ox, oy, oz = origins[o, 0], origins[o, 1], origins[o, 2]
+                dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
+                lag = lags_s[i if many_lags else 0]
+                best = behind[i] if len(behind) > 0 else ground_distance(ground, oy, oz, dy, dz)
+                which = GROUND if best < math.inf else NOTHING
+                for k in range(count):
+                    if near[k] >= best:
+                        break
+                    p = found[k]
+                    mx, my, mz = velocities[p, 0] * lag, velocities[p, 1] * lag, velocities[p, 2] * lag
+                    x, y, z = spheres[p, 0] + mx - ox, spheres[p, 1] + my - oy, spheres[p, 2] + mz - oz
+                    along = x * dx + y * dy + z * dz
+                    r = spheres[p, 3]
+                    if x * x + y * y + z * z - along * along > r * r:
+                        continue
+                    d = part_distance(rows[p], ox - mx, oy - my, oz - mz, dx, dy, dz)
+                    if d < best:
+                        best, which = d, p
+                distance[i], hit[i] = best, which
 
 
-__all__ = ["GROUND", "NOTHING", "cast_picture", "cast_sweep"]
+@jit
+def part_normal(row: Any, x: float, y: float, z: float) -> Any:
+    """Return the outward unit normal at a point on a part's surface; a disc's is that of its plane."""
+    kind = row[0]
+    px, py, pz = x - row[1], y - row[2], z - row[3]
+    if kind == 0.0:
+        c, s = row[7], row[8]
+        lx, ly = c * px + s * py, c * py - s * px
+        fx, fy, fz = abs(lx) / row[4], abs(ly) / row[5], abs(pz) / row[6]
+        if fx >= fy and fx >= fz:
+            sign = math.copysign(1.0, lx)
+            return sign * c, sign * s, 0.0
+        if fy >= fz:
+            sign = math.copysign(1.0, ly)
+            return -sign * s, sign * c, 0.0
+        return 0.0, 0.0, math.copysign(1.0, pz)
+    if kind == 4.0:
+        return -row[8], row[7], 0.0
+    if kind == 1.0:
+        px, py, pz = px / row[4] ** 2, py / row[5] ** 2, pz / row[6] ** 2
+    elif kind == 2.0:
+        if abs(abs(pz) - row[5]) < 1e-6:
+            return 0.0, 0.0, math.copysign(1.0, pz)
+        pz = 0.0
+    else:
+        bx, by, bz = row[4] - row[1], row[5] - row[2], row[6] - row[3]
+        bb = bx * bx + by * by + bz * bz
+        along = min(max((px * bx + py * by + pz * bz) / bb, 0.0), 1.0) if bb > 0.0 else 0.0
+        px, py, pz = px - along * bx, py - along * by, pz - along * bz
+    length = math.sqrt(px * px + py * py + pz * pz)
+    return px / length, py / length, pz / length
+
+
+@jit
+def count_seen(
+    hulls: Float, spheres: Float, velocities: Float, groups: NDArray[np.int64], group_cones: Float,
+    tiles: NDArray[np.int64], origins: Float, directions: Float, lags_s: Float, slack_m: float, reach_m: float,
+    distance: Float, owner: NDArray[np.int64], meant: Any, seen: Any,
+) -> None:  # fmt: skip
+    """Count for each object the rays that go through its box, and those of them that nothing nearer stops.
+
+    `hulls` (M, 9) are boxes of the objects, `distance` (N,) is where each ray ended, `owner` (N,) on which object,
+    negative for none. `meant` (M,) is increased by the rays through each box, `seen` (M,) by those that reach it. The
+    others are as in `cast`.
+    """
+    among = np.empty(len(hulls), np.int64)
+    for g in range(len(groups) - 1):
+        middle = (tiles[groups[g]] + tiles[groups[g + 1]]) // 2
+        many = _in_reach(spheres, velocities, group_cones[g], origins[middle], lags_s[middle], slack_m, reach_m, among)
+        for i in range(tiles[groups[g]], tiles[groups[g + 1]]):
+            ox, oy, oz, lag = origins[i, 0], origins[i, 1], origins[i, 2], lags_s[i]
+            dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
+            for k in range(many):
+                p = among[k]
+                px, py, pz = ox - velocities[p, 0] * lag, oy - velocities[p, 1] * lag, oz - velocities[p, 2] * lag
+                x, y, z = spheres[p, 0] - px, spheres[p, 1] - py, spheres[p, 2] - pz
+                along = x * dx + y * dy + z * dz
+                if x * x + y * y + z * z - along * along > spheres[p, 3] * spheres[p, 3]:
+                    continue
+                d = _box(hulls[p], px, py, pz, dx, dy, dz)
+                if d < math.inf:
+                    meant[p] += 1
+                    seen[p] += owner[i] == p or distance[i] >= d
+
+
+@jit
+def incidence(
+    rows: Float, velocities: Float, origins: Float, directions: Float, lags_s: Float, distance: Float,
+    hit: NDArray[np.int64], cosine: Any,
+) -> None:  # fmt: skip
+    """Fill `cosine` (N,) with that of the angle between each ray and the normal where it ended; 0 for the sky."""
+    for i in range(len(directions)):
+        h, t = hit[i], distance[i]
+        dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
+        if h == GROUND:
+            cosine[i] = abs(dz)
+        elif h == NOTHING:
+            cosine[i] = 0.0
+        else:
+            lag = lags_s[i]
+            x = origins[i, 0] - velocities[h, 0] * lag + t * dx
+            y = origins[i, 1] - velocities[h, 1] * lag + t * dy
+            z = origins[i, 2] - velocities[h, 2] * lag + t * dz
+            nx, ny, nz = part_normal(rows[h], x, y, z)
+            cosine[i] = abs(nx * dx + ny * dy + nz * dz)
+
+
+__all__ = [
+    "GROUND", "NOTHING", "cast", "count_seen", "ground_distance", "incidence", "jit", "part_distance", "part_normal",
+]  # fmt: skip

@@ -95,7 +95,7 @@ def test_a_replay_gives_host_time_by_the_clock_it_is_told(recording: Path) -> No
             if len(moved) > len(plain):
                 break
     expected = host(plain[3].t_ns) + 10**18 + np.rint(host(plain[3].t_ns) * 1e-4).astype(np.int64)
-    np.testing.assert_array_equal(host(moved[3].t_ns), expected)
+    assert np.abs(host(moved[3].t_ns) - expected).max() <= 1
     assert moved[3].header.clock == "host"
     again = moved[len(plain)]  # the first packet of the second time around: its events have moved on with its stamp
     assert host(again.t_ns)[-1] == again.header.t_sensor_ns > moved[len(plain) - 1].header.t_sensor_ns

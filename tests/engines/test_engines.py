@@ -103,6 +103,20 @@ def test_an_input_outside_the_profile_is_a_shape_error(
         engine.run(sample(4) | change)
 
 
+def test_onnx_runtime_writes_into_its_own_buffers_once_it_knows_the_shapes(part: Part, cache: EngineCache) -> None:
+    engine = compile_part(part, ONNX, cache)
+    engine.run(sample(4))
+    engine.run(sample(2))
+    second = engine.run(sample(4))
+    copied = kept(second)
+    third = engine.run({**sample(4), "offset": np.full(4, 9, np.float32)})
+    assert np.shares_memory(np.asarray(second["y"]), np.asarray(third["y"]))
+    moved = 9 - sample(4)["offset"][:, None, None, None]
+    np.testing.assert_allclose(np.asarray(third["y"]), copied["y"] + moved, rtol=1e-5)
+    smaller = kept(engine.run(sample(2)))
+    np.testing.assert_allclose(smaller["y"], kept(TorchEngine(part).run(sample(2)))["y"], rtol=1e-5, atol=1e-6)
+
+
 def test_read_only_and_strided_inputs_are_taken(part: Part, cache: EngineCache) -> None:
     inputs = sample(4)
     frozen = {"x": inputs["x"].copy(), "offset": np.repeat(inputs["offset"], 2)[::2]}
@@ -240,7 +254,8 @@ def test_auto_falls_back_to_torch_and_says_why_but_a_named_engine_raises(
     said: list[str] = []
     engine = compile_part(part, EngineSettings("auto"), cache, said.append)
     assert engine.name.startswith("torch ")
-    assert "runs on torch, the slow reference" in said[-1]
+    assert "part 'scaled' does not run on onnxruntime in fp32: onnxruntime" in said[-2]
+    assert said[-1] == "part 'scaled' runs on torch, the slow reference"
     assert list(cache.entries()) == []
 
 

@@ -22,6 +22,7 @@ from perception.networks.checkpoint import read_checkpoint
 from perception.networks.ddrnet import DDRNET_COMPACT, DDRNet
 from perception.networks.import_weights import import_weights
 from perception.networks.load import load_network
+from perception.networks.p2at import P2AT, P2AT_COMPACT
 from perception.networks.weights import fill
 
 
@@ -55,6 +56,19 @@ def test_a_checkpoint_of_training_code_becomes_a_weights_file(
     assert not loaded.untrained
     assert loaded.card == find_card("ddrnet_compact")
     torch.testing.assert_close(loaded.network.state_dict()["conv1.0.weight"], published["model.conv1.0.weight"])
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.model.", ""])
+def test_a_checkpoint_of_p2at_with_its_two_training_heads_is_imported(tmp_path: Path, prefix: str) -> None:
+    network = P2AT(P2AT_COMPACT)  # with the auxiliary heads
+    fill(network)
+    state = {prefix + name: value for name, value in network.state_dict().items()}
+    torch.save({"epoch": 7, "state_dict": {**state, "criterion.weight": torch.ones(19)}}, tmp_path / "best.pth")
+    imported = import_weights(tmp_path / "best.pth", "p2at")
+    assert imported.card.name == "p2at_compact"
+    assert f"{prefix}aux_seg_head2.conv2.bias" in imported.dropped
+    loaded = load_network(imported.address, P2AT)
+    torch.testing.assert_close(loaded.network.conv1_x.weight, network.conv1_x.weight.detach())
 
 
 def test_a_network_name_finds_the_one_card_that_fits(published: dict[str, Tensor], tmp_path: Path) -> None:

@@ -84,7 +84,11 @@ OTHERS: set[str] = set()
 
 
 @pytest.fixture(autouse=True)
-def _know_the_others() -> None:
+def _others() -> None:
+    know_the_others()
+
+
+def know_the_others() -> None:
     OTHERS.clear()
     OTHERS.update(leftovers())
 

@@ -7,7 +7,7 @@ Bags without message definitions are read by those below.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,8 @@ def _decoded(decoder: PacketDecoder, message: Any) -> Decoded:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open a bag.
+def opened(path: Path, definitions: Mapping[str, str] = DEFINITIONS) -> Iterator[Any]:
+    """Open a bag; `definitions` are of message types that it may hold without telling what they are.
 
     Raises:
         NotInstalledError: rosbags is missing.
@@ -135,7 +135,7 @@ def opened(path: Path) -> Iterator[Any]:
     except ImportError:
         raise NotInstalledError(f"{path}: ROS bags need rosbags: pip install 'perception-runtime[ros]'") from None
     store = get_typestore(Stores.ROS2_HUMBLE)
-    for name, text in DEFINITIONS.items():
+    for name, text in definitions.items():
         store.register(get_types_from_msg(text, name))
     try:
         reader = AnyReader([path], default_typestore=store)

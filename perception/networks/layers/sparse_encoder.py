@@ -73,6 +73,11 @@ class SparseTables:
     dense: Tensor
     """(B, D * H * W) int64: the output row of each cell of the dense map, N_out where it is empty."""
 
+    def to(self, device: torch.device) -> SparseTables:
+        """Return them in the memory of a device."""
+        same, down = (tuple(table.to(device) for table in tables) for tables in (self.same, self.down))
+        return SparseTables(self.order.to(device), same, down, self.dense.to(device))
+
 
 def sparse_tables(coordinates: NDArray[np.integer[Any]], config: SparseEncoderConfig, batch: int) -> SparseTables:
     """Build the tables for voxels (N, 4) sample, z, y, x.
@@ -161,7 +166,7 @@ class SparseEncoder(nn.Module):
         for index, stage in enumerate(self.encoder_layers.values()):
             assert isinstance(stage, nn.ModuleList)
             table = same[index]
-            pairs = None if torch.compiler.is_exporting() else kernel_pairs(table, x.shape[0])
+            pairs = None if torch.compiler.is_exporting() or x.is_cuda else kernel_pairs(table, x.shape[0])
             if index == 0:
                 x = _convolve(self.conv_input, x, table, pairs)
             x = stage[1](stage[0](x, table, pairs), table, pairs)

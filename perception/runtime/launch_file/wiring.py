@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from perception.errors import LaunchFileError, did_you_mean
+from perception.errors import LaunchFileError, PerceptionError, did_you_mean
 from perception.geometry.rig import Rig
 from perception.messages import Message
 from perception.runtime.graph import Edge, JoinSettings, NodeSpec
@@ -139,7 +139,12 @@ def find_topics(wiring: Wiring) -> None:
         if issubclass(cls, Source):
             if name not in wiring.configs:
                 continue
-            topics = cls.topics(wiring.configs[name], _setup(wiring, name))
+            try:
+                topics = cls.topics(wiring.configs[name], _setup(wiring, name))
+            except PerceptionError as error:
+                if not wiring.hidden_sensors:
+                    wiring.add("source-settings", ("nodes", name, "settings"), str(error), "settings that fit the rig")
+                continue
             published = {topic: (topic, message_type) for topic, message_type in topics.items()}
         else:
             published = _ports_of(wiring, name, cls, entry)
@@ -213,7 +218,7 @@ def _ports_of(wiring: Wiring, name: str, cls: type[Node], entry: NodeFile) -> di
             found[port] = (entry.outputs.get(port, f"{name}/{port}"), out.message_type)
             continue
         for topic in input_file(entry.inputs.get(out.per, [])).topics:
-            sensor = topic.rpartition("/")[0] or topic
+            sensor = topic.removeprefix("truth/").rpartition("/")[0] or topic  # a sensor's truth is of the sensor
             pattern = entry.outputs.get(port, f"{name}/{{sensor}}/{port}")
             found[f"{port}/{sensor}"] = (pattern.replace("{sensor}", sensor), out.message_type)
     return found

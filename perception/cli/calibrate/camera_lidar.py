@@ -1,0 +1,3 @@
+"""stub."""
+def camera_lidar() -> None:
+    """Stub."""

@@ -1,0 +1,3 @@
+"""stub."""
+def event() -> None:
+    """Stub."""

@@ -1,0 +1,3 @@
+"""stub."""
+def ground() -> None:
+    """Stub."""

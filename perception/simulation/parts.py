@@ -1,0 +1,106 @@
+"""What the world is built of: primitives, packed for the ray caster.
+
+A part is one row of numbers and one of attributes. Objects (cars, people, cyclists) are groups of parts; `thing` is the
+index of the object that a part belongs to, or -1.
+
+    kind       row[1:4]        row[4:7]                 row[7:9]
+    BOX        centre          half sizes l, w, h       cosine and sine of its yaw
+    ELLIPSOID  centre          radii x, y, z
+    CYLINDER   centre          radius, half height      (upright)
+    CAPSULE    one end         the other end            radius
+    DISC       centre          radius, inner radius     cosine and sine of the heading it stands along (upright)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float: TypeAlias = NDArray[np.float64]
+
+BOX, ELLIPSOID, CYLINDER, CAPSULE, DISC = range(5)
+PLAIN, FACADE, LEAVES, BODY, GLASS, BRICK, CLOTH, LAMP, BARK, SIGN = range(10)
+"""What a surface looks like."""
+COLUMNS = 9
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """P parts.
+
+    Attributes:
+        rows: (P, 9) as the module's text says.
+        colour: (P, 3) 0 to 1, linear.
+        semantic: (P,) class.
+        surface: (P,) PLAIN, FACADE, ...
+        thing: (P,) index of the object, -1 for none.
+        velocity_mps: (P, 3) world.
+    """
+
+    rows: Float
+    colour: Float
+    semantic: NDArray[np.int64]
+    surface: NDArray[np.int64]
+    thing: NDArray[np.int64]
+    velocity_mps: Float
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def spheres(self) -> Float:
+        """Return bounding spheres (P, 4): centre, radius."""
+        kind, at, size = self.rows[:, 0], self.rows[:, 1:4], self.rows[:, 4:7]
+        radius = np.linalg.norm(size, axis=1)
+        radius = np.where(kind == ELLIPSOID, size.max(axis=1, initial=0.0), radius)
+        radius = np.where(kind == CYLINDER, np.hypot(size[:, 0], size[:, 1]), radius)
+        radius = np.where(kind == DISC, size[:, 0], radius)
+        capsule = kind == CAPSULE
+        radius = np.where(capsule, np.linalg.norm(size - at, axis=1) / 2 + self.rows[:, 7], radius)
+        centre = np.where(capsule[:, None], (at + size) / 2, at)
+        return np.concatenate((centre, radius[:, None]), axis=1)
+
+    def taken(self, which: NDArray[np.bool_]) -> Parts:
+        """Return some of the parts."""
+        return Parts(
+            self.rows[which], self.colour[which], self.semantic[which], self.surface[which], self.thing[which],
+            self.velocity_mps[which],
+        )  # fmt: skip
+
+
+def joined(*groups: Parts) -> Parts:
+    """Return the parts of all groups."""
+    return Parts(
+        *(
+            np.concatenate([getattr(group, name) for group in groups])
+            for name in ("rows", "colour", "semantic", "surface", "thing", "velocity_mps")
+        )
+    )
+
+
+def parts(
+    kind: int, at: ArrayLike, size: ArrayLike, rest: ArrayLike, colour: ArrayLike, semantic: ArrayLike,
+    surface: ArrayLike = PLAIN, thing: ArrayLike = -1, velocity_mps: ArrayLike = (0.0, 0.0, 0.0),
+) -> Parts:  # fmt: skip
+    """Make parts of one kind; what is given once holds for all. `at` is (P, 3) or (3,), `rest` (P, 2) or (2,)."""
+    place = np.atleast_2d(np.asarray(at, np.float64))
+    count = len(place)
+    rows = np.empty((count, COLUMNS))
+    rows[:, 0], rows[:, 1:4], rows[:, 4:7], rows[:, 7:9] = kind, place, size, rest
+    made = Parts(
+        rows, np.empty((count, 3)), np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64),
+        np.empty((count, 3)),
+    )  # fmt: skip
+    made.colour[:], made.semantic[:], made.surface[:] = colour, semantic, surface
+    made.thing[:], made.velocity_mps[:] = thing, velocity_mps
+    return made
+
+
+NO_PARTS = parts(BOX, np.zeros((0, 3)), (0, 0, 0), (1, 0), (0, 0, 0), 0)
+
+__all__ = [
+    "BARK", "BODY", "BOX", "BRICK", "CAPSULE", "CLOTH", "CYLINDER", "DISC", "ELLIPSOID", "FACADE", "GLASS", "LAMP",
+    "LEAVES", "NO_PARTS", "PLAIN", "SIGN", "Parts", "joined", "parts",
+]  # fmt: skip
