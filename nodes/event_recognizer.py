@@ -102,7 +102,7 @@ class EventRecognizer(Node):
     Config = EventRecognizerConfig
     NETWORKS: ClassVar = ("estf",)
 
-    events = On[EventPacket](keep="all", bound=200)
+    events = On[EventPacket](keep="all", bound=30)  # 0.3 s: beyond it old packets are dropped, and their events counted
     crops = Lookup[TrackedObjects]()
     ego = Lookup[Odometry]()
     recognition = Out[Recognition]()
@@ -130,7 +130,7 @@ class EventRecognizer(Node):
         )
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
         node.said = tuple(said)
-        node.notes = node.said
+        node._tell()
         return node
 
     def __init__(
@@ -151,6 +151,7 @@ class EventRecognizer(Node):
         self._images = 0
         self._clips: dict[int, _Clip] = {}
         self._source: tuple[Header, int, int] | None = None
+        self._tell()
 
     def warm_up(self) -> None:
         clip = _Clip(self.network, self.run, self._stride)

@@ -51,6 +51,7 @@ class EventSlicer(Node):
         self._before = 0
         self._source: tuple[Header, int, int] | None = None
         """Header of the newest packet, rows and columns."""
+        self._tell()
 
     def on_events(self, packet: EventPacket) -> Iterator[tuple[str, Message]]:
         events = kept(events_of(packet))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -140,13 +142,13 @@ def to_ns(values: NDArray[Any], unit: int) -> NDArray[np.int64]:
 
 
 class ArrayFile(Table):
-    """A `.npy` file: rows of a record type, or four columns."""
+    """One array, a `.npy` file or a member of an archive: rows of a record type, or four columns."""
 
     name = "npy"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, member: str | None = None) -> None:
         super().__init__()
-        self._path = path
+        self._path, self._member = path, member
         first = next(self._raw(), None)
         if first is None or not len(first):
             raise LogError(f"{path}: an array without events")
@@ -177,7 +179,7 @@ class ArrayFile(Table):
         return column
 
     def _raw(self) -> Iterator[NDArray[Any]]:
-        with self._path.open("rb") as file:
+        with self._opened() as file:
             array = ArrayStream(file, str(self._path))
             if array.columns not in (0, 4) or (array.columns == 0 and not array.dtype.names):
                 raise LogError(f"{self._path}: an array of {array.shape}; expected rows with t, x, y and p")
@@ -185,25 +187,25 @@ class ArrayFile(Table):
             if array.missing:
                 self.skipped[CUT_OFF] += array.missing
 
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        if self._member is None:
+            with self._path.open("rb") as file:
+                yield file
+            return
+        with archive_of(self._path) as archive, archive.open(self._member) as member:
+            yield member
+
 
 class ArrayArchive(Table):
-    """A `.npz` archive: arrays t, x, y and p of one length, or one array as in a `.npy` file."""
+    """A `.npz` archive with arrays t, x, y and p of one length."""
 
     name = "npz"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
         super().__init__()
-        self._path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = [name.removesuffix(".npy") for name in archive.namelist()]
-        except (zipfile.BadZipFile, OSError) as error:
-            raise LogError(f"{path}: not a whole archive: {error}") from None
-        found = columns_by_name(names)
-        if found is None:
-            raise LogError(f"{path}: arrays {', '.join(names) or 'none'}; expected t, x, y and p")
-        self._names = found
-        self._unit, why = ns_per_unit(found["t"], next(self.blocks(), {"t": np.zeros(0)})["t"])
+        self._path, self._names = path, dict(columns)
+        self._unit, why = ns_per_unit(columns["t"], next(self.blocks(), {"t": np.zeros(0)})["t"])
         self.notes.append(why)
 
     @property
@@ -212,18 +214,46 @@ class ArrayArchive(Table):
 
     def blocks(self, from_ns: int | None = None) -> Iterator[Block]:
         del from_ns
-        try:
-            with zipfile.ZipFile(self._path) as archive:
-                files = {key: archive.open(f"{name}.npy") for key, name in self._names.items()}
-                streams = {key: ArrayStream(file, f"{self._path}:{key}") for key, file in files.items()}
-                lengths = {stream.shape for stream in streams.values()}
-                if len(lengths) != 1 or any(stream.columns for stream in streams.values()):
-                    raise LogError(f"{self._path}: arrays of {sorted(lengths)}; expected four of one length")
-                for columns in zip(*(stream.rows() for stream in streams.values()), strict=False):
-                    rows = min(map(len, columns))
-                    yield {key: column[:rows] for key, column in zip(streams, columns, strict=True)}
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-            raise LogError(f"{self._path}: damaged: {error}") from None
+        with archive_of(self._path) as archive:
+            files = {key: archive.open(f"{name}.npy") for key, name in self._names.items()}
+            streams = {key: ArrayStream(file, f"{self._path}:{key}") for key, file in files.items()}
+            lengths = {stream.shape for stream in streams.values()}
+            if len(lengths) != 1 or any(stream.columns for stream in streams.values()):
+                raise LogError(f"{self._path}: arrays of {sorted(lengths)}; expected four of one length")
+            for columns in zip(*(stream.rows() for stream in streams.values()), strict=False):
+                rows = min(map(len, columns))
+                yield {key: column[:rows] for key, column in zip(streams, columns, strict=True)}
+
+
+@contextmanager
+def archive_of(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive; what its library raises on damage becomes one clear error.
+
+    Raises:
+        LogError: it is no whole archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+        raise LogError(f"{path}: not a whole archive: {error}") from None
+
+
+def archive_reader(path: Path) -> Table:
+    """Return the reader of a `.npz` archive: four arrays by name, or its only array, or the one named events.
+
+    Raises:
+        LogError: it holds neither.
+    """
+    with archive_of(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    columns = columns_by_name(names)
+    if columns is not None:
+        return ArrayArchive(path, columns)
+    whole = names if len(names) == 1 else [name for name in names if name.lower() in ("events", "event_data")]
+    if len(whole) != 1:
+        raise LogError(f"{path}: arrays {', '.join(names) or 'none'}; expected t, x, y and p, or one of events")
+    return ArrayFile(path, f"{whole[0]}.npy")
 
 
 class ArrayStream:
@@ -239,7 +269,7 @@ class ArrayStream:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, fortran, self.dtype = read(file)
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # noqa: BLE001 - numpy parses the header as Python, with errors of many kinds
             raise LogError(f"{where}: not an array of numpy: {error}") from None
         if self.dtype.hasobject or len(self.shape) > 2 or (fortran and len(self.shape) == 2):
             raise LogError(f"{where}: an array of {self.dtype}, shape {self.shape}; expected rows of numbers")
@@ -319,7 +349,7 @@ def table_reader(head: bytes, path: Path) -> Table | None:
     if head.startswith(b"\x93NUMPY"):
         return ArrayFile(path)
     if head.startswith(b"PK\x03\x04"):
-        return ArrayArchive(path)
+        return archive_reader(path)
     return _text(head, path)
 
 

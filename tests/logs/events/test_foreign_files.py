@@ -173,6 +173,14 @@ def test_archives(tmp_path: Path, events: dict[str, NDArray[Any]], save: Any) ->
     check(read(tmp_path / "a.npz")[1], events)
 
 
+def test_archives_with_one_array_of_events(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
+    rows = np.column_stack([events[name] for name in "txyp"])
+    np.savez(tmp_path / "only.npz", rows)
+    np.savez(tmp_path / "named.npz", events=rows, label=np.array(3))
+    for name in ("only.npz", "named.npz"):
+        check(read(tmp_path / name)[1], events)
+
+
 def test_nanoseconds_by_name(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
     np.savez(tmp_path / "a.npz", t_ns=events["t"] * 1000, x=events["x"], y=events["y"], polarity=events["p"])
     check(read(tmp_path / "a.npz")[1], events)
