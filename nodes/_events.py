@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perception.errors import ShapeError
 from perception.messages import EventPacket, host
-from perception.ops.event_slices import By, SliceRule
+from perception.ops.event_slices import LOST, By, EventAccount, EventSlice, SliceRule
 from perception.ops.events import Events
 
 
@@ -73,9 +73,31 @@ class PacketGaps:
         self._expected = None
 
 
+class PacketSlices:
+    """Takes each packet as a slice: for readers of an `event_slicer`, which has cut the stream already."""
+
+    def __init__(self) -> None:
+        self.account = EventAccount()
+        self._end_ns: int | None = None
+
+    def add(self, events: Events, lost: int, stamp_ns: int) -> list[EventSlice]:
+        """Return the packet's slice, from the end of the one before to its stamp."""
+        begin_ns = int(events.t_ns[0]) if self._end_ns is None and len(events) else self._end_ns or stamp_ns
+        self._end_ns = max(stamp_ns, begin_ns)
+        self.account.received += len(events)
+        self.account.given += len(events)
+        if lost:
+            self.account.drop(LOST, lost)
+        return [EventSlice(begin_ns, self._end_ns, events, lost)]
+
+    def reset(self) -> None:
+        """Begin anew after a seek or a jump of the clock."""
+        self._end_ns = None
+
+
 def kept(events: Events) -> Events:
     """Return a copy that stays valid after the message is gone."""
     return Events(np.array(events.t_ns), np.array(events.x), np.array(events.y), np.array(events.polarity))
 
 
-__all__ = ["PacketGaps", "SliceConfig", "events_of", "kept"]
+__all__ = ["PacketGaps", "PacketSlices", "SliceConfig", "events_of", "kept"]

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from perception.errors import GeometryError, WeightsError
+from perception.errors import GeometryError, UserError, WeightsError
 from perception.messages import EventPacket, Header, Message, ModelId, Odometry, Recognition, TrackedObjects, derived
 from perception.messages.outputs import ObjectClass
 from perception.networks.address import WeightsAddress
 from perception.nodes._contract import UNTRAINED
 from perception.nodes._event_crops import Region, inside_region, regions_of
-from perception.nodes._events import PacketGaps, SliceConfig, events_of, kept
+from perception.nodes._events import PacketGaps, PacketSlices, SliceConfig, events_of, kept
 from perception.ops.event_slices import EventSlice, slicer_of
 from perception.ops.events import Events
 from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
@@ -61,8 +61,8 @@ class EventRecognizerConfig(NodeConfig):
     """auto, torch or onnxruntime."""
     precision: str = "fp32"
     """fp32, fp16 or bf16."""
-    slice: SliceConfig | None = None
-    """How events are cut into images; by default the window of the card."""
+    slice: SliceConfig | Literal["packets"] | None = None
+    """How events are cut into images; by default the card's window; packets: as an event_slicer cut them."""
     stride: Annotated[int, Field(ge=1)] | None = None
     """Images from one member of a clip to the next; by default the card's, 5 as published."""
     every: Annotated[int, Field(ge=1)] = 1
@@ -111,6 +111,10 @@ class EventRecognizer(Node):
     def create(cls, config: EventRecognizerConfig, setup: NodeSetup) -> Self:
         from torch import set_num_threads
 
+        if isinstance(config.slice, SliceConfig) and config.slice.by == "stamps":
+            raise UserError(
+                "images at the stamps of a sensor are cut by an event_slicer: read its slices, slice: packets"
+            )
         from perception.engines.choose import EngineSettings, compile_parts
         from perception.engines.engine import run_on
         from perception.networks.estf import ESTF
@@ -142,7 +146,7 @@ class EventRecognizer(Node):
         self.said: tuple[str, ...] = ()
         slicing = config.slice or SliceConfig(by="time", period_ms=card.events.window_ms)
         self._adaptations = _adaptations(slicing, card)
-        self._slicer = slicer_of(slicing.rule())
+        self._slicer = PacketSlices() if slicing == "packets" else slicer_of(slicing.rule())
         self._gaps = PacketGaps()
         stride = config.stride or card.events.stride
         # Where only every stride-th image is a member of a clip that is asked for, the others need no embedding.
@@ -165,7 +169,12 @@ class EventRecognizer(Node):
         if self._source is not None and self._source[1:] != size:
             self.reset("the sensor has another size")
         self._source = (packet.header, *size)
-        for piece in self._slicer.add(events, self._gaps.lost_before(packet)):
+        lost = self._gaps.lost_before(packet)
+        if isinstance(self._slicer, PacketSlices):
+            slices = self._slicer.add(events, lost, packet.header.t_sensor_ns)
+        else:
+            slices = self._slicer.add(events, lost)
+        for piece in slices:
             yield from self._on_slice(piece)
         self._tell()
 
@@ -248,9 +257,11 @@ def _image(events: Events, region: Region, whole: Region) -> NDArray[np.uint8]:
     return event_image(events if region == whole else inside_region(events, region), bottom - top, right - left)
 
 
-def _adaptations(slicing: SliceConfig, card: Card) -> tuple[str, ...]:
+def _adaptations(slicing: SliceConfig | Literal["packets"], card: Card) -> tuple[str, ...]:
     """Return what differs from the input that the card states."""
     window_ms = card.events.window_ms
+    if slicing == "packets":
+        return (f"event images as their slicer cut them; the card states {window_ms:g} ms",)
     if slicing.by == "time" and slicing.period_ms == window_ms:
         return ()
     how = f"of {slicing.period_ms:g} ms" if slicing.by == "time" else f"cut by {slicing.by}"

@@ -175,6 +175,19 @@ def test_other_windows_than_the_cards_are_said_in_every_header(network: ESTF) ->
     assert message.header.adaptations == ("event images cut by count; the card states 10 ms",)
 
 
+def test_slices_of_a_slicer_are_taken_as_they_are(network: ESTF) -> None:
+    cutter = slicer(by="time", period_ms=10)
+    cut = [m for packet in packets(stream()) for _, m in cutter.on_events(packet) if isinstance(m, EventPacket)]
+    by_slicer = recognitions(recognizer(network, stride=1, slice="packets"), cut)
+    by_itself = recognitions(recognizer(network, stride=1), packets(stream()))
+    assert [m.top for m in by_slicer] == [m.top for m in by_itself]
+    assert [m.t_end_ns for m in by_slicer] == [m.t_end_ns for m in by_itself]
+    setup = NodeSetup(name="r", rig=None, inputs={}, search_folders=())
+    stamped = EventRecognizerConfig(weights="filled:estf_compact", slice=SliceConfig(by="stamps"))
+    with pytest.raises(UserError, match="event_slicer"):
+        EventRecognizer.create(stamped, setup)
+
+
 def rig() -> Rig:
     """An event camera 1 m above the road at the origin, looking ahead: f 32 px, centre (31.5, 23.5)."""
     document = RigFile(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -235,8 +234,10 @@ def archive_of(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
-        raise LogError(f"{path}: not a whole archive: {error}") from None
+    except LogError:
+        raise
+    except Exception as error:  # the library raises errors of many kinds on damage
+        raise LogError(f"{path}: not a whole archive: {error}") from error
 
 
 def archive_reader(path: Path) -> Table:
