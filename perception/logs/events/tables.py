@@ -36,6 +36,7 @@ _NAMES = {
     "p": re.compile(r"p|ps|pol|pols|polarity|polarities|on|sign"),
 }
 _UNITS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000, "sec": 1_000_000_000}
+_NUMBER = re.compile(r"[ \t]*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,4})?[ \t]*", re.ASCII)
 Block = Mapping[str, NDArray[Any]]
 
 
@@ -326,6 +327,8 @@ class TextFile(Table):
 
     def _parsed(self, lines: list[bytes], kinds: np.dtype[Any]) -> Iterator[Block]:
         text = [line.decode("ascii", "replace") for line in lines if line.strip() and line[:1] not in b"#%"]
+        if self._separator is not None:
+            text = [line.replace(" ", "").replace("\t", "") for line in text]
         try:
             rows = np.loadtxt(text, kinds, delimiter=self._separator, ndmin=1) if text else np.empty(0, kinds)
         except ValueError:
@@ -338,11 +341,10 @@ class TextFile(Table):
 
 def numbers(line: str, separator: str | None) -> list[float] | None:
     """Return the four numbers of a line, None where they are not four."""
-    try:
-        found = [float(word) for word in line.split(separator)]
-    except ValueError:
+    words = line.strip(" \t\r\n").split(separator)
+    if len(words) != 4 or any(_NUMBER.fullmatch(word) is None for word in words):
         return None
-    return found if len(found) == 4 else None
+    return [float(word) for word in words]
 
 
 def table_reader(head: bytes, path: Path) -> Table | None:

@@ -191,7 +191,7 @@ def test_nanoseconds_by_name(tmp_path: Path, events: dict[str, NDArray[Any]]) ->
     [
         ("", "{s:.6f} {x} {y} {p}"),  # as in the Event Camera Dataset
         ("%geometry:640,480\n", "{x},{y},{p},{t}"),  # as metavision_file_to_csv writes
-        ("timestamp,x,y,polarity\n", "{t},{x},{y},{p}"),
+        ("timestamp,x,y,polarity\n", "{t} , {x}, {y} ,{p} "),
         ("# made by hand\nx;y;t_ns;p\n", "{x};{y};{t}000;{p}"),
     ],
 )
