@@ -93,6 +93,30 @@ def test_m3ed_has_a_camera_on_each_side(tmp_path: Path, events: dict[str, NDArra
     assert log.cameras["event_camera_left"].size == (720, 1280)
 
 
+def test_hdf5_with_tables_of_events(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "mvsec.h5", "w") as file:
+        rows = np.column_stack([events["x"], events["y"], 1.5e9 + events["t"] / 1e6, np.where(events["p"], 1, -1)])
+        file["davis/left/events"] = rows
+        file["davis/right/events"] = rows
+    log = open_log(tmp_path / "mvsec.h5")
+    assert isinstance(log, EventFileLog)
+    assert dict(log.event_counts()) == {"event_camera_left/events": COUNT, "event_camera_right/events": COUNT}
+    with h5py.File(tmp_path / "records.h5", "w") as file:
+        kinds = np.dtype([("x", "<u2"), ("y", "<u2"), ("p", "<i2"), ("t", "<i8")])
+        file["CD/events"] = np.rec.fromarrays([events[name] for name in "xypt"], kinds)
+    check(read(tmp_path / "records.h5")[1], events)
+
+
+def test_an_index_of_milliseconds_that_lies_is_not_believed(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
+    write_dsec(tmp_path / "events.h5", events, 0)
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "events.h5", "r+") as file:
+        file["ms_to_idx"][:] = COUNT
+    late = [m for _, m in open_log(tmp_path / "events.h5").messages(from_ns=250_000_000) if isinstance(m, EventPacket)]
+    assert sum(len(host(m.t_ns)) for m in late) == (events["t"] >= 250_000).sum()
+
+
 def test_hdf5_without_events_or_with_its_end_missing_is_one_clear_error(
     tmp_path: Path, events: dict[str, NDArray[Any]]
 ) -> None:
