@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from perception.benchmarks.fusion import FusionRow, fusion
 from perception.engines.cache import EngineCache
 from perception.engines.choose import EngineSettings, compile_parts
 from perception.engines.engine import run_on
@@ -31,6 +32,9 @@ from perception.runtime.launch_file.files import CALIBRATION
 from perception.simulation.drive import Drive
 
 LIDAR_CARDS = ("dsvt_pillar_waymo", "flatformer_waymo_1f", "dsvt_compact", "flatformer_compact")
+MORE_LIDAR_CARDS = ("dsvt_voxel_waymo", "dsvt_nuscenes")
+FUSION_CARDS = {"deepinteraction_compact": 30_000, "deepinteraction_nuscenes": 300_000}
+"""And the points of a frame, all sweeps together."""
 POINT_COUNTS = (10_000, 30_000, 60_000, 120_000)
 
 
@@ -61,6 +65,16 @@ class Row:
             factor, share = self.split_ms / self.argsort_ms, self.split_ms / self.onnx_ms
             text += f"  voxels+partition {self.split_ms:6.1f} ms = {factor:.1f} argsorts, {share:.0%} of the whole"
         return text
+
+
+def rows(card: str, threads: int, repeats: int, points: Sequence[int]) -> Iterator[Row | FusionRow]:
+    """Measure one network, on each of the point counts (by default the usual ones)."""
+    if card in FUSION_CARDS:
+        for count in points or [FUSION_CARDS[card]]:
+            yield fusion(card, count, threads, min(repeats, 3), Path(_cache_folder().name))
+    else:
+        for count in points or POINT_COUNTS:
+            yield lidar(card, count, threads, repeats)
 
 
 def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
@@ -155,4 +169,7 @@ def simulated_cloud(points: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(cloud[random.permutation(len(cloud))[:points]])
 
 
-__all__ = ["LIDAR_CARDS", "POINT_COUNTS", "Row", "lidar", "simulated_cloud"]
+__all__ = [
+    "FUSION_CARDS", "LIDAR_CARDS", "MORE_LIDAR_CARDS", "POINT_COUNTS", "FusionRow", "Row", "lidar", "rows",
+    "simulated_cloud",
+]  # fmt: skip

@@ -75,6 +75,7 @@ class LidarDetector(Node):
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
         node = cls(config, loaded.card, network, run_on(engines), model)
+        node.device = "cuda" if any("cuda" in engine.name for engine in engines.values()) else "cpu"
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
         node.notes = tuple(said)
         return node
@@ -82,6 +83,7 @@ class LidarDetector(Node):
     def __init__(self, config: LidarDetectorConfig, card: Card, network: Any, run: RunPart, model: ModelId) -> None:
         super().__init__(config)
         self.card, self.network, self.run, self.model = card, network, run, model
+        self.device = "cpu"  # where points go, and with them voxels and sets
 
     def warm_up(self) -> None:
         points = np.zeros((1000, 3), np.float32)
@@ -156,7 +158,7 @@ class LidarDetector(Node):
         import torch
 
         with torch.inference_mode():
-            boxes = self.network.detect(torch.from_numpy(np.ascontiguousarray(points)), self.run)
+            boxes = self.network.detect(torch.from_numpy(np.ascontiguousarray(points)).to(self.device), self.run)
         return _Found(boxes, self.card.points)
 
 

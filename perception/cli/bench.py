@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -70,7 +70,11 @@ def networks(
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
 ) -> None:
-    """Each network on each engine beside eager torch: perception bench networks --only ddrnet_compact."""
+    """Each network on each engine beside eager torch: perception bench networks --only ddrnet_compact.
+
+    Only where named: dsvt_voxel_waymo, dsvt_nuscenes, and deepinteraction_compact and deepinteraction_nuscenes, which
+    are measured stage by stage, time and memory, beside the loops of the published code.
+    """
     import os
 
     from perception.benchmarks import networks as lidar
@@ -78,8 +82,8 @@ def networks(
     from perception.benchmarks.runtime import machine
     from perception.errors import UserError, did_you_mean
 
-    known = (*lidar.LIDAR_CARDS, *segmentation.CARDS, *recognition.CARDS)
-    chosen = tuple(only or known)
+    known = (*lidar.LIDAR_CARDS, *lidar.MORE_LIDAR_CARDS, *segmentation.CARDS, *lidar.FUSION_CARDS, *recognition.CARDS)
+    chosen = tuple(only or (*lidar.LIDAR_CARDS, *segmentation.CARDS, *recognition.CARDS))
     for card in chosen:
         if card not in known:
             raise UserError(f"--only {card}: expected one of {', '.join(known)}.{did_you_mean(card, known)}")
@@ -87,16 +91,16 @@ def networks(
     about = machine()
     if not as_json:
         print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
-    rows: list[lidar.Row | segmentation.Row | recognition.Row] = []
+    rows: list[lidar.Row | lidar.FusionRow | segmentation.Row | recognition.Row] = []
     for card in chosen:
         for count in threads or sorted({1, os.cpu_count() or 1}):
-            measured: Iterator[lidar.Row | segmentation.Row | recognition.Row]
-            if card in lidar.LIDAR_CARDS:
-                measured = (lidar.lidar(card, number, count, repeats) for number in points or lidar.POINT_COUNTS)
-            elif card in recognition.CARDS:
-                measured = (recognition.measure(card, count, repeats) for _ in range(1))
-            else:
+            measured: Iterable[lidar.Row | lidar.FusionRow | segmentation.Row | recognition.Row]
+            if card in segmentation.CARDS:
                 measured = (segmentation.measure(card, picture, count, repeats) for picture in sizes)
+            elif card in recognition.CARDS:
+                measured = [recognition.measure(card, count, repeats)]
+            else:
+                measured = lidar.rows(card, count, repeats, points or [])
             for row in measured:
                 rows.append(row)
                 if not as_json:

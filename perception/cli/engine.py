@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from perception.networks.part import Part
+
+ENGINES = "auto, torch, torch-cuda, onnxruntime, onnxruntime-cuda, openvino or tensorrt"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -27,16 +30,52 @@ def _engine() -> None:
 
 @app.command("build")
 def build(
-    weights: Weights,
-    engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
+    target: Annotated[
+        str, typer.Argument(metavar="NETWORK|FILE", help="A network, model card or weights address, or a launch file.")
+    ],
+    log: Annotated[Path | None, typer.Argument(help="The log, with --shapes from-log.")] = None,
+    engine: Annotated[str | None, typer.Option(help=f"{ENGINES}.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    shapes: Annotated[
+        str, typer.Option(help="auto: the network's own limits. from-log LOG: what a log brings.")
+    ] = "auto",
     axis: Axes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; progress goes to standard error.")] = False,
 ) -> None:
-    """Export, check and store every part of a network, for example: perception engine build filled:ddrnet_compact."""
-    from perception.engines.choose import compile_part, settings_of
+    """Export, check and store every part, for example: perception engine build ddrnet --precision fp16.
 
-    settings = settings_of(engine, axes=_sizes(axis))
-    for name, part in _parts(weights).items():
-        print(f"{name}: {compile_part(part, settings, say=print).name}")
+    Of a launch file, those of every node: perception engine build car.yaml --shapes from-log drive.mcap. Prints the
+    share of multiply-adds and of time inside the exported parts, and what stays in Python.
+    """
+    import json
+    import sys
+
+    from perception.cli.engine_build import build_launch, build_network, is_launch_file
+    from perception.engines.choose import settings_of
+    from perception.errors import UserError
+
+    if shapes not in ("auto", "from-log"):
+        raise UserError(f"--shapes {shapes}; expected auto, or from-log LOG")
+    if (shapes == "from-log") != (log is not None):
+        raise UserError("--shapes from-log and a LOG belong together: engine build car.yaml --shapes from-log LOG")
+    say = partial(print, file=sys.stderr) if as_json else print
+    settings = settings_of(engine or "auto", precision or "fp32", axes=_sizes(axis))
+    if is_launch_file(target):
+        if axis:
+            raise UserError("--axis is of a single network; nodes of a launch file state their sizes in their settings")
+        given = {name: value for name, value in (("engine", engine), ("precision", precision)) if value is not None}
+        built = build_launch(target, given, say, log)
+    elif log is not None:
+        raise UserError("--shapes from-log needs a launch file: a log's sensors reach a network through its node")
+    else:
+        built = [build_network(target, settings, say)]
+    if as_json:
+        print(json.dumps([entry.as_json() for entry in built], indent=1))
+        return
+    for entry in built:
+        print("\n".join(entry.lines()))
+    if not built:
+        print(f"{target}: no node of this graph has an engine")
 
 
 @app.command("bench")
@@ -107,10 +146,11 @@ def clear() -> None:
 def _parts(weights: str) -> Mapping[str, Part]:
     from torch import nn
 
+    from perception.cli.engine_build import weights_address
     from perception.errors import EngineError
     from perception.networks.load import load_network
 
-    network = load_network(weights, nn.Module).network
+    network = load_network(weights_address(weights), nn.Module).network
     parts: Callable[[], Mapping[str, Part]] | None = getattr(network, "parts", None)
     if parts is None:
         raise EngineError(f"{type(network).__name__} lists no exportable parts")

@@ -164,7 +164,7 @@ def _run(
         if recorder is not None:
             recorder.close()
     if recorder is not None:
-        summary.recording, summary.recording_dropped = str(record), sum(recorder.dropped.values())
+        summary.recording, summary.recording_dropped = str(record), (recorder.dropped + summary.missed).total()
         if recorder.stopped:
             say(f"the recording ended early: {recorder.stopped}")
     print(json.dumps(summary_document(summary), indent=1) if as_json else "\n".join(summary_lines(summary)), flush=True)

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
+from perception.cli.log_edit import compare, cut, export, merge, recover
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
 
 @app.callback()
 def log() -> None:
-    """Look into recorded logs: MCAP of ours, KITTI raw, nuScenes."""
+    """Look into recorded logs of any known format, cut, merge, recover, export and compare them."""
 
 
 @app.command()
@@ -79,3 +81,7 @@ def check(
     for reason, count in opened.skipped.items():
         print(f"  {count}: {reason}")
     return 1 if opened.skipped else 0
+
+
+for command in (cut, merge, recover, export, compare):
+    app.command()(command)

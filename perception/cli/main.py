@@ -26,7 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log": ("perception.cli.log:app", "Look into recorded logs."),
     "evaluate": ("perception.cli.evaluate:app", "Score a graph on a log, or result files against truth."),
     "verify": ("perception.cli.verify:verify", "Run networks or engines against parity cases."),
-    "calibrate": ("perception.cli.calibrate:app", "Calibrate cameras, LiDARs and clocks; find a bumped sensor in a log."),
+    "calibrate": (
+        "perception.cli.calibrate:app",
+        "Calibrate cameras, LiDARs and clocks; find a bumped sensor in a log.",
+    ),
     "weights": ("perception.cli.weights:app", "Import published checkpoints."),
     "engine": ("perception.cli.engine:app", "Build, list and clear compiled engines."),
     "bench": ("perception.cli.bench:app", "Measure speed, side by side with peers."),

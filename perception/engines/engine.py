@@ -105,6 +105,22 @@ def pinned(part: Part, sizes: Mapping[str, int]) -> Part:
     )
 
 
+def limited(part: Part, limits: Mapping[str, Axis]) -> Part:
+    """Return the part with other limits of some of its free axes, by name."""
+
+    def changed(spec: TensorSpec) -> TensorSpec:
+        sides = (limits.get(axis.name, axis) if isinstance(axis, Axis) else axis for axis in spec.shape)
+        return TensorSpec(spec.dtype, tuple(sides))
+
+    if not limits:
+        return part
+    return replace(
+        part,
+        inputs={name: changed(spec) for name, spec in part.inputs.items()},
+        outputs={name: changed(spec) for name, spec in part.outputs.items()},
+    )
+
+
 def axis_names(part: Part) -> set[str]:
     """Return the names of the free axes of a part's inputs."""
     return {axis.name for spec in part.inputs.values() for axis in spec.shape if isinstance(axis, Axis)}

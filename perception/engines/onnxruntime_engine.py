@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from perception.engines.agreement import certificate, confirm_agreement
 from perception.engines.cache import EngineCache, Say
-from perception.engines.engine import check_inputs
+from perception.engines.engine import check_inputs, part_samples
 from perception.engines.export import OPSET, export_onnx
 from perception.engines.identity import gpu_name, part_identity
+from perception.engines.onnx_file import in_precision
+from perception.engines.precision import Precision
 from perception.errors import EngineError
 from perception.messages.array import Array, host
 from perception.networks.part import Part
@@ -35,10 +37,12 @@ Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 class OnnxRuntimeEngine:
-    """Runs one ONNX graph in float32, inputs read where they lie, outputs written into buffers of the engine's own."""
+    """Runs one ONNX graph, inputs read where they lie, outputs written into buffers of the engine's own."""
 
-    def __init__(self, part: Part, graph: Path, threads: int | None = None, device: Device = "cpu") -> None:
-        """Load `graph`, which was exported from `part`.
+    def __init__(
+        self, part: Part, graph: Path, threads: int | None = None, device: Device = "cpu", precision: str = "fp32"
+    ) -> None:
+        """Load `graph`, which was exported from `part` and brought into `precision`.
 
         Raises:
             EngineError: ONNX Runtime cannot load it, or has no provider for the device.
@@ -60,7 +64,7 @@ class OnnxRuntimeEngine:
         if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise EngineError("ONNX Runtime's CUDA provider did not start (does its CUDA version fit the driver's?)")
         self.inputs, self.outputs = part.inputs, part.outputs
-        self.name = f"onnxruntime {onnxruntime.__version__} {device} fp32"
+        self.name = f"onnxruntime {onnxruntime.__version__} {device} {precision}"
         self._part_name = part.name
         self._used = {value.name for value in self._session.get_inputs()}
         self._known: OrderedDict[Shapes, Shapes] = OrderedDict()  # shapes of inputs -> of outputs
@@ -102,7 +106,12 @@ class OnnxRuntimeEngine:
 
 
 def build_onnxruntime(
-    part: Part, cache: EngineCache, say: Say, threads: int | None = None, device: Device = "cpu"
+    part: Part,
+    cache: EngineCache,
+    say: Say,
+    threads: int | None = None,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
 ) -> OnnxRuntimeEngine:
     """Return the engine of `part`: from the cache, or exported, compared with the reference and stored there.
 
@@ -112,7 +121,13 @@ def build_onnxruntime(
 
     def build(folder: Path) -> Mapping[str, object]:
         export_onnx(part, folder / _GRAPH)
-        return certificate(confirm_agreement(OnnxRuntimeEngine(part, folder / _GRAPH, threads, device), part))
+        wide = in_precision(folder / _GRAPH, part, precision, part_samples(part))
+        engine = OnnxRuntimeEngine(part, folder / _GRAPH, threads, device, precision)
+        agreement = confirm_agreement(engine, part, half=precision != "fp32")
+        return {**certificate(agreement), "kept_in_float32": len(wide)}
+
+    if precision == "bf16":
+        raise EngineError("onnxruntime has no bfloat16 convolutions; expected fp32, fp16 or int8")
 
     versions = {
         "onnxruntime": onnxruntime.__version__,
@@ -121,5 +136,5 @@ def build_onnxruntime(
         "opset": str(OPSET),
     }
     name, where = ("onnxruntime", None) if device == "cpu" else ("onnxruntime-cuda", gpu_name())
-    entry = cache.get_or_build(part_identity(part, name, "fp32", versions, where), build, say)
-    return OnnxRuntimeEngine(part, entry.folder / _GRAPH, threads, device)
+    entry = cache.get_or_build(part_identity(part, name, precision, versions, where), build, say)
+    return OnnxRuntimeEngine(part, entry.folder / _GRAPH, threads, device, precision)

@@ -26,7 +26,7 @@ class PoseScores:
     Attributes:
         mpjpe_mm: the mean distance of joints.
         pa_mpjpe_mm: the same after each frame's best similarity transform (rotation, translation, scale).
-        pck: the share of joints nearer than 150 mm.
+        pck: the share of joints within 150 mm.
         auc: the mean of that share over 0, 5 ... 150 mm.
         by_joint_mm: (J,) the mean distance of each joint; NaN for one that is never valid.
         num_frames: frames with at least one valid joint.
@@ -65,7 +65,7 @@ def evaluate(truth_m: Float, results_m: Float, valid: NDArray[np.bool_] | None =
         if use.sum() >= 3
     ]
     errors = apart[counts]
-    within = [float((errors < limit).mean()) if len(errors) else float("nan") for limit in _AUC_MM]
+    within = [float((errors <= limit).mean()) if len(errors) else float("nan") for limit in _AUC_MM]
     joints = [float(apart[use, j].mean()) if use.any() else float("nan") for j, use in enumerate(counts.T)]
     return PoseScores(
         mpjpe_mm=_mean(errors),

@@ -165,6 +165,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     latency_p50_ms: float
     latency_p99_ms: float
     memory_mb: float
+    age_ms: float | None = None  # of the sensor data in its last output, when that was published; None for a source
     last_error: str = ""
     degraded: tuple[str, ...] = ()  # what makes its output worth less, for example "untrained weights"
     notes: tuple[str, ...] = ()  # facts, for example "paced by detector: 12 of lidar/points held back"
@@ -186,6 +187,7 @@ class Status(Message, frozen=True, kw_only=True):
     host: str
     pid: int
     nodes: tuple[NodeStatus, ...]
+    sources_ended: bool = False  # its sources have given their last message; True where it has none
     links: tuple[LinkStatus, ...] = ()  # what crosses between hosts; empty on a rig of one
 
 

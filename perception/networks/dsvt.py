@@ -450,7 +450,7 @@ class DSVT(nn.Module):
         nx, ny, _ = self.config.grid
         batch, c = Axis("batch", 1, 1, 8), self.config.channels
         stride = self.config.backbone.up_strides[0]
-        rows, columns = round(ny * stride), round(nx * stride)
+        rows, columns = int(ny * stride), int(nx * stride)
         outputs = {"features": TensorSpec("float32", (batch, self.config.backbone.out_channels, rows, columns))}
         for name, channels in self.dense_head.maps.items():
             shape = (columns, rows) if self.config.head == "transfusion" else (rows, columns)

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from perception.errors import ShapeError
 from perception.networks.layers.resnet import RESNETS, ResNetConfig, residual_stage
 from perception.networks.part import Axis, Part, RunPart, TensorSpec
-from perception.ops.constants import constant
 from perception.ops.deformable_attention import deformable_attention
 from perception.ops.joint_projection import Projection
 
@@ -208,7 +207,8 @@ class StereoAttention(nn.Module):
         value = value.reshape(batch, self.num_heads, dim // self.num_heads, height, width)
         offsets = self.sampling_offsets(query).reshape(batch, joints, self.num_heads, self.num_points, 2)
         weights = self.attention_weights(query).reshape(batch, joints, self.num_heads, self.num_points).softmax(-1)
-        locations = anchors[:, :, None, None] + offsets / constant((width, height), offsets)
+        moved = torch.stack((offsets[..., 0] / width, offsets[..., 1] / height), dim=-1)
+        locations = anchors[:, :, None, None] + moved
         out: Tensor = self.output_proj(deformable_attention(value, locations, weights))
         return out
 

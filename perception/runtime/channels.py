@@ -23,6 +23,9 @@ from perception.runtime.shared_memory import BoundsReader, Reader, SharedMemoryH
 from perception.runtime.tcp_edges import TcpBounds, TcpReader, TcpTopic, TcpWriter
 from perception.runtime.topology import Topology
 
+REFUSED_TOLD_S = 10.0
+"""How long a record that could not be written degrades the graph."""
+
 
 class Channels:
     """The channels of one process. Not for two threads at once, but for `wake` and `sleep`.
@@ -45,8 +48,8 @@ class Channels:
         self.wake, self.sleep = self._self_waker.wake, self._sleeper.sleep
         self.rank = {topic: rank for rank, topic in enumerate(topology.topics)}
         self.bounds_moved = False
-        self.refused: Counter[str] = Counter()
-        """Records that could not be written, by the reason."""
+        self._refused: Counter[str] = Counter()
+        self._refused_s = 0.0
         self._bounds = [BEFORE_ALL] * len(topology.topics)
         self._open_writers(graph)
         self._open_readers()
@@ -98,12 +101,18 @@ class Channels:
             try:
                 writer.write(record)
             except ChannelError as error:  # readers count it by the gap in seq
-                self.refused[str(error)] += 1
+                self._refused[str(error)] += 1
+                self._refused_s = time.monotonic()
                 return
             for waker in self._wakers[topic]:
                 waker.wake()
         if is_read_far and self._tcp_writer is not None:
             self._tcp_writer.write(topic, record)
+
+    def refused(self) -> tuple[tuple[str, ...], bool]:
+        """Return what could not be written so far, a text for each reason, and whether that was just now."""
+        texts = tuple(f"{reason}: {count} records not sent" for reason, count in self._refused.items())
+        return texts, time.monotonic() - self._refused_s < REFUSED_TOLD_S
 
     def bound(self, topic: str, t_ns: int) -> None:
         """Take the bound of a topic of this process; `give_bounds` sends it."""

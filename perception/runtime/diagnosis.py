@@ -19,7 +19,7 @@ from typing import Literal
 
 import psutil
 
-from perception.runtime.machine import MachineWatch, used_share
+from perception.runtime.machine import MachineWatch, clock_is_synchronised, used_share
 
 Verdict = Literal["ok", "note", "fail"]
 
@@ -130,12 +130,7 @@ def _loopback() -> Iterator[Finding]:
 
 
 def _clock() -> Iterator[Finding]:
-    """The kernel knows whether something disciplines its clock."""
-    if not hasattr(ctypes.CDLL(None), "adjtimex"):
-        return
-    buffer = ctypes.create_string_buffer(512)
-    state = ctypes.CDLL(None).adjtimex(buffer)
-    if state == 5:  # TIME_ERROR: not synchronised
+    if clock_is_synchronised() is False:
         yield Finding(
             "clock", "note", "not synchronised: fine for one host, not for several or for PTP sensors",
             "run chrony, ntpd or ptp4l",

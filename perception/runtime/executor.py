@@ -420,8 +420,9 @@ class NodeExecutor:
         return NodeStatus(
             node=self.spec.name, state="degraded" if self._crashes else "ok", epoch=self.context.epoch, inputs=inputs,
             published=dict(self.stamper.published), latency_p50_ms=self.latency.percentile_ms(50),
-            latency_p99_ms=self.latency.percentile_ms(99), memory_mb=memory_mb, last_error=self.last_error,
-            degraded=self.node.degraded, notes=tuple(notes),
+            latency_p99_ms=self.latency.percentile_ms(99),
+            age_ms=None if self.stamper.age_ns is None else self.stamper.age_ns / 1e6, memory_mb=memory_mb,
+            last_error=self.last_error, degraded=self.node.degraded, notes=tuple(notes),
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from perception.errors import PerceptionError
-from perception.messages import GraphState, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
+from perception.messages import GraphState, Header, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
 from perception.messages.codec import content, decode, encode
 from perception.runtime.graph import Graph
 from perception.runtime.health import Health
@@ -41,6 +41,8 @@ class Summary:
     links: dict[str, tuple[LinkStatus, ...]] = field(default_factory=dict)
     """By process, what crossed between hosts."""
     lost_processes: list[str] = field(default_factory=list)
+    missed: Counter[str] = field(default_factory=Counter)
+    """Records by topic that the launcher was too slow for: neither published nor recorded."""
     restarts: int = 0
     seconds: float = 0.0
     missing_outputs: list[str] = field(default_factory=list)
@@ -115,6 +117,7 @@ class _Run:
         self._sensor_topics = {topic for sensor in graph.sensors for topic in sensor.topics}
         self._sources = {topic for node in graph.nodes if node.is_source for topic in node.outputs.values()}
         self._sensor_states: dict[str, SensorState] = {}
+        self._sources_ended = dict.fromkeys(graph.processes(), False)
         self._state_seq = 0
         self._next_state_s = 0.0
         folders = [] if recorder is None else [recorder.folder]
@@ -128,25 +131,22 @@ class _Run:
         def handle(topic: str, message: Message) -> None:
             self.handle(topic, message, encode(message).to_bytes(), time.time_ns())
 
-        started_s = time.monotonic()
         result = run_inline(
             replace(self.graph, mode="lockstep"), on_message=handle, stop=self.stop, run=self.graph.name,
             duration_ns=None if duration_s is None else round(duration_s * 1e9),
         )  # fmt: skip
         self.summary.statuses = {status.node: status for status in result.statuses}
-        return self.finished(started_s)
+        return self.finished()
 
     def on_ray(self, duration_s: float | None) -> Summary:
         """Run as processes."""
         topology = topology_of(self.graph, recorded=self.recorder is not None)
-        started_s = time.monotonic()
         memory = SharedMemoryHost(self.lock.run, LAUNCHER, topology.limits(), topology.processes())
         reading = _Reading(memory, topology)
         runner = RayRunner(self.graph, topology, self.lock.run, self.on_line, self.stop, reading.connect)
         try:
             runner.start()
             self.lock.note_processes([*runner.pids(), _own_pid()])
-            started_s = time.monotonic()
             self.health = Health(self.graph, time.time_ns())  # sensors are not late for what start-up took
             self.on_line("running")
             self._watch(runner, reading, duration_s)
@@ -157,7 +157,7 @@ class _Run:
             runner.stop()
             reading.drain(self)
             reading.close()
-        return self.finished(started_s)
+        return self.finished()
 
     def _watch(self, runner: RayRunner, reading: _Reading, duration_s: float | None) -> None:
         next_poll_s = 0.0
@@ -181,7 +181,7 @@ class _Run:
                     self._own_faults = self._machine.faults()
                 self.health.machine_faults([*self._own_faults, *runner.machine_faults()])
                 self._tell_state()
-                if runner.have_ended():
+                if all(self._sources_ended.values()) and runner.have_ended():
                     idle_since_s = idle_since_s or now_s
                     if now_s - idle_since_s > DRAIN_S:
                         return
@@ -211,6 +211,7 @@ class _Run:
         if isinstance(message, Status):
             if message.links:
                 self.summary.links[message.process] = message.links
+            self._sources_ended[message.process] = message.sources_ended
             for status in message.nodes:
                 self.health.node_status(status, now_ns)
                 self.summary.statuses[status.node] = status
@@ -251,10 +252,10 @@ class _Run:
             self.recorder.record("state", record, state.header.t_sensor_ns)
         self.on_status(self.summary)
 
-    def finished(self, started_s: float) -> Summary:
+    def finished(self) -> Summary:
         """Complete the summary."""
         summary = self.summary
-        summary.seconds = time.monotonic() - (self.first_message_s or started_s)
+        summary.seconds = 0.0 if self.first_message_s is None else time.monotonic() - self.first_message_s
         summary.missing_outputs = [
             output.publish_as
             for output in self.graph.outputs
@@ -268,6 +269,7 @@ class _Reading:
 
     def __init__(self, memory: SharedMemoryHost, topology: Topology) -> None:
         self._sleeper = memory.sleeper(LAUNCHER)
+        self._last_seq: dict[str, tuple[int, int]] = {}
         far = topology.far_readings(LAUNCHER)
         self._tcp_reader = TcpReader(far, (), memory.waker(LAUNCHER).wake) if far else None
         self._readers: list[Reader | TcpTopic] = [
@@ -295,7 +297,16 @@ class _Reading:
                 except PerceptionError as error:
                     run.on_line(f"a record on '{reader.topic}' cannot be read: {error}")
                     continue
+                self._count_gap(reader.topic, message.header, run.summary)
                 run.handle(reader.topic, message, record, time.time_ns())
+
+    def _count_gap(self, topic: str, header: Header, summary: Summary) -> None:
+        """Count what was replaced before it was read here: it was neither published nor recorded."""
+        epoch, seq = self._last_seq.get(topic, (header.epoch, -1))
+        self._last_seq[topic] = (header.epoch, header.seq)
+        missed = header.seq - (seq if epoch == header.epoch else -1) - 1
+        if missed > 0:
+            summary.missed[topic] += missed
 
     def sleep(self, seconds: float) -> None:
         self._sleeper.sleep(seconds)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
 
 SHARED_MEMORY = Path("/dev/shm")
 SYSTEM = Path("/sys")
+TIME_ERROR = 5
 FULL = 0.95
 """Share of a disk or of shared memory beyond which it counts as full."""
 MEMORY_LEFT = 0.05
@@ -24,17 +26,24 @@ class MachineWatch:
         folders: what the graph writes to, such as a recording's folder.
         shared_memory: where shared memory lies.
         system: where the kernel shows temperatures and throttling.
+        synchronised: says whether this machine's clock is; None where that cannot be known.
     """
 
     def __init__(
-        self, folders: Sequence[Path] = (), shared_memory: Path = SHARED_MEMORY, system: Path = SYSTEM
+        self,
+        folders: Sequence[Path] = (),
+        shared_memory: Path = SHARED_MEMORY,
+        system: Path = SYSTEM,
+        synchronised: Callable[[], bool | None] | None = None,
     ) -> None:
         self._folders, self._shared_memory, self._system = tuple(folders), shared_memory, system
+        self._synchronised = synchronised or clock_is_synchronised
+        self._was_synchronised = False
         self._throttled = self._throttle_count()
 
     def faults(self) -> list[str]:
         """Return what is wrong now, a reason each."""
-        return [*self._full(), *self._memory(), *self._heat()]
+        return [*self._full(), *self._memory(), *self._heat(), *self._clock()]
 
     def _full(self) -> Iterator[str]:
         named = [("shared memory", self._shared_memory), *(("the disk of", folder) for folder in self._folders)]
@@ -49,6 +58,13 @@ class MachineWatch:
         memory = psutil.virtual_memory()
         if memory.available < MEMORY_LEFT * memory.total:
             yield f"memory is {1 - memory.available / memory.total:.0%} full"
+
+    def _clock(self) -> Iterator[str]:
+        """A clock that nothing ever disciplined is a choice; one that has lost it is a fault."""
+        synchronised = self._synchronised()
+        self._was_synchronised |= bool(synchronised)
+        if synchronised is False and self._was_synchronised:
+            yield "this host's clock has lost its synchronisation"
 
     def _heat(self) -> Iterator[str]:
         for zone in sorted(self._system.glob("class/thermal/thermal_zone*")):
@@ -77,6 +93,15 @@ class MachineWatch:
         return sum(_number(file) or 0 for file in files)
 
 
+def clock_is_synchronised() -> bool | None:
+    """Return whether the kernel knows its clock to be disciplined (NTP, PTP); None where it does not say."""
+    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
+    if adjtimex is None:
+        return None
+    state = int(adjtimex(ctypes.create_string_buffer(512)))
+    return None if state < 0 else state != TIME_ERROR
+
+
 def used_share(folder: Path) -> float | None:
     """Return which share of a file system's room, as this user may use it, is used; None where there is none."""
     try:
@@ -102,4 +127,4 @@ def _number(file: Path) -> int | None:
         return None
 
 
-__all__ = ["MachineWatch", "used_share"]
+__all__ = ["MachineWatch", "clock_is_synchronised", "used_share"]

@@ -56,8 +56,8 @@ class _Port(Generic[T]):
 class On(_Port[T]):
     """One call per message. `keep` and `bound` are defaults that a launch file may change.
 
-    `holds` is how many messages of this input the node keeps beyond its method, as views. An `optional` input may be
-    left out of the launch file.
+    `holds` is how many messages of this input the node keeps beyond its method, as views. One that is `optional` may
+    be left unconnected.
 
     With `batch`, a call takes one message of each of the input's topics, as a mapping by sensor (the topic without its
     last word): live, what waits when the node is free, and it never waits for more; in lockstep, the messages of one
@@ -65,9 +65,9 @@ class On(_Port[T]):
     """
 
     def __init__(
-        self, *, keep: Keep = "latest", bound: int = 10, holds: int = 0, batch: bool = False, optional: bool = False
+        self, *, keep: Keep = "latest", bound: int = 10, holds: int = 0, optional: bool = False, batch: bool = False
     ) -> None:
-        self.keep, self.bound, self.holds, self.batch, self.optional = keep, bound, holds, batch, optional
+        self.keep, self.bound, self.holds, self.optional, self.batch = keep, bound, holds, optional, batch
 
 
 class Lookup(_Port[T]):
@@ -189,8 +189,6 @@ class Node:
     """What makes its outputs worth less, such as "untrained weights"; the graph is degraded by it."""
     notes: tuple[str, ...] = ()
     """Facts for the status."""
-    bound_shift_ns: int = 0
-    """Added to the bounds of its inputs for its outputs; not 0 where it gives them the stamps of another clock."""
 
     @classmethod
     def create(cls, config: Any, setup: NodeSetup) -> Self:

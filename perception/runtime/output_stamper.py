@@ -38,6 +38,8 @@ class OutputStamper:
         self.spec, self.context = spec, context
         self.published: dict[str, int] = dict.fromkeys(spec.outputs.values(), 0)
         self.copied = 0
+        self.age_ns: int | None = None
+        """Of the sensor data in the last output: from its stamp, where that is host time, else from its arrival."""
 
     def collect(self, result: object, drops: list[Drop] | None = None) -> list[tuple[str, Message]]:
         """Return (port, message) for what a method returned or yielded; a `Drop` among it goes into `drops`.
@@ -83,6 +85,8 @@ class OutputStamper:
         received_ns = given.t_received_ns or next((source.timing.t_received_ns for source in sources), 0)
         spans = (*(given.spans or _way(sources, span)), span)
         timing = Timing(t_received_ns=received_ns, t_published_ns=self.context.clock_ns(), spans=spans)
+        since_ns = message.header.t_sensor_ns if message.header.clock == "host" else received_ns
+        self.age_ns = timing.t_published_ns - since_ns
         topic = self.spec.outputs[port]
         header = self._header(topic, message, residuals)
         if missing:  # of a sensor that took part in another way, the header knows better

@@ -17,6 +17,7 @@ import psutil
 
 from perception.errors import GraphError, PerceptionError
 from perception.runtime.graph import Graph
+from perception.runtime.machine import MachineWatch
 from perception.runtime.process_actor import Prepared, ProcessActor
 from perception.runtime.ray_cluster import RayCluster, Stopped
 from perception.runtime.rig_gate import ClockOffset
@@ -26,7 +27,10 @@ import ray  # isort: skip - after its environment was set, in ray_cluster
 from ray.exceptions import RayActorError, RayError  # isort: skip
 
 LOG = logging.getLogger(__name__)
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 3600.0
+"""An engine that is compiled for the first time may take long; what is waited for is said every `TELL_S`."""
+TELL_S = 10.0
+CALL_TIMEOUT_S = 60.0
 STEP_S = 0.2
 LINK_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 1.5
@@ -98,13 +102,18 @@ class RayRunner:
         self._cluster.start()
         preparing = {self._create(process): process for process in self._processes.values()}
         pending = list(preparing)
-        until_s = time.monotonic() + START_TIMEOUT_S
+        began_s = told_s = time.monotonic()
         while pending:
             self._check_stop()
             ready, pending = ray.wait(pending, num_returns=1, timeout=STEP_S)
-            if not ready and time.monotonic() > until_s:
-                names = ", ".join(preparing[reference].name for reference in pending)
+            names = ", ".join(preparing[reference].name for reference in pending)
+            if not ready and time.monotonic() > began_s + START_TIMEOUT_S:
                 raise GraphError(f"process {names} is not ready after {START_TIMEOUT_S:.0f} s")
+            if not ready and time.monotonic() > told_s + TELL_S:
+                told_s = time.monotonic()
+                self._progress(
+                    f"process {names} is not ready yet ({told_s - began_s:.0f} s); engines are compiled once"
+                )
             for reference in ready:
                 process = preparing[reference]
                 _take(process, self._result(reference, process.name))
@@ -164,9 +173,10 @@ class RayRunner:
     @staticmethod
     def _result(reference: Any, process: str) -> Any:
         try:
-            return ray.get(reference, timeout=START_TIMEOUT_S)
+            return ray.get(reference, timeout=CALL_TIMEOUT_S)
         except RayActorError:
-            raise GraphError(f"process '{process}' died") from None
+            known = "; ".join(MachineWatch().faults()) or "killed, or crashed in a library"
+            raise GraphError(f"process '{process}' died: {known}") from None
         except RayError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, PerceptionError):

@@ -6,7 +6,7 @@ import queue
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -69,7 +69,7 @@ class Recorder:
             if not self.stopped:
                 topic, record, t_log_ns = item
                 self._guarded(lambda: self._writer.write(topic, record, t_log_ns))  # noqa: B023 - called at once
-                self._check_space()
+                self._guarded(self._check_space)
         self._guarded(self._writer.close)
 
     def _check_space(self) -> None:
@@ -84,10 +84,11 @@ class Recorder:
         self.stopped = why
         self._guarded(self._writer.close)
 
-    def _guarded(self, action: object) -> None:
+    def _guarded(self, action: Callable[[], object]) -> None:
+        """Do something with the file; a fault of it ends the recording, never the thread that drains the queue."""
         try:
-            action()  # type: ignore[operator]
-        except PerceptionError as error:
+            action()
+        except (PerceptionError, OSError) as error:
             self.stopped = self.stopped or str(error)
 
     def close(self) -> Self:

@@ -55,8 +55,9 @@ def serve_host(settings: HostSettings, say: Callable[[str], None], stop: Callabl
     _adopt_orphans()
     try:
         lock = RunLock(f"host-{settings.name}")
-    except LaunchFileError:
-        raise UserError(f"a host named '{settings.name}' runs on this machine already; stop it first") from None
+    except LaunchFileError as error:
+        running = f"a host named '{settings.name}' runs on this machine already; stop it first"
+        raise UserError(running if "running" in str(error) else str(error)) from None
     with lock:
         waiting = False
         while not stop():

@@ -33,7 +33,8 @@ from perception.runtime.pacing import PacedSource
 from perception.runtime.topology import Topology, status_topic
 
 LOG = logging.getLogger(__name__)
-IDLE_S = 0.2
+IDLE_S = 0.5
+"""Whoever has something for this process wakes it; so long it waits where nobody does."""
 STATUS_S = 1.0
 
 
@@ -74,6 +75,7 @@ class Worker:
         self._stop = threading.Event()
         self._sources_running = 0
         self._status_seq = 0
+        self._next_status_s = 0.0
         self._resting = False
         self._last_seq: dict[str, tuple[int, int]] = {}
         self.failure: PerceptionError | None = None
@@ -139,18 +141,17 @@ class Worker:
             self.failure = PerceptionError(f"process '{self.process}' failed: {type(error).__name__}: {error}")
 
     def _loop(self) -> None:
-        next_status_s = time.monotonic()
         while not self._stop.is_set():
             with self._driving:
                 busy = self._take_and_run()
                 now_s = time.monotonic()
-                if now_s >= next_status_s:
+                if now_s >= self._next_status_s:
+                    self._next_status_s = now_s + STATUS_S
                     self._send_status()
-                    next_status_s = now_s + STATUS_S
             self._resting = not busy
             if self._resting:
                 gc.collect(0)
-                self._channels.sleep(min(IDLE_S, max(0.001, next_status_s - now_s)))
+                self._channels.sleep(min(IDLE_S, max(0.001, self._next_status_s - now_s)))
         with self._driving:
             self._send_status()
             self._channels.close()
@@ -263,6 +264,7 @@ class Worker:
             self._stop.set()
         finally:
             self._sources_running -= 1
+            self._next_status_s = 0.0  # said at once
             self._channels.wake()
 
     def status(self) -> Status:
@@ -276,14 +278,14 @@ class Worker:
             seq=self._status_seq,
         )
         self._status_seq += 1
-        lost = tuple(f"{reason}: {count} records not sent" for reason, count in self._channels.refused.items())
         nodes = [self._noted(executor.status(memory_mb)) for executor in self.group.executors.values()]
         nodes += [self._source_status(spec, memory_mb) for spec in self._specs if spec.is_source]
-        if lost:
-            nodes = [msgspec.structs.replace(node, degraded=(*node.degraded, *lost)) for node in nodes]
+        refused, now = self._channels.refused()
+        if refused:
+            nodes = [_with_refused(node, refused, now) for node in nodes]
         return Status(
             header=header, process=self.process, host=os.uname().nodename, pid=os.getpid(), nodes=tuple(nodes),
-            links=self._channels.links(),
+            sources_ended=self.sources_ended(), links=self._channels.links(),
         )  # fmt: skip
 
     def _noted(self, status: NodeStatus) -> NodeStatus:
@@ -312,6 +314,12 @@ class Worker:
     def _send_status(self) -> None:
         self._channels.bounds_moved = True  # told again, for a process that was started anew
         self._channels.emit(status_topic(self.process), self.status())
+
+
+def _with_refused(status: NodeStatus, refused: tuple[str, ...], now: bool) -> NodeStatus:
+    if now:
+        return msgspec.structs.replace(status, degraded=(*status.degraded, *refused))
+    return msgspec.structs.replace(status, notes=(*status.notes, *refused))
 
 
 def received(item: Message | Bound) -> Message | Bound:

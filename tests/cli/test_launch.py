@@ -15,7 +15,7 @@ import pytest
 
 import perception
 from perception.cli.main import main
-from perception.messages import Detections3D, Message, PaintedPoints, SegmentationMask, TrackedObjects, host
+from perception.messages import Detections3D, FreeSpace, Message, PaintedPoints, SegmentationMask, TrackedObjects, host
 from perception.runtime.subscriber import Received
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full
     by_topic = {item.topic: item.message for item in received}
     kinds: dict[str, type[Message]] = {
         "objects": TrackedObjects, "lidar/detections": Detections3D, "cam_front/mask": SegmentationMask,
-             "cam_rear/mask": SegmentationMask, "painted": PaintedPoints}  # fmt: skip
+             "cam_rear/mask": SegmentationMask, "painted": PaintedPoints, "freespace": FreeSpace}  # fmt: skip
     for topic, kind in kinds.items():
         message = by_topic[topic]
         assert isinstance(message, Message)

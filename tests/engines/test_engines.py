@@ -293,7 +293,7 @@ def test_an_unknown_engine_or_precision_is_the_users_error() -> None:
     with pytest.raises(UserError, match="Did you mean 'onnxruntime'"):
         runner("onnxrunner")
     with pytest.raises(UserError, match="fp32, fp16, bf16"):
-        runner("torch", "int8")
+        runner("torch", "int4")
 
 
 def test_a_part_that_cannot_be_exported_is_an_engine_error(cache: EngineCache) -> None:

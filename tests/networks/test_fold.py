@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnx
 import pytest
 import torch
 from torch import nn
 
+from perception.engines.engine import pinned
+from perception.engines.export import export_onnx
 from perception.networks.ddrnet import DDRNET_COMPACT, DDRNet
 from perception.networks.fold import folded
 from perception.networks.p2at import P2AT, P2AT_COMPACT
@@ -34,3 +39,14 @@ def test_no_normalisation_is_left_behind_a_convolution() -> None:
     assert nn.Conv2d not in inputs
     left = sum(isinstance(module, nn.BatchNorm2d) for module in modules.values())
     assert left == 12  # before a convolution: 11 in the pooling, 1 in the head
+
+
+@pytest.mark.parametrize("network", [DDRNet(DDRNET_COMPACT), P2AT(P2AT_COMPACT)], ids=["ddrnet", "p2at"])
+def test_an_exported_graph_has_no_normalisation_behind_a_convolution(network: DDRNet | P2AT, tmp_path: Path) -> None:
+    fill(network)
+    part = pinned(network.eval().parts()["segment"], {"batch": 1, "height": 64, "width": 96})
+    export_onnx(part, tmp_path / "graph.onnx")
+    graph = onnx.load(tmp_path / "graph.onnx").graph
+    convolutions = {output for node in graph.node if node.op_type == "Conv" for output in node.output}
+    normalised = {node.input[0] for node in graph.node if node.op_type == "BatchNormalization"}
+    assert not convolutions & normalised

@@ -171,3 +171,17 @@ def _distance_to_surfaces(world: NDArray[np.float64], boxes: NDArray[np.float64]
         outside = np.linalg.norm(np.maximum(local, 0), axis=1)
         nearest = np.minimum(nearest, np.where((local < 0).all(axis=1), -local.max(axis=1), outside))
     return nearest
+
+
+def test_what_was_near_the_car_when_measured_is_left_out_of_past_sweeps_only() -> None:
+    # 3 m from the vehicle's origin, and 1 m from where the car is 0.2 s later: on the car's roof, not on the road
+    for card, near, far in (
+        ("flatformer_waymo_3f", (1.0, 2.0, 0.0), (4.0, 0.0, 0.0)),
+        ("dsvt_nuscenes", (0.9, -0.9, 0), (0.9, 1.1, 0)),
+    ):
+        node, seen = node_of(find_card(card), LidarSweepsDetector, driving)
+        cloud = [near, far]
+        node.on_sweep(sweep(cloud, 0, intensity=np.zeros(2, np.float32)))
+        assert len(seen.points) == 2
+        node.on_sweep(sweep(cloud, 200_000_000, intensity=np.zeros(2, np.float32)))
+        assert len(seen.points) == 3  # both of now, and one of the past

@@ -86,6 +86,17 @@ class Together(Node):
         return PointCloud(header=sweep.header, xyz_m=np.array([[index, value, 0]], np.float32))
 
 
+class Pair(Node):
+    """Joins two branches that began with the same sweep."""
+
+    scene = Join(sweep=PointCloud, picture=Maybe[PointCloud], tolerance_ms=1, deadline_ms=2000)
+    out = Out[PointCloud]()
+
+    def on_scene(self, sweep: PointCloud, picture: PointCloud | None) -> PointCloud:
+        values = [float(np.asarray(cloud.xyz_m)[0, 0]) for cloud in (sweep, picture) if cloud is not None]
+        return PointCloud(header=sweep.header, xyz_m=np.array([[values[0], values[-1], len(values)]], np.float32))
+
+
 class MortalConfig(NodeConfig):
     flag: Path
 

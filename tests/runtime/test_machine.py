@@ -52,6 +52,13 @@ def test_slowing_down_for_heat_is_said_once_each_time(tmp_path: Path) -> None:
     assert watch.faults() == []
 
 
+def test_a_clock_that_loses_its_synchronisation_is_said_and_one_that_never_had_it_is_not(tmp_path: Path) -> None:
+    states = iter([False, True, False, True])
+    watch = MachineWatch((), tmp_path, tmp_path, synchronised=lambda: next(states))
+    said = [watch.faults() for _ in range(4)]
+    assert said == [[], [], ["this host's clock has lost its synchronisation"], []]
+
+
 def test_a_full_disk_and_full_shared_memory_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     monkeypatch.setattr(machine, "used_share", {memory: 0.97, disk: 0.96}.get)

@@ -1,3 +1,5 @@
 """stub."""
+
+
 def camera_lidar() -> None:
     """Stub."""

@@ -1,3 +1,5 @@
 """stub."""
+
+
 def convert() -> None:
     """Stub."""

@@ -1,3 +1,5 @@
 """stub."""
+
+
 def event() -> None:
     """Stub."""

@@ -1,3 +1,5 @@
 """stub."""
+
+
 def ground() -> None:
     """Stub."""

@@ -50,7 +50,9 @@ def intrinsics(
 class Found:
     """Views of a board, and the pictures behind them."""
 
-    def __init__(self, views: Sequence[BoardView], shown: dict[str, Picture], given: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, views: Sequence[BoardView], shown: dict[str, Picture], given: int, size: tuple[int, int]
+    ) -> None:
         self.views, self.shown, self.given, self.size = views, shown, given, size
 
 
@@ -61,7 +63,9 @@ def known_model(model: str) -> None:
 
     known = [*COEFFICIENTS, "ocam"]
     if model not in known:
-        raise UserError(f"--model {model}: there is no such model; expected {', '.join(known)}.{did_you_mean(model, known)}")
+        raise UserError(
+            f"--model {model}: there is no such model; expected {', '.join(known)}.{did_you_mean(model, known)}"
+        )
 
 
 def find_boards(board: Board, source: Iterable[Picture]) -> Found:

@@ -105,9 +105,7 @@ def _named(pattern: str, values: object) -> dict[str, float]:
     return {pattern.format(axis): float(f"{value:.3g}") for axis, value in zip("xyz", values, strict=True)}  # type: ignore[call-overload]
 
 
-def _pairs(
-    left: list[Picture], right: list[Picture], tolerance_ms: float
-) -> tuple[list[tuple[Picture, Picture]], int]:
+def _pairs(left: list[Picture], right: list[Picture], tolerance_ms: float) -> tuple[list[tuple[Picture, Picture]], int]:
     """Pair by stamps where both have them, else by order. Raises UserError for folders of different lengths."""
     from perception.errors import UserError
 

@@ -1,3 +1,5 @@
 """stub."""
+
+
 def time_offset() -> None:
     """Stub."""

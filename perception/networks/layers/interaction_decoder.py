@@ -218,12 +218,13 @@ def box_corners(boxes: Tensor) -> Tensor:
     In the convention of mmdet3d before 1.0, where the yaw turns clockwise: x' = x cos + y sin, y' = y cos - x sin.
     """
     corner = torch.arange(8, device=boxes.device)
-    signs = torch.stack([corner // 4 - 0.5, corner // 2 % 2 - 0.5, corner % 2], -1).to(boxes.dtype)
+    x, y, z = (side.to(boxes.dtype) for side in (corner >= 4, corner % 4 >= 2, corner % 2 >= 1))
+    signs = torch.stack([x - 0.5, y - 0.5, z], -1)
     offset = boxes[..., None, 3:6] * signs
     sine, cosine = boxes[..., 6:7].sin(), boxes[..., 6:7].cos()
-    x = offset[..., 0] * cosine + offset[..., 1] * sine
-    y = offset[..., 1] * cosine - offset[..., 0] * sine
-    return torch.stack([x, y, offset[..., 2]], -1) + boxes[..., None, :3]
+    turned_x = offset[..., 0] * cosine + offset[..., 1] * sine
+    turned_y = offset[..., 1] * cosine - offset[..., 0] * sine
+    return torch.stack([turned_x, turned_y, offset[..., 2]], -1) + boxes[..., None, :3]
 
 
 def _projected(points: Tensor, image_from_lidar: Tensor) -> Tensor:

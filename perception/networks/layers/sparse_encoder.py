@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from perception.ops.sparse_backend import SparseBackend
 from perception.ops.sparse_conv import (
     Pairs,
     SparseGrid,
@@ -177,6 +179,39 @@ class SparseEncoder(nn.Module):
         depth, height, width = self.config.out_grid
         bev = padded[dense].reshape(-1, depth, height, width, x.shape[1])
         return bev.permute(0, 4, 1, 2, 3).reshape(-1, x.shape[1] * depth, height, width)
+
+    def encode(
+        self, features: Tensor, coordinates: NDArray[np.integer[Any]], batch: int, backend: SparseBackend
+    ) -> Tensor:
+        """Encode voxels (N, Cin) at (N, 4) sample, z, y, x on a backend of its own choice of tables.
+
+        The same function as `sparse_tables` and `forward`, for a backend that cannot be cut into the two.
+        """
+        x = backend.voxels(features, coordinates, self.config.grid, batch)
+
+        def normed(layer: nn.Module, convolved: Any) -> Any:
+            return backend.with_features(convolved, lambda rows: layer(rows).relu())
+
+        first, norm = self.conv_input
+        x = normed(norm, backend.submanifold(x, first.weight))
+        for index, stage in enumerate(self.encoder_layers.values()):
+            assert isinstance(stage, nn.ModuleList)
+            for block in list(stage)[:2]:
+                assert isinstance(block, SparseBasicBlock)
+                before = x.features
+                x = normed(block.bn1, backend.submanifold(x, block.conv1.weight))
+                x = backend.submanifold(x, block.conv2.weight)
+                x = backend.with_features(x, partial(_added, block.bn2, before))
+            if len(stage) == 3:
+                down, norm = stage[2]  # type: ignore[misc]
+                x = normed(norm, backend.strided(x, down.weight, STRIDE, self.config.paddings[index]))
+        out, norm = self.conv_out
+        volume = backend.dense(normed(norm, backend.strided(x, out.weight, OUT_STRIDE, (0, 0, 0))))
+        return volume.flatten(1, 2)
+
+
+def _added(norm: nn.Module, before: Tensor, rows: Tensor) -> Tensor:
+    return (norm(rows) + before).relu()  # type: ignore[no-any-return]
 
 
 def _convolve(layer: nn.Module, x: Tensor, table: Tensor, pairs: Pairs | None = None) -> Tensor:
