@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +52,18 @@ def regions_of(
     return {identity: region for _, identity, region in sorted(found)}
 
 
+def of_classes(objects: TrackedObjects, classes: tuple[str, ...]) -> TrackedObjects:
+    """Return the objects whose likeliest class is one of these; all where none is given."""
+    if not classes:
+        return objects
+    kept = tuple(
+        item
+        for item in objects.objects
+        if item.classes and max(item.classes, key=lambda entry: entry.probability).label in classes
+    )
+    return msgspec.structs.replace(objects, objects=kept)
+
+
 def inside_region(events: Events, region: Region) -> Events:
     """Return the events in a region, counted from its corner."""
     left, top, right, bottom = region
@@ -78,4 +91,4 @@ def _region(pixels: NDArray[np.float64], camera: Camera, margin: float, least_px
     return int(left), int(top), int(right), int(bottom)
 
 
-__all__ = ["Region", "inside_region", "regions_of"]
+__all__ = ["Region", "inside_region", "of_classes", "regions_of"]

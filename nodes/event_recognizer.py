@@ -22,7 +22,7 @@ from perception.messages import EventPacket, Header, Message, ModelId, Odometry,
 from perception.messages.outputs import ObjectClass
 from perception.networks.address import WeightsAddress
 from perception.nodes._contract import UNTRAINED
-from perception.nodes._event_crops import Region, inside_region, regions_of
+from perception.nodes._event_crops import Region, inside_region, of_classes, regions_of
 from perception.nodes._events import PacketGaps, PacketSlices, SliceConfig, events_of, kept
 from perception.ops.event_slices import EventSlice, slicer_of
 from perception.ops.events import Events
@@ -46,6 +46,8 @@ class CropConfig(NodeConfig):
     """Added on each side of an object's box, as a share of its size."""
     min_px: Annotated[int, Field(ge=2)] = 16
     """Objects that are narrower or lower in the picture are left out."""
+    classes: tuple[str, ...] = ()
+    """Objects whose likeliest class is one of these, such as person; all if not given."""
     max_tracks: Annotated[int, Field(ge=1)] = 8
     """Objects recognised at a time, the nearest first."""
     forget_ms: Annotated[float, Field(gt=0)] = 500.0
@@ -217,8 +219,9 @@ class EventRecognizer(Node):
         crop = self.config.crop
         optical_from_base_link = self.rig.base_link_from(header.frame_id).inverse()
         found = regions_of(
-            objects, t_ns, sensor.camera, optical_from_base_link, self.ego.at(t_ns), crop.margin, crop.min_px
-        )
+            of_classes(objects, crop.classes), t_ns, sensor.camera, optical_from_base_link, self.ego.at(t_ns),
+            crop.margin, crop.min_px,
+        )  # fmt: skip
         return dict(list(found.items())[: crop.max_tracks])
 
     def _forget(self, t_ns: int) -> None:

@@ -82,6 +82,33 @@ def test_the_shipped_graph_recognises_and_slices_a_recording_the_same_way_twice(
     assert f"events: {COUNT} in = " in capsys.readouterr().out
 
 
+def test_a_graph_on_host_time_accounts_for_every_event(recording: Path, tmp_path: Path) -> None:
+    """A pulse at 250 ms of the camera's time; the host's clock, a pulse per second, is 40 ms off what is given."""
+    launch = tmp_path / "clocked.yaml"
+    launch.write_text(f"""name: clocked
+rig: from_log
+endpoint: ipc://{tmp_path}/clocked.ipc
+nodes:
+  log: {{node: log_replay}}
+  clock:
+    node: event_clock
+    settings: {{offset_ns: 1000000000000000000, pulse_ms: 1000}}
+    inputs: {{events: event_camera/events, triggers: event_camera/triggers}}
+  slicer:
+    node: event_slicer
+    settings: {{slice: {{period_ms: 30}}}}
+    inputs: {{events: clock/stamped_events}}
+outputs:
+  slices: {{topic: slicer/slices}}
+""")
+    out = tmp_path / "clocked.mcap"
+    assert run("launch", launch, "--replay", recording, "--mode", "lockstep", "--record", out) == 0
+    slices = [m for topic, m in open_log(out).messages() if topic == "slicer/slices" and isinstance(m, EventPacket)]
+    assert {m.header.clock for m in slices} == {"host"}
+    assert [m.header.t_sensor_ns for m in slices[:2]] == [10**18 + 20_000_000, 10**18 + 50_000_000]
+    assert sum(len(host(m.t_ns)) + m.dropped for m in slices) == COUNT
+
+
 def test_a_replay_gives_host_time_by_the_clock_it_is_told(recording: Path) -> None:
     clocks = {"event_camera": {"offset_ns": 10**18, "drift_ppm": 100.0}}
     config = LogReplayConfig.model_validate({"path": recording, "clocks": clocks, "loop": True})

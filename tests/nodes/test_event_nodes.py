@@ -27,13 +27,14 @@ from perception.messages import (
     TrackedObjects,
     host,
 )
+from perception.messages.outputs import ObjectClass
 from perception.networks.card import find_card
 from perception.networks.estf import ESTF, ESTFConfig, normalised
 from perception.networks.layers.resnet import ResNetConfig
 from perception.networks.part import run_in_torch
 from perception.networks.weights import fill
 from perception.nodes._contract import UNTRAINED
-from perception.nodes._event_crops import regions_of
+from perception.nodes._event_crops import of_classes, regions_of
 from perception.nodes._events import SliceConfig
 from perception.nodes.event_recognizer import DROPPED, EventRecognizer, EventRecognizerConfig
 from perception.nodes.event_slicer import EventSlicer, EventSlicerConfig
@@ -204,8 +205,8 @@ def rig() -> Rig:
 def tracked(identity: int, x: float, y: float, t_ns: int = 0, **more: Any) -> TrackedObjects:
     """A cube of 2 m, its middle as high as the camera."""
     cube = FusedObject(
-        id=identity, existence_probability=1.0, classes=(), center_m=(x, y, 1.0), rotation_xyzw=(0.0, 0.0, 0.0, 1.0),
-        size_lwh_m=(2.0, 2.0, 2.0), **more,
+        id=identity, existence_probability=1.0, center_m=(x, y, 1.0), rotation_xyzw=(0.0, 0.0, 0.0, 1.0),
+        size_lwh_m=(2.0, 2.0, 2.0), **({"classes": ()} | more),
     )  # fmt: skip
     return TrackedObjects(header=Header(frame_id="base_link", t_sensor_ns=t_ns), objects=(cube,))
 
@@ -259,6 +260,14 @@ def test_each_track_has_a_clip_of_its_own_region(network: ESTF) -> None:
     with torch.no_grad():
         expected = network(tiles)[0].softmax(0).max()
     assert alone[10 * MS][0].probability == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_only_objects_of_the_classes_that_are_asked_for_are_cut_out() -> None:
+    car = tracked(7, 5.0, 0.0, classes=(ObjectClass("car", 0.6), ObjectClass("person", 0.4)))
+    assert of_classes(car, ()) is car
+    assert of_classes(car, ("car",)).objects == car.objects
+    assert of_classes(car, ("person",)).objects == ()
+    assert of_classes(tracked(7, 5.0, 0.0), ("person",)).objects == ()
 
 
 def test_a_track_that_is_not_seen_any_more_is_forgotten(network: ESTF) -> None:
