@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from perception.engines.precision import EngineName, Precision
 from perception.errors import GeometryError, UserError, WeightsError
 from perception.messages import EventPacket, Header, Message, ModelId, Odometry, Recognition, TrackedObjects, derived
 from perception.messages.outputs import ObjectClass
@@ -59,10 +60,10 @@ class EventRecognizerConfig(NodeConfig):
 
     weights: WeightsAddress
     """An ESTF."""
-    engine: str = "auto"
-    """auto, torch or onnxruntime."""
-    precision: str = "fp32"
-    """fp32, fp16 or bf16."""
+    engine: EngineName = "auto"
+    """The fastest that agrees (auto), or one by name."""
+    precision: Precision = "fp32"
+    """What the engine computes in; below fp32 it must still agree."""
     slice: SliceConfig | Literal["packets"] | None = None
     """How events are cut into images; by default the card's window; packets: as an event_slicer cut them."""
     stride: Annotated[int, Field(ge=1)] | None = None
@@ -127,7 +128,7 @@ class EventRecognizer(Node):
         if loaded.card.network not in cls.NETWORKS:
             raise WeightsError(f"'{config.weights}' is of {loaded.card.network}; this node drives an ESTF")
         said: list[str] = []
-        settings = EngineSettings(config.engine, config.precision, setup.threads, _ONE)  # type: ignore[arg-type]
+        settings = EngineSettings(config.engine, config.precision, setup.threads, _ONE)
         engines = compile_parts(loaded.network.parts(), settings, say=said.append)
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
