@@ -92,16 +92,18 @@ def error_scatter(errors_px: Float, limit_px: float | None = None) -> str:
     )
     rings = "".join(f'<circle cx=150 cy=150 r={radius} fill="none" stroke="#ccc"/>' for radius in (70, 140))
     label = f'<text x=152 y=288 font-size=11 fill="#888">{reach:.2g} px</text>'
-    return f'<svg viewBox="0 0 300 300" width=300>{rings}<path d="M150 0V300M0 150H300" stroke="#eee"/>{dots}{label}</svg>'
+    return (
+        f'<svg viewBox="0 0 300 300" width=300>{rings}<path d="M150 0V300M0 150H300" stroke="#eee"/>{dots}{label}</svg>'
+    )
 
 
 def bars(values: Mapping[str, float], unit: str) -> str:
     """Draw one bar per name."""
     most, step = max([*values.values(), 1e-12]), 18
     rows = "".join(
-        f'<text x=0 y={step * i + 13} font-size=11>{html.escape(name[:24])}</text>'
+        f"<text x=0 y={step * i + 13} font-size=11>{html.escape(name[:24])}</text>"
         f'<rect x=150 y={step * i + 4} width={250 * value / most:.1f} height=11 fill="#58a"/>'
-        f'<text x={156 + 250 * value / most:.0f} y={step * i + 13} font-size=11>{value:.3g} {unit}</text>'
+        f"<text x={156 + 250 * value / most:.0f} y={step * i + 13} font-size=11>{value:.3g} {unit}</text>"
         for i, (name, value) in enumerate(values.items())
     )
     return f'<svg viewBox="0 0 480 {step * len(values) + 6}" width=480>{rows}</svg>'
@@ -117,8 +119,10 @@ def curve(x: Float, y: Float, mark_x: float | None, unit: str) -> str:
     if mark_x is not None:
         at = 10 + 460 * (mark_x - float(x[0])) / max(float(x[-1] - x[0]), 1e-12)
         mark = f'<path d="M{at:.1f} 5V195" stroke="#c40"/>'
-    ends = f'<text x=10 y=208 font-size=11>{x[0]:.3g} {unit}</text><text x=410 y=208 font-size=11>{x[-1]:.3g} {unit}</text>'
-    return f'<svg viewBox="0 0 480 212" width=480><polyline points="{line}" fill="none" stroke="#146"/>{mark}{ends}</svg>'
+    ends = f"<text x=10 y=208 font-size=11>{x[0]:.3g} {unit}</text><text x=410 y=208 font-size=11>{x[-1]:.3g} {unit}</text>"
+    return (
+        f'<svg viewBox="0 0 480 212" width=480><polyline points="{line}" fill="none" stroke="#146"/>{mark}{ends}</svg>'
+    )
 
 
 def picture(pixels: NDArray[np.uint8], width: int = 420) -> str:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from perception.networks.part import Part
 
 ENGINES = "auto, torch, torch-cuda, onnxruntime, onnxruntime-cuda, openvino or tensorrt"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
-Weights = Annotated[str, typer.Argument(help="A weights address, for example filled:ddrnet_compact or a .safetensors.")]
 Axes = Annotated[
     list[str] | None, typer.Option("--axis", help="Fix a free axis, for example --axis batch=1 --axis height=256.")
 ]
@@ -80,25 +76,33 @@ def build(
 
 @app.command("bench")
 def bench(
-    weights: Weights,
+    targets: Annotated[
+        list[str], typer.Argument(metavar="NETWORK|FILE...", help="Networks, cards or weights; or one launch file.")
+    ],
+    engine: Annotated[list[str] | None, typer.Option(help=f"{ENGINES}; may be repeated.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16, bf16, int8; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Samples of a run; may be repeated.")] = None,
     axis: Axes = None,
     threads: Annotated[list[int] | None, typer.Option(help="Thread counts to compare.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each engine.")] = 20,
 ) -> None:
-    """Time every part of a network on each engine of this machine, side by side."""
-    from perception.engines.bench import bench_part
-    from perception.engines.choose import settings_of
+    """Time networks on the engines of this machine: perception engine bench ddrnet p2at --batch 1 --batch 4.
 
-    variants = [
-        settings_of(name, threads=count, axes=_sizes(axis))
-        for count in threads or [1]
-        for name in ("torch", "onnxruntime")
-    ]
-    print(f"{'part':<16} {'engine':<36} {'threads':>7} {'median':>11} {'p90':>11}")
-    for part in _parts(weights).values():
-        for timing in bench_part(part, variants, repeats, say=print):
-            measured = f"{timing.median_ms:>8.2f} ms {timing.p90_ms:>8.2f} ms" if not timing.error else timing.error
-            print(f"{timing.part:<16} {timing.engine:<36} {timing.threads:>7} {measured}")
+    Prints each part's time, then the networks as a whole, those that no other beats marked. Of a launch file, it times
+    the nodes and keeps the figures: launch warns where they cannot meet a deadline.
+    """
+    from perception.cli.engine_bench import bench_launch, bench_networks
+    from perception.cli.engine_build import is_launch_file
+    from perception.errors import UserError
+
+    if any(is_launch_file(target) for target in targets):
+        if len(targets) > 1 or engine or precision or batch or axis or threads:
+            raise UserError("a launch file is measured alone, with the engines, sizes and threads that it states")
+        bench_launch(Path(targets[0]), repeats, print)
+    else:
+        bench_networks(
+            targets, engine or [], precision or ["fp32"], batch or [], threads or [1], _sizes(axis), repeats, print
+        )
 
 
 @app.command("coverage")
@@ -130,7 +134,7 @@ def list_() -> None:
         print(
             f"{entry.folder.name[:12]}  {made_of['network']}.{made_of['part']:<12} {made_of['engine']} "
             f"{made_of['precision']}  {entry.size_bytes / 1e6:.1f} MB  used {used}  "
-            f"agrees within {certificate['worst_over_tolerance']:.2g} of the tolerance"
+            f"agrees within {certificate['worst_over_tolerance']:.2g} of the tolerance{_task(certificate)}"
         )
     print(f"{sum(1 for _ in cache.entries())} engines in {cache.folder}")
 
@@ -143,18 +147,8 @@ def clear() -> None:
     print(f"{EngineCache().clear()} engines removed")
 
 
-def _parts(weights: str) -> Mapping[str, Part]:
-    from torch import nn
-
-    from perception.cli.engine_build import weights_address
-    from perception.errors import EngineError
-    from perception.networks.load import load_network
-
-    network = load_network(weights_address(weights), nn.Module).network
-    parts: Callable[[], Mapping[str, Part]] | None = getattr(network, "parts", None)
-    if parts is None:
-        raise EngineError(f"{type(network).__name__} lists no exportable parts")
-    return parts()
+def _task(certificate: Mapping[str, Any]) -> str:
+    return "".join(f", {name} {share:.1%}" for name, share in (certificate.get("task") or {}).items())
 
 
 def _sizes(axes: list[str] | None) -> dict[str, int]:

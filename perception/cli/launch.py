@@ -150,7 +150,7 @@ def _run(
         return 0
     shown = view(plain or as_json)
     say = (lambda _: None) if as_json else shown.line
-    for line in _introduction(file, graph, replay):
+    for line in (*_introduction(file, graph, replay), *_budget(graph)):
         say(line)
     recorder = None if record is None else _recorder(record, graph)
     try:
@@ -169,6 +169,14 @@ def _run(
             say(f"the recording ended early: {recorder.stopped}")
     print(json.dumps(summary_document(summary), indent=1) if as_json else "\n".join(summary_lines(summary)), flush=True)
     return summary.exit_code()
+
+
+def _budget(graph: Graph) -> Iterator[str]:
+    """Warn of outputs that what was measured on this machine cannot bring in time."""
+    from perception.runtime.latency_budget import late_outputs, measured_ms
+
+    if graph.mode != "lockstep":
+        yield from (f"warning: {line}" for line in late_outputs(graph, measured_ms(graph)))
 
 
 def _introduction(file: Path, graph: Graph, replay: Replay | None) -> Iterator[str]:

@@ -7,13 +7,14 @@ float32 are judged by the class for those.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.engines.engine import Engine, kept, part_samples
+from perception.engines.task_agreement import task_figures
 from perception.engines.torch_engine import TorchEngine
 from perception.errors import EngineError
 from perception.networks.part import Part
@@ -27,6 +28,8 @@ class Agreement:
     worst: float
     output: str
     """The output with that error."""
+    task: Mapping[str, float] = field(default_factory=dict)
+    """Figures in the terms of the task, the worst sample's (`task_agreement`)."""
 
 
 def confirm_agreement(engine: Engine, part: Part, half: bool = False) -> Agreement:
@@ -38,10 +41,11 @@ def confirm_agreement(engine: Engine, part: Part, half: bool = False) -> Agreeme
         half: the tolerance of engines below float32.
 
     Raises:
-        EngineError: an output differs by more than the tolerance, or has another shape.
+        EngineError: an output differs by more than the tolerance, or has another shape, or the task's result differs.
     """
     reference = TorchEngine(part)
     samples, worst, output = part_samples(part), -1.0, ""
+    task: dict[str, float] = {}
     for sample in samples:
         inputs = dict(zip(part.inputs, (tensor.numpy() for tensor in sample), strict=True))
         expected, got = kept(reference.run(inputs)), kept(engine.run(inputs))
@@ -55,7 +59,14 @@ def confirm_agreement(engine: Engine, part: Part, half: bool = False) -> Agreeme
                 )
             if error > worst:
                 worst, output = error, name
-    return Agreement(len(samples), worst, output)
+        for figure in task_figures(got, expected, half):
+            if not figure.passed:
+                raise EngineError(
+                    f"{engine.name} disagrees with the torch reference in part '{part.name}': {figure.share:.1%} of "
+                    f"the {figure.name} agree, expected at least {figure.least:.1%}; it is not used"
+                )
+            task[figure.name] = min(figure.share, task.get(figure.name, 1.0))
+    return Agreement(len(samples), worst, output, task)
 
 
 def relative_error(got: NDArray[Any], expected: NDArray[Any], half: bool = False) -> float:
@@ -77,4 +88,9 @@ def relative_error(got: NDArray[Any], expected: NDArray[Any], half: bool = False
 
 def certificate(agreement: Agreement) -> Mapping[str, object]:
     """Return what is stored beside the engine."""
-    return {"samples": agreement.samples, "worst_over_tolerance": agreement.worst, "output": agreement.output}
+    return {
+        "samples": agreement.samples,
+        "worst_over_tolerance": agreement.worst,
+        "output": agreement.output,
+        "task": dict(agreement.task),
+    }

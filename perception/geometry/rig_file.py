@@ -151,4 +151,15 @@ class ExtrinsicsFile(FileModel):
     record: CalibrationRecord
 
 
-__all__ = ["CalibrationRecord", "CameraFile", "ExtrinsicsFile", "FileModel", "ImageSize", "LidarFile", "RigFile", "SensorFile", "SensorKind", "TransformFile"]
+__all__ = [
+    "CalibrationRecord",
+    "CameraFile",
+    "ExtrinsicsFile",
+    "FileModel",
+    "ImageSize",
+    "LidarFile",
+    "RigFile",
+    "SensorFile",
+    "SensorKind",
+    "TransformFile",
+]

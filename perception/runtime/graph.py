@@ -59,6 +59,8 @@ class NodeSpec:
     paced_by: str | None = None
     """For a source topic's readers: the node whose readiness admits instants (see DESIGN, Queues)."""
     threads: int = 1
+    cores: tuple[int, ...] = ()
+    """Cores that its process may use; empty for all."""
     is_source: bool = False
     own_code: bool = False
 

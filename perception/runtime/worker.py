@@ -23,6 +23,7 @@ from perception.errors import PerceptionError
 from perception.messages import Header, Message, NodeStatus, Status, Timing
 from perception.messages.codec import decode
 from perception.runtime.channels import Channels
+from perception.runtime.cores import keep_to_cores
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
@@ -55,6 +56,7 @@ class Worker:
     def __init__(self, graph: Graph, topology: Topology, process: str, run: str, epoch: int) -> None:
         self.graph, self.topology, self.process = graph, topology, process
         self._specs = graph.processes()[process]
+        keep_to_cores(core for spec in self._specs for core in spec.cores)  # before any engine starts its threads
         self.nodes: dict[str, Node] = {spec.name: make_node(spec, graph) for spec in self._specs}
         context = RunContext(
             run=run,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from perception.geometry.transforms import Transform
 from perception.simulation.classes import REFLECTIVITY, ROAD, SIDEWALK
 from perception.simulation.motion import Motion
 from perception.simulation.parts import BOX, parts
-from perception.simulation.raycast import NOTHING, cast, count_seen, incidence
+from perception.simulation.raycast import NOTHING, cast, count_seen, incidence, jit
 from perception.simulation.rays import Tiles, lidar_tiles
 from perception.simulation.scene import Snapshot
 from perception.simulation.weather import Weather
@@ -70,17 +71,13 @@ def measure(
     column, ring = np.divmod(tiles.places, lidar.rings)
     firing_lag_s = ((np.arange(lidar.columns) + 1) / lidar.columns - 1) * period_s
     place, yaw = motion.poses(t_s + firing_lag_s)
-    cosine, sine = np.cos(yaw), np.sin(yaw)
-    mount_m = base_link_from_lidar.translation_m
     mounted, cones, group_cones = tiles.turned(base_link_from_lidar.rotation)
-    starts = np.stack(
-        (cosine * mount_m[0] - sine * mount_m[1], sine * mount_m[0] + cosine * mount_m[1], place[:, 2] + mount_m[2]), 1
-    )
-    starts[:, :2] += place[:, :2]
-    origins, lags_s = starts[column], firing_lag_s[column]
-    directions = _turned(mounted, cosine[column], sine[column])
-    for of, starts_ in ((cones, tiles.starts), (group_cones, tiles.starts[tiles.groups])):
-        middle = column[(starts_[:-1] + starts_[1:]) // 2]
+    count = len(mounted)
+    origins, directions, lags_s = np.empty((count, 3)), np.empty((count, 3)), firing_lag_s[column]
+    _fire(mounted, base_link_from_lidar.translation_m, column, place, yaw, origins, directions)
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    for of, starts in ((cones, tiles.starts), (group_cones, tiles.starts[tiles.groups])):
+        middle = column[(starts[:-1] + starts[1:]) // 2]
         of[:, :3] = _turned(of[:, :3], cosine[middle], sine[middle])
     near, far = lidar.range_m
     scene = snapshot.parts
@@ -107,6 +104,21 @@ def measure(
         points=np.bincount(owner[kept & (owner >= 0)], minlength=len(snapshot.things)), visibility=visibility,
         snapshot=snapshot, t_ns=round(t_s * 1e9),
     )  # fmt: skip
+
+
+@jit
+def _fire(
+    mounted: Float, mount_m: Float, column: NDArray[np.int64], place: Float, yaw: Float, origins: Any, directions: Any
+) -> None:
+    """Fill where each ray begins and looks in the world (N, 3), from rays in base_link and the pose of their column."""
+    for i in range(len(mounted)):
+        c, s, at = math.cos(yaw[column[i]]), math.sin(yaw[column[i]]), place[column[i]]
+        origins[i, 0] = at[0] + c * mount_m[0] - s * mount_m[1]
+        origins[i, 1] = at[1] + s * mount_m[0] + c * mount_m[1]
+        origins[i, 2] = at[2] + mount_m[2]
+        directions[i, 0] = c * mounted[i, 0] - s * mounted[i, 1]
+        directions[i, 1] = s * mounted[i, 0] + c * mounted[i, 1]
+        directions[i, 2] = mounted[i, 2]
 
 
 def _turned(vectors: Float, cosine: Float, sine: Float) -> Float:

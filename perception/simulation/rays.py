@@ -100,8 +100,11 @@ def camera_tiles(camera: Camera) -> Tiles:
 
 
 @lru_cache(maxsize=64)
-def camera_slopes(camera: Camera) -> Float:
-    """Return (H * W, 2, 3): how many pixels right and down a point goes when its unit ray changes by a small vector."""
+def camera_slopes(camera: Camera) -> tuple[Float, float]:
+    """Return how many pixels right and down a point goes when its unit ray changes by a small vector.
+
+    (H * W, 2, 3) pixels per radian, and the largest of their lengths.
+    """
     v, u = np.mgrid[: camera.height_px, : camera.width_px].astype(np.float64)
     rays, _ = camera.unproject(np.stack((u.reshape(-1), v.reshape(-1)), axis=1))
     right, _ = camera.unproject(np.stack((u.reshape(-1) + 0.5, v.reshape(-1)), axis=1))
@@ -114,7 +117,7 @@ def camera_slopes(camera: Camera) -> Float:
         / np.maximum(determinant, 1e-18)[:, None, None]
     )
     slopes: Float = np.where(determinant[:, None, None] > 1e-15, inverse @ steps, 0.0)
-    return slopes
+    return slopes, float(np.linalg.norm(slopes, axis=2).max())
 
 
 def beam_elevations_rad(lidar: LidarFile) -> Float:

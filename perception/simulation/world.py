@@ -46,7 +46,7 @@ Float: TypeAlias = NDArray[np.float64]
 
 SECOND_NS = 1_000_000_000
 CABIN, HEAD = "cabin", "head"
-CABIN_STEP_NS, STREET_STEP_NS = 10_000_000, 10_000_000
+CABIN_STEP_NS, STREET_STEP_NS = 12_500_000, 10_000_000
 """Between two renderings for an event camera."""
 FREE_REACH_M, FREE_RAYS = 50.0, 180
 FREE_HEIGHTS_M = (0.3, 0.8, 1.4)

@@ -178,6 +178,10 @@ class IBuilderConfig:
         "progress_monitor",
     )  # fmt: skip
 
+    progress_monitor: Any
+    builder_optimization_level: int
+    hardware_compatibility_level: HardwareCompatibilityLevel
+
     def __init__(self) -> None:
         self._flags = {BuilderFlag.TF32}
         self._limits: dict[MemoryPoolType, int] = {}
@@ -314,7 +318,7 @@ class ICudaEngine:
         return onnx.helper.tensor_dtype_to_np_dtype(self._types[name])
 
     def get_tensor_name(self, index: int) -> str:
-        return self._names[index]
+        return str(self._names[index])
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if name in self._profiles else TensorIOMode.OUTPUT

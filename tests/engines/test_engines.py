@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -200,6 +203,32 @@ def test_of_two_builders_of_one_engine_the_first_serves_both(tmp_path: Path) -> 
         entries = [future.result() for future in made]
     assert entries[0].folder == entries[1].folder
     assert [path.name for path in EngineCache(tmp_path).folder.iterdir()] == [entries[0].folder.name]
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from perception.engines.cache import EngineCache
+def build(folder):
+    (folder / "graph.onnx").write_bytes(b"the same" * 1000)
+    time.sleep(0.2)
+    return {}
+entry = EngineCache(Path(sys.argv[1])).get_or_build({"part": "x"}, build, lambda text: None)
+print(len((entry.folder / "graph.onnx").read_bytes()))
+"""
+
+
+def test_several_processes_build_one_engine_at_once_and_one_that_was_killed_leaves_nothing_for_long(
+    tmp_path: Path,
+) -> None:
+    left = tmp_path / "engines" / ".building-killed"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate(timeout=120)[0] for process in started] == ["8000\n"] * 3
+    (entry,) = EngineCache(tmp_path).entries()
+    assert [path.name for path in (tmp_path / "engines").iterdir()] == [entry.folder.name]
 
 
 def test_a_build_that_fails_leaves_nothing_behind(part: Part, cache: EngineCache) -> None:

@@ -69,6 +69,9 @@ class NodeFile(FileModel):
     """What one call takes on this machine, for checking deadlines; `perception top` shows it as latency."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads that an engine of this node may use."""
+    cores: list[Annotated[int, Field(ge=0, le=4095)]] = []
+    """Processor cores, such as `[0, 1]`, that this node's process may use, with those of its other nodes; by default
+    all. Cores that the machine lacks are left out."""
 
 
 class OutputFile(FileModel):

@@ -259,7 +259,7 @@ def connected(wiring: Wiring, name: str) -> NodeSpec | None:
     return NodeSpec(
         name=name, target=wiring.targets[name], config=config, process=entry.process or name,
         host=entry.host, edges=tuple(edges), outputs=wiring.outputs[name], joins=joins, paced_by=entry.paced_by,
-        threads=entry.threads, is_source=issubclass(cls, Source),
+        threads=entry.threads, cores=tuple(entry.cores), is_source=issubclass(cls, Source),
         own_code=not wiring.targets[name].startswith("perception."),
     )  # fmt: skip
 
