@@ -14,7 +14,7 @@ from perception.geometry.transforms import Transform
 from perception.simulation.raycast import NOTHING, cast, jit
 from perception.simulation.rays import Tiles, camera_slopes, camera_tiles
 from perception.simulation.scene import Snapshot
-from perception.simulation.shading import hashed, light_of, shade
+from perception.simulation.shading import bell, hashed, light_of, shade
 from perception.simulation.weather import Weather
 
 Float: TypeAlias = NDArray[np.float64]
@@ -233,10 +233,8 @@ def _develop(frame: Any, gain: float, contrast: float, noise: float, rain: float
                     streak = 22.0
             key = (v * width + u) * 4
             for k in range(3):
-                h = int(hashed(key + k, seed, 77) * 16777216.0)
-                bell = ((h & 255) + ((h >> 8) & 255) + ((h >> 16) & 255) - 382.5) / 127.8  # three dice, deviation one
                 tone = np.sqrt(gain * frame[v, u, k])  # a gamma of two, then steeper in the middle, as cameras are
-                value = 255.0 * (tone + contrast * (tone - 0.45)) + noise * bell + streak
+                value = 255.0 * (tone + contrast * (tone - 0.45)) + noise * bell(key + k, seed) + streak
                 rgb[v, u, k] = np.uint8(min(max(value, 0.0), 255.0))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,6 +39,11 @@ class Tiles:
     groups: NDArray[np.int64]
     group_cones: Float
     places: NDArray[np.int64]
+
+    @cached_property
+    def in_order(self) -> NDArray[np.int64]:
+        """(N,) the rays in the sensor's own order."""
+        return np.argsort(self.places)
 
     def turned(self, rotation: Float) -> tuple[Float, Float, Float]:
         """Return directions, cones and cones of the groups in another frame."""

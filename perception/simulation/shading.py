@@ -42,6 +42,13 @@ def hashed(x: int, y: int, z: int) -> float:
 
 
 @jit
+def bell(key: int, seed: int) -> float:
+    """Return a number of mean zero and deviation one that depends on two integers alone: the sum of three dice."""
+    h = int(hashed(key, seed, 77) * 16777216.0)
+    return ((h & 255) + ((h >> 8) & 255) + ((h >> 16) & 255) - 382.5) / 127.8
+
+
+@jit
 def grain(u: float, v: float, seed: int) -> float:
     """Return smooth noise in -1 to 1 with a grain of one."""
     x, y = math.floor(u), math.floor(v)
@@ -57,7 +64,9 @@ def grain(u: float, v: float, seed: int) -> float:
 def _road(x: float, y: float, away: float, half: float) -> float:
     """Return the reflectance of the asphalt, with its markings."""
     near = 1.0 / (1.0 + away / 10.0)
-    value = 0.10 + 0.03 * grain(x * 0.35, y * 0.9, 1) + near * 0.06 * grain(x * 11.0, y * 11.0, 2)
+    value = 0.10 + 0.03 * grain(x * 0.35, y * 0.9, 1)
+    if near > 0.2:
+        value += near * 0.06 * grain(x * 11.0, y * 11.0, 2)
     value += 0.03 * grain(x * 0.12, y * 2.5, 8)  # tracks of tyres and patches
     dashed = abs(y) < 0.07 and x - 9.0 * math.floor(x / 9.0) < 4.0
     edge = abs(abs(y) - LANE_M) < 0.06
@@ -196,4 +205,4 @@ def shade(
         semantic[i] = kind
 
 
-__all__ = ["FLOOR", "grain", "hashed", "light_of", "shade"]
+__all__ = ["FLOOR", "bell", "grain", "hashed", "light_of", "shade"]
