@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from perception.engines.precision import EngineName, Precision
 from perception.errors import ContractError, ShapeError, WeightsError
 from perception.geometry.transforms import Transform
 from perception.messages import Detections3D, Header, Image, ModelId, Odometry, PointCloud, derived, host
@@ -48,10 +49,10 @@ class FusionDetectorConfig(NodeConfig):
 
     weights: WeightsAddress
     """A DeepInteraction++."""
-    engine: str = "auto"
-    """auto, torch or onnxruntime."""
-    precision: str = "fp32"
-    """fp32, fp16 or bf16."""
+    engine: EngineName = "auto"
+    """The fastest that agrees (auto), or one by name."""
+    precision: Precision = "fp32"
+    """What the engine computes in; below fp32 it must still agree."""
     score_min: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Boxes below this score are left out."""
     sweeps: Annotated[int, Field(ge=1, le=20)] | None = None
@@ -110,7 +111,7 @@ class FusionDetector(Node):
             )
         topics = setup.inputs.get("images", ())
         said: list[str] = []
-        settings = EngineSettings(config.engine, config.precision, setup.threads)  # type: ignore[arg-type]
+        settings = EngineSettings(config.engine, config.precision, setup.threads)
         parts = loaded.network.parts(views=max(1, len(topics)))
         sparse_part = parts.pop("sparse_encoder")
         engines = compile_parts(parts, settings, say=said.append)

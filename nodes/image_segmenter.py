@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 import msgspec
 from pydantic import Field, field_validator
 
+from perception.engines.precision import EngineName, Precision
 from perception.errors import PerceptionError, WeightsError
 from perception.messages import Image, Message, ModelId, SegmentationMask, runs_of
 from perception.networks.address import WeightsAddress
@@ -38,10 +39,10 @@ class ImageSegmenterConfig(NodeConfig):
 
     weights: WeightsAddress
     """A DDRNet or P2AT."""
-    engine: str = "auto"
-    """auto, torch, onnxruntime or openvino."""
-    precision: str = "fp32"
-    """fp32, fp16 or bf16."""
+    engine: EngineName = "auto"
+    """The fastest that agrees (auto), or one by name."""
+    precision: Precision = "fp32"
+    """What the engine computes in; below fp32 it must still agree."""
     input_size: tuple[Pixels, Pixels] | None = None
     """Height and width of the network's input; by default the card's."""
     fit: Literal["letterbox", "tiles"] = "letterbox"

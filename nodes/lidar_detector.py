@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from perception.engines.precision import EngineName, Precision
 from perception.errors import ShapeError, WeightsError
 from perception.geometry.boxes import Boxes
 from perception.geometry.transforms import Transform
@@ -33,10 +34,10 @@ class LidarDetectorConfig(NodeConfig):
 
     weights: WeightsAddress
     """A DSVT or FlatFormer."""
-    engine: str = "auto"
-    """auto, torch or onnxruntime."""
-    precision: str = "fp32"
-    """fp32, fp16 or bf16."""
+    engine: EngineName = "auto"
+    """The fastest that agrees (auto), or one by name."""
+    precision: Precision = "fp32"
+    """What the engine computes in; below fp32 it must still agree."""
     score_min: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Boxes below this score are left out."""
     fill_missing: bool = True
@@ -70,7 +71,7 @@ class LidarDetector(Node):
             )
         network: Any = loaded.network
         said: list[str] = []
-        settings = EngineSettings(config.engine, config.precision, setup.threads)  # type: ignore[arg-type]
+        settings = EngineSettings(config.engine, config.precision, setup.threads)
         engines = compile_parts(network.parts(), settings, say=said.append)
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)

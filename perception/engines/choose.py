@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,15 +22,11 @@ from perception.engines.agreement import confirm_agreement
 from perception.engines.cache import EngineCache, Say
 from perception.engines.engine import Engine, axis_names, limited, pinned, run_on
 from perception.engines.log_shapes import stored_limits
-from perception.engines.precision import Compatibility, Precision
+from perception.engines.precision import Compatibility, EngineName, Precision
 from perception.engines.torch_engine import TorchEngine
 from perception.errors import EngineError, NotInstalledError, UserError, did_you_mean
 from perception.networks.parity.verify import RunOn
 from perception.networks.part import Part, RunPart, run_in_torch
-
-EngineName: TypeAlias = Literal[
-    "auto", "torch", "torch-cuda", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"
-]
 
 
 @dataclass(frozen=True)
