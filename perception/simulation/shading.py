@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.simulation.classes import ROAD, SIDEWALK, SKY
-from perception.simulation.raycast import GROUND, NOTHING, jit, part_normal
+from perception.simulation.intersections import jit, part_normal
+from perception.simulation.raycast import GROUND, NOTHING
 from perception.simulation.weather import Weather
 
 LANE_M = 3.5
