@@ -180,7 +180,7 @@ def _as_model(camera: Camera, model: Model, board: Board, views: Sequence[BoardV
     angle = np.linspace(0.0, widest, 400)
     radius = np.hypot(*(camera.project(np.stack((np.sin(angle), 0 * angle, np.cos(angle)), 1), inside=False)[0]
                         - camera.center_px).T)  # fmt: skip
-    terms = 5 + int(widest / 0.35)  # more where there is more to describe
+    terms = 7 + int(widest / 0.3)  # more where there is more to describe
     polynomial = np.polynomial.Polynomial.fit(angle - np.pi / 2, radius, terms - 1).convert().coef
     coefficients = (1.0, 0.0, 0.0, 0, terms, *map(float, polynomial))
     return Camera("ocam", camera.width_px, camera.height_px, (1.0, 1.0), camera.center_px, coefficients)
