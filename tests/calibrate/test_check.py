@@ -43,7 +43,8 @@ CAMERA = {"model": "plumb_bob", "width_px": 512, "height_px": 256, "focal_px": [
 LAUNCH = (
     "name: bump\nrig: rig\nego_motion: ego\nendpoint: ipc:///tmp/perception-bump.ipc\n"
     "nodes:\n  sensors: {node: simulator, settings: {seed: 1}}\n"
-    "  segmenter: {node: image_segmenter, settings: {weights: 'filled:ddrnet_compact'}, inputs: {image: cam_front/image}}\n"
+    "  segmenter:\n    node: image_segmenter\n    settings: {weights: 'filled:ddrnet_compact'}\n"
+    "    inputs: {image: cam_front/image}\n"
     "outputs: {mask: {topic: segmenter/cam_front/mask}}\n"
 )
 
@@ -57,14 +58,14 @@ def run(*arguments: str | Path) -> int:
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A launch file of a car with one LiDAR and one camera, and 12 s of its driving."""
+    """A launch file of a car with one LiDAR and one camera, and 10 s of its driving."""
     folder = tmp_path_factory.mktemp("bump")
     (folder / "rig").mkdir()
     (folder / "rig" / "rig.yaml").write_text(yaml.safe_dump(RIG))
     (folder / "rig" / "cam_front.yaml").write_text(yaml.safe_dump(CAMERA))
     (folder / "car.yaml").write_text(LAUNCH)
     log = folder / "drive.mcap"
-    assert run("simulate", folder / "car.yaml", "--seed", "5", "--duration", "12", "--out", log) == 0
+    assert run("simulate", folder / "car.yaml", "--seed", "5", "--duration", "10", "--out", log) == 0
     return folder / "car.yaml", log
 
 
@@ -95,30 +96,31 @@ def test_an_unchanged_rig_is_left_alone(drive: tuple[Path, Path], capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("frame", "step"),
+    "bumps",
     [
-        ("lidar", (0, 0, DEGREE, 0, 0, 0)),
-        ("lidar", (0, DEGREE, 0, 0, 0, 0)),
-        ("lidar", (0, 0, 0, 0, 0, 0.05)),
-        ("cam_front", (0, 0, DEGREE, 0, 0, 0)),
-        ("cam_front", (0, -DEGREE, 0, 0, 0, 0)),
-        ("cam_front", (0, 0, 0, 0, -0.05, 0)),
+        {"lidar": (0, 0, DEGREE, 0, 0, 0)},
+        {"lidar": (0, 0, 0, 0, 0, 0.05), "cam_front": (0, 0, DEGREE, 0, 0, 0)},
+        {"cam_front": (0, 0, 0, 0, -0.05, 0)},
     ],
-    ids=["lidar yaw", "lidar pitch", "lidar height", "camera yaw", "camera pitch", "camera to the right"],
+    ids=["lidar yaw", "lidar height and camera yaw", "camera to the right"],
 )
 def test_a_degree_or_five_centimetres_are_flagged_at_the_sensor_that_moved(
-    frame: str, step: tuple[float, ...], log: Log
+    bumps: dict[str, tuple[float, ...]], log: Log
 ) -> None:
     assert log.rig is not None
-    found = check_rig(log, bumped(log.rig, frame, *step), "ego")
-    assert states(found)[frame] == "moved"
-    other = {"lidar": "cam_front", "cam_front": "lidar"}[frame]
-    assert states(found)[other] == "ok"
-    estimate = next(finding.estimate for finding in found if finding.sensor == frame)
-    assert estimate is not None
-    # the check estimates how far the sensor is from where the rig says: the bump, undone
-    axis = int(np.argmax(np.abs(step)))
-    assert estimate.moved[axis] == pytest.approx(-step[axis], abs=0.3 * abs(step[axis]) + (0.02 if axis > 2 else 0.0))
+    rig = log.rig
+    for frame, step in bumps.items():
+        rig = bumped(rig, frame, *step)
+    found = {finding.sensor: finding for finding in check_rig(log, rig, "ego")}
+    assert {name: finding.state for name, finding in found.items()} == {
+        name: "moved" if name in bumps else "ok" for name in ("lidar", "cam_front")
+    }
+    for frame, step in bumps.items():
+        estimate = found[frame].estimate
+        assert estimate is not None
+        # the check estimates how far the sensor is from where the rig says: the bump, undone
+        axis = int(np.argmax(np.abs(step)))
+        assert estimate.moved[axis] == pytest.approx(-step[axis], abs=0.3 * abs(step[axis]) + (0.02 if axis > 2 else 0))
 
 
 def test_a_log_without_lidar_odometry_or_motion_is_refused(drive: tuple[Path, Path], log: Log) -> None:
