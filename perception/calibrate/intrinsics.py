@@ -189,7 +189,7 @@ def _as_model(camera: Camera, model: Model, board: Board, views: Sequence[BoardV
 def names_of(camera: Camera) -> list[str]:
     """Return the names of the numbers that are fitted."""
     if camera.model == "ocam":
-        return ["cx", "cy", *(f"radius_at_{np.degrees(at + np.pi / 2):.0f}_deg" for at in _nodes(camera))]
+        return ["cx", "cy", "c", "d", *(f"radius_at_{np.degrees(at + np.pi / 2):.0f}_deg" for at in _nodes(camera))]
     words = {
         "plumb_bob": ["k1", "k2", "p1", "p2", "k3"],
         "rational_polynomial": ["k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"],
@@ -212,7 +212,7 @@ def numbers_of(camera: Camera) -> Float:
     """Return the numbers that are fitted."""
     if camera.model == "ocam":
         by_angle = np.polynomial.polynomial.polyval(_nodes(camera), np.array(camera.coefficients[5:]))
-        return np.array((*camera.center_px, *by_angle))
+        return np.array((*camera.center_px, *camera.coefficients[:2], *by_angle))
     return np.array((*camera.focal_px, *camera.center_px, *camera.coefficients))
 
 
@@ -220,10 +220,10 @@ def with_numbers(camera: Camera, numbers: Float) -> Camera:
     """Return the camera with other numbers. Raises GeometryError where no camera has them."""
     values = tuple(float(number) for number in numbers)
     if camera.model == "ocam":
-        cx, cy, *radii = values
+        cx, cy, c, d, *radii = values
         nodes = _nodes(camera)
         by_angle = np.linalg.solve(np.polynomial.polynomial.polyvander(nodes, len(nodes) - 1), radii)
-        coefficients = (*camera.coefficients[:5], *map(float, by_angle))
+        coefficients = (c, d, *camera.coefficients[2:5], *map(float, by_angle))
         return replace(camera, center_px=(cx, cy), coefficients=coefficients)
     fx, fy, cx, cy, *coefficients = values
     return replace(camera, focal_px=(fx, fy), center_px=(cx, cy), coefficients=tuple(coefficients))

@@ -151,10 +151,10 @@ def test_a_blinking_board_is_found_in_accumulated_events() -> None:
 def test_a_moving_board_is_found_in_reconstructed_pictures() -> None:
     board = Board.parse("chessboard:9x6:0.024")
     start = poses(board, 1, 0.35, spread=0.0)[0]
-    way = [Transform(start.translation_m + k * np.array([0.0012, 0.0008, 0.0]), start.rotation_xyzw) for k in range(26)]
+    way = [Transform(start.translation_m + k * np.array([0.0012, 0.0008, 0.0]), start.rotation_xyzw) for k in range(40)]
     pictures = [rendered(board, PINHOLE, pose) for pose in way]
     found = list(event_pictures(events_of(pictures, 2_000_000), 480, 320, "reconstruct", 2.0))
-    views = [(number, board.find(grey)) for number, (_, grey) in enumerate(found) if number > 19]
+    views = [(number, board.find(grey)) for number, (_, grey) in enumerate(found) if number > 35]
     seen = [(number, view) for number, view in views if view is not None]
     assert len(seen) >= 2
     number, view = seen[-1]
