@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
+from perception.engines.precision import EngineName, Precision
 from perception.errors import ContractError, ShapeError, UserError, WeightsError, did_you_mean
 from perception.geometry.transforms import Transform
 from perception.messages import Header, Image, Message, ModelId, Pose3D, derived
@@ -51,10 +52,10 @@ class PoseEstimatorConfig(NodeConfig):
 
     weights: WeightsAddress
     """An EgoPoseFormer, of two views or of one."""
-    engine: str = "auto"
-    """auto, torch or onnxruntime."""
-    precision: str = "fp32"
-    """fp32, fp16 or bf16."""
+    engine: EngineName = "auto"
+    """The fastest that agrees (auto), or one by name."""
+    precision: Precision = "fp32"
+    """What the engine computes in; below fp32 it must still agree."""
     reference: Literal["fixed", "topic", "truth"] = "fixed"
     """Where the point that joints are relative to comes from."""
     reference_m: tuple[float, float, float] | None = None
@@ -100,7 +101,7 @@ class PoseEstimator(Node):
             raise WeightsError(f"'{config.weights}' is of {loaded.card.network}; expected one of EgoPoseFormer")
         _check_inputs(config, setup, loaded.card)
         said: list[str] = []
-        settings = EngineSettings(config.engine, config.precision, setup.threads, {"batch": 1})  # type: ignore[arg-type]
+        settings = EngineSettings(config.engine, config.precision, setup.threads, {"batch": 1})
         engines = compile_parts(loaded.network.parts(), settings, say=said.append)
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)

@@ -223,8 +223,9 @@ def with_numbers(camera: Camera, numbers: Float) -> Camera:
         cx, cy, c, d, *radii = values
         nodes = _nodes(camera)
         by_angle = np.linalg.solve(np.polynomial.polynomial.polyvander(nodes, len(nodes) - 1), radii)
-        coefficients = (c, d, *camera.coefficients[2:5], *map(float, by_angle))
-        return replace(camera, center_px=(cx, cy), coefficients=coefficients)
+        return replace(
+            camera, center_px=(cx, cy), coefficients=(c, d, *camera.coefficients[2:5], *map(float, by_angle))
+        )
     fx, fy, cx, cy, *coefficients = values
     return replace(camera, focal_px=(fx, fy), center_px=(cx, cy), coefficients=tuple(coefficients))
 

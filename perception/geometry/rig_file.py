@@ -95,6 +95,16 @@ class LidarFile(FileModel):
     has_ring: bool = True
     has_intensity: bool = True
     has_elongation: bool = False
+    beams_deg: tuple[float, ...] | None = None
+    """The beam table: elevation of each ring, ring 0 first; by default evenly spaced in `vertical_fov_deg`."""
+    columns: Annotated[int, Field(gt=0, le=65536)] = 900
+    """Firings per turn."""
+
+    @model_validator(mode="after")
+    def _a_beam_per_ring(self) -> Self:
+        if self.beams_deg is not None and len(self.beams_deg) != self.rings:
+            raise ValueError(f"beams_deg has {len(self.beams_deg)} elevations for {self.rings} rings")
+        return self
 
 
 class ImageSize(FileModel):

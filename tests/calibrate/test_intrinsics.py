@@ -157,7 +157,8 @@ def test_the_real_stereo_pair_has_a_residual_of_a_quarter_pixel_and_a_baseline_o
     sides = []
     for side in ("left", "right"):
         pictures = [data_folder / "stereo_chessboard" / f"{side}{number}.jpg" for number in range(1, 30)]
-        views = [board.find(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), file.name) for file in pictures]
+        greys = [np.asarray(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), np.uint8) for file in pictures]
+        views = [board.find(grey, file.name) for grey, file in zip(greys, pictures, strict=True)]
         assert all(view is not None for view in views)  # all 29 are found
         sides.append([view for view in views if view is not None])
     cameras = [calibrate_intrinsics(board, views, 640, 360) for views in sides]
