@@ -203,8 +203,7 @@ def _find_charuco(board: Board, grey: Grey) -> Found:
     corners, ids, _, _ = cv2.aruco.CharucoDetector(_charuco(board)).detectBoard(grey)
     if ids is None or len(ids) < FEWEST_CORNERS:
         return None
-    pixels = _refined(grey, np.asarray(corners, np.float64).reshape(-1, 2))
-    return np.asarray(ids, np.int64).ravel(), pixels
+    return np.asarray(ids, np.int64).ravel(), np.asarray(corners, np.float64).reshape(-1, 2)
 
 
 _BORDER_BITS = 2

@@ -180,7 +180,7 @@ def _as_model(camera: Camera, model: Model, board: Board, views: Sequence[BoardV
     angle = np.linspace(0.0, widest, 400)
     radius = np.hypot(*(camera.project(np.stack((np.sin(angle), 0 * angle, np.cos(angle)), 1), inside=False)[0]
                         - camera.center_px).T)  # fmt: skip
-    terms = 5 + int(widest / 0.35)  # more where there is more to describe
+    terms = 6 + int(widest / 0.35)  # more where there is more to describe
     polynomial = np.polynomial.Polynomial.fit(angle - np.pi / 2, radius, terms - 1).convert().coef
     coefficients = (1.0, 0.0, 0.0, 0, terms, *map(float, polynomial))
     return Camera("ocam", camera.width_px, camera.height_px, (1.0, 1.0), camera.center_px, coefficients)
@@ -189,7 +189,7 @@ def _as_model(camera: Camera, model: Model, board: Board, views: Sequence[BoardV
 def names_of(camera: Camera) -> list[str]:
     """Return the names of the numbers that are fitted."""
     if camera.model == "ocam":
-        return ["cx", "cy", *(f"b{index}" for index in range(len(camera.coefficients) - 5))]
+        return ["cx", "cy", "c", "d", *(f"radius_at_{np.degrees(at + np.pi / 2):.0f}_deg" for at in _nodes(camera))]
     words = {
         "plumb_bob": ["k1", "k2", "p1", "p2", "k3"],
         "rational_polynomial": ["k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"],
@@ -199,10 +199,20 @@ def names_of(camera: Camera) -> list[str]:
     return ["fx", "fy", "cx", "cy", *words]
 
 
+def _nodes(camera: Camera) -> Float:
+    """Return the angles to the image plane at which an ocam camera's radius is fitted.
+
+    Radii are pixels, each of its own place; the polynomial's coefficients are huge and cancel.
+    """
+    count = len(camera.coefficients) - 5
+    return np.asarray(-np.pi / 4 - np.pi / 4 * np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count)), np.float64)
+
+
 def numbers_of(camera: Camera) -> Float:
     """Return the numbers that are fitted."""
     if camera.model == "ocam":
-        return np.array((*camera.center_px, *camera.coefficients[5:]))
+        by_angle = np.polynomial.polynomial.polyval(_nodes(camera), np.array(camera.coefficients[5:]))
+        return np.array((*camera.center_px, *camera.coefficients[:2], *by_angle))
     return np.array((*camera.focal_px, *camera.center_px, *camera.coefficients))
 
 
@@ -210,8 +220,12 @@ def with_numbers(camera: Camera, numbers: Float) -> Camera:
     """Return the camera with other numbers. Raises GeometryError where no camera has them."""
     values = tuple(float(number) for number in numbers)
     if camera.model == "ocam":
-        cx, cy, *by_angle = values
-        return replace(camera, center_px=(cx, cy), coefficients=(*camera.coefficients[:5], *by_angle))
+        cx, cy, c, d, *radii = values
+        nodes = _nodes(camera)
+        by_angle = np.linalg.solve(np.polynomial.polynomial.polyvander(nodes, len(nodes) - 1), radii)
+        return replace(
+            camera, center_px=(cx, cy), coefficients=(c, d, *camera.coefficients[2:5], *map(float, by_angle))
+        )
     fx, fy, cx, cy, *coefficients = values
     return replace(camera, focal_px=(fx, fy), center_px=(cx, cy), coefficients=tuple(coefficients))
 

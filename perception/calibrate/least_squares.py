@@ -99,7 +99,7 @@ def solve(
                 taken += 1
                 break
             damping *= 10
-        if not stepped or gained < 1e-10:
+        if not stepped or gained < 1e-8:
             break
     return _finished(state, current, robust, pairs, taken)
 
@@ -154,7 +154,9 @@ class _Normal:
 
     def step(self, damping: float) -> tuple[Float, list[Float]]:
         matrix, goal, inverses = self.reduced(damping)
-        shared = np.asarray(np.linalg.lstsq(matrix, goal, rcond=None)[0] if len(goal) else goal, np.float64)
+        size = np.sqrt(np.maximum(np.diag(matrix), 1e-300))  # numbers of pixels and of curvature, made alike
+        scaled = np.linalg.lstsq(matrix / np.outer(size, size), goal / size, rcond=None)[0] if len(goal) else goal
+        shared = np.asarray(scaled / size, np.float64)
         own = [
             inverse @ (own_goal - mixed.T @ shared)
             for inverse, own_goal, mixed in zip(inverses, self.own_goal, self.mixed, strict=True)
@@ -163,7 +165,9 @@ class _Normal:
 
 
 def _inverse(matrix: Float) -> Float:
-    return np.asarray(np.linalg.pinv(matrix, hermitian=True), np.float64)
+    size = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    scaled = np.linalg.pinv(matrix / np.outer(size, size), hermitian=True)
+    return np.asarray(scaled / np.outer(size, size), np.float64)
 
 
 def _weights(residual: Float, robust: float | None, pairs: bool) -> Float:

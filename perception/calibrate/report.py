@@ -119,7 +119,10 @@ def curve(x: Float, y: Float, mark_x: float | None, unit: str) -> str:
     if mark_x is not None:
         at = 10 + 460 * (mark_x - float(x[0])) / max(float(x[-1] - x[0]), 1e-12)
         mark = f'<path d="M{at:.1f} 5V195" stroke="#c40"/>'
-    ends = f"<text x=10 y=208 font-size=11>{x[0]:.3g} {unit}</text><text x=410 y=208 font-size=11>{x[-1]:.3g} {unit}</text>"
+    ends = (
+        f"<text x=10 y=208 font-size=11>{x[0]:.3g} {unit}</text>"
+        f"<text x=410 y=208 font-size=11>{x[-1]:.3g} {unit}</text>"
+    )
     return (
         f'<svg viewBox="0 0 480 212" width=480><polyline points="{line}" fill="none" stroke="#146"/>{mark}{ends}</svg>'
     )

@@ -87,7 +87,8 @@ def find_offset(first: Signal, second: Signal, largest_ms: float = 500.0) -> Off
     curve = _correlation(a, b, reach)
     lags_ms = np.asarray(np.arange(-reach, reach + 1) * GRID_S * 1e3, np.float64)
     offset = _peak(lags_ms, curve)
-    away = np.abs(lags_ms - offset) > 60.0
+    summits = np.flatnonzero((curve[1:-1] > curve[:-2]) & (curve[1:-1] >= curve[2:])) + 1
+    away = summits[np.abs(lags_ms[summits] - offset) > 60.0]
     parts = []
     for part in np.array_split(np.arange(len(grid_s)), PARTS):
         piece = _correlation(a[part], b[part], reach)
@@ -95,7 +96,7 @@ def find_offset(first: Signal, second: Signal, largest_ms: float = 500.0) -> Off
         parts.append(_peak(lags_ms[near], piece[near]))
     spread = float(np.median(np.abs(np.array(parts) - np.median(parts))) * 1.4826 / np.sqrt(PARTS))
     return OffsetResult(
-        offset, max(spread, GRID_S * 1e3 / 10), float(curve.max()), float(curve[away].max()) if away.any() else -1.0,
+        offset, max(spread, GRID_S * 1e3 / 10), float(curve.max()), float(curve[away].max()) if len(away) else -1.0,
         lags_ms, curve,
     )  # fmt: skip
 

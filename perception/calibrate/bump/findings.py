@@ -77,7 +77,7 @@ def _blamed(lidars: list[Finding], cameras: list[Finding]) -> list[Finding]:
     if not alike:
         return lidars
     return [
-        Finding(f.sensor, "moved", f.estimate, f.blind, "every camera is off by the same: it is this LiDAR, or they all")
+        Finding(f.sensor, "moved", f.estimate, f.blind, "every camera is off alike: it is this LiDAR, or they all")
         for f in lidars
     ]  # fmt: skip
 

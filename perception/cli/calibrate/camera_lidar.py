@@ -29,7 +29,7 @@ def camera_lidar(
     tolerance_ms: Annotated[float, typer.Option(min=0, help="How far apart picture and sweep may be.")] = 60.0,
     report: Annotated[Path | None, typer.Option(help="The HTML report; by default beside the file.")] = None,
 ) -> None:
-    """A camera on a LiDAR: perception calibrate camera-lidar LOG RIG --camera cam --lidar lidar --board ... --out x.yaml.
+    """A camera on a LiDAR: perception calibrate camera-lidar LOG RIG --camera cam --lidar lidar --board B --out x.yaml.
 
     Hold a large board at rest in ten and more places, 2 to 6 m away, tilted to all sides. `calibrate check` then tells
     from any drive whether the edges of what both see agree, too.
@@ -57,10 +57,11 @@ def camera_lidar(
     left_out: dict[str, str] = {}
     chosen = different_views(views, intrinsics.width_px, left_out)
     pairs = []
-    for view in chosen:
-        t_ns, points = min(sweeps, key=lambda sweep: abs(sweep[0] - view.t_ns))
-        if abs(t_ns - view.t_ns) <= tolerance_ms * 1e6:
-            pairs.append((view, points))
+    stamps = np.array([t_ns for t_ns, _ in sweeps])
+    for seen_ in chosen:
+        nearest = int(np.abs(stamps - seen_.t_ns).argmin())
+        if abs(int(stamps[nearest]) - seen_.t_ns) <= tolerance_ms * 1e6:
+            pairs.append((seen_, sweeps[nearest][1]))
     result = calibrate_camera_lidar(intrinsics, parsed, pairs, known.transform(frame, known.sensor(lidar).frame))
     complaints = complaints_of_camera_lidar(result)
     record = CalibrationRecord(
@@ -117,6 +118,8 @@ def _recorded(log: Path, camera: str, lidar: str) -> tuple[list[Picture], list[t
             pictures.append(Picture(str(t_ns), t_ns, grey_of(message)))
         elif isinstance(message, PointCloud):
             sweeps.append((t_ns, host(message.xyz_m).astype(np.float64)))
+    if not sweeps:
+        raise UserError(f"{log}: nothing on '{lidar}/points'")
     return pictures, sweeps
 
 

@@ -1,0 +1,193 @@
+"""Bumped sensors are found in simulated drives, and an unchanged rig is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from perception.calibrate.bump.camera_edges import turned_in_place
+from perception.calibrate.bump.ego_track import EgoTrack
+from perception.calibrate.bump.findings import Finding, judged
+from perception.calibrate.bump.lidar_edges import rings_of, scene_lines
+from perception.calibrate.bump.sweep import Estimate, Sweep
+from perception.cli.calibrate.check import check_rig
+from perception.cli.main import main
+from perception.errors import UserError
+from perception.geometry.frames import FrameTree
+from perception.geometry.rig import Rig
+from perception.geometry.transforms import Transform
+from perception.logs.log import Log
+from perception.logs.open_log import open_log
+
+DEGREE = np.radians(1.0)
+RIG = {
+    "name": "one_camera",
+    "base_link": "on the road",
+    "sensors": {
+        "lidar": {"kind": "lidar", "rate_hz": 10, "lidar": {
+            "rings": 32, "range_m": [1.0, 80.0], "vertical_fov_deg": [-25.0, 8.0], "intensity_scale": 1}},
+        "cam_front": {"kind": "camera", "rate_hz": 5, "calibration": "cam_front.yaml", "exposure_ms": 2},
+        "ego": {"kind": "odometry", "rate_hz": 50},
+    },
+    "transforms": {
+        "base_link_from_lidar": {"translation_m": [1.2, 0.0, 1.9], "rotation_xyzw": [0.0, 0.0, 0.0, 1.0]},
+        "base_link_from_cam_front": {"translation_m": [1.9, 0.0, 1.5], "rotation_xyzw": [0.0, 0.0, 0.0, 1.0]},
+    },
+}  # fmt: skip
+CAMERA = {"model": "plumb_bob", "width_px": 512, "height_px": 256, "focal_px": [300.0, 300.0],
+          "center_px": [255.5, 119.5], "coefficients": [-0.08, 0.01, 0.0, 0.0, 0.0]}  # fmt: skip
+LAUNCH = (
+    "name: bump\nrig: rig\nego_motion: ego\nendpoint: ipc:///tmp/perception-bump.ipc\n"
+    "nodes:\n  sensors: {node: simulator, settings: {seed: 1}}\n"
+    "  segmenter:\n    node: image_segmenter\n    settings: {weights: 'filled:ddrnet_compact'}\n"
+    "    inputs: {image: cam_front/image}\n"
+    "outputs: {mask: {topic: segmenter/cam_front/mask}}\n"
+)
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A launch file of a car with one LiDAR and one camera, and 10 s of its driving."""
+    folder = tmp_path_factory.mktemp("bump")
+    (folder / "rig").mkdir()
+    (folder / "rig" / "rig.yaml").write_text(yaml.safe_dump(RIG))
+    (folder / "rig" / "cam_front.yaml").write_text(yaml.safe_dump(CAMERA))
+    (folder / "car.yaml").write_text(LAUNCH)
+    log = folder / "drive.mcap"
+    assert run("simulate", folder / "car.yaml", "--seed", "5", "--duration", "10", "--out", log) == 0
+    return folder / "car.yaml", log
+
+
+def bumped(rig: Rig, frame: str, *step: float) -> Rig:
+    """Return a rig that says another place of a frame than it has: turned (rad) and displaced (m) in base_link."""
+    transforms = dict(rig.frames.transforms)
+    parent = rig.base_link_from(rig.frames.parents[frame])
+    transforms[frame] = parent.inverse() @ turned_in_place(rig.base_link_from(frame), np.array(step))
+    return replace(rig, frames=FrameTree(rig.frames.parents, transforms))
+
+
+def states(found: list[Finding]) -> dict[str, str]:
+    return {finding.sensor: finding.state for finding in found}
+
+
+@pytest.fixture(scope="module")
+def log(drive: tuple[Path, Path]) -> Log:
+    return open_log(drive[1])
+
+
+def test_an_unchanged_rig_is_left_alone(drive: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    launch, log = drive
+    assert run("calibrate", "check", log, launch) == 0
+    printed = capsys.readouterr().out
+    assert "lidar: ok" in printed
+    assert "cam_front: ok" in printed
+    assert "no sensor has moved" in printed
+
+
+@pytest.mark.parametrize(
+    "bumps",
+    [
+        {"lidar": (0, 0, 0, 0, 0, 0.05), "cam_front": (0, 0, DEGREE, 0, 0, 0)},
+        {"cam_front": (0, 0, 0, 0, -0.05, 0)},
+    ],
+    ids=["lidar height and camera yaw", "camera to the right"],
+)
+def test_a_degree_or_five_centimetres_are_flagged_at_the_sensor_that_moved(
+    bumps: dict[str, tuple[float, ...]], log: Log
+) -> None:
+    assert log.rig is not None
+    rig = log.rig
+    for frame, step in bumps.items():
+        rig = bumped(rig, frame, *step)
+    found = {finding.sensor: finding for finding in check_rig(log, rig, "ego")}
+    assert {name: finding.state for name, finding in found.items()} == {
+        name: "moved" if name in bumps else "ok" for name in ("lidar", "cam_front")
+    }
+    for frame, step in bumps.items():
+        estimate = found[frame].estimate
+        assert estimate is not None
+        # the check estimates how far the sensor is from where the rig says: the bump, undone
+        axis = int(np.argmax(np.abs(step)))
+        assert estimate.moved[axis] == pytest.approx(-step[axis], abs=0.3 * abs(step[axis]) + (0.02 if axis > 2 else 0))
+
+
+def test_a_lidar_that_is_turned_by_a_degree_is_flagged_by_motion_alone(log: Log) -> None:
+    assert log.rig is not None
+    alone = {name: sensor for name, sensor in log.rig.sensors.items() if sensor.kind != "camera"}
+    (finding,) = check_rig(log, replace(bumped(log.rig, "lidar", 0, 0, DEGREE, 0, 0, 0), sensors=alone), "ego")
+    assert finding.state == "moved"
+    assert finding.estimate is not None
+    assert finding.estimate.moved[2] == pytest.approx(-DEGREE, rel=0.05)
+
+
+def test_a_log_without_lidar_odometry_or_motion_is_refused(drive: tuple[Path, Path], log: Log) -> None:
+    assert log.rig is not None
+    with pytest.raises(UserError, match="no odometry on 'odom'; it has"):
+        check_rig(log, log.rig, "odom")
+    sensors = {name: sensor for name, sensor in log.rig.sensors.items() if sensor.kind != "lidar"}
+    with pytest.raises(UserError, match="no LiDAR of rig"):
+        check_rig(log, replace(log.rig, sensors=sensors), "ego")
+    with pytest.raises(UserError, match="the check needs 10 m"):
+        check_rig(log, log.rig, "ego", seconds=0.5)
+    assert run("calibrate", "check", drive[0].parent / "absent.mcap", drive[0]) == 2
+    assert run("calibrate", "check", drive[1], "no_such.yaml") == 2
+
+
+def estimate_of(moved: tuple[float, ...], deviation: float = 1e-3) -> Estimate:
+    return Estimate(np.array(moved), np.full(6, deviation), 1000)
+
+
+def test_the_lidar_is_named_where_all_cameras_are_off_by_the_same() -> None:
+    still = estimate_of((0.0,) * 6)
+    alike = estimate_of((0, 0, 0, 0, 0.05, 0))
+    both = judged({"lidar": still}, {"left": alike, "right": alike})
+    assert states(both)["lidar"] == "moved"
+    one = judged({"lidar": still}, {"left": alike, "right": still})
+    assert states(one) == {"lidar": "ok", "left": "moved", "right": "ok"}
+
+
+def test_what_a_recording_does_not_tell_is_said() -> None:
+    unsure = Estimate(np.array([0, 0, 0, 0.2, 0, 0.0]), np.array([1e-3, 1e-3, 1e-3, 0.1, 1e-3, 1e-3]), 100)
+    (finding,) = judged({"lidar": unsure}, {})
+    assert finding.state == "ok"
+    assert "blind for x" in finding.text()
+    (unknown,) = judged({"lidar": None}, {})
+    assert "too little" in unknown.text()
+
+
+def test_a_track_between_two_poses_is_their_middle() -> None:
+    half = np.sqrt(0.5)
+    track = EgoTrack.of([0, 100], [(0, 0, 0), (2, 0, 0)], [(0, 0, 0, 1), (0, 0, half, half)])
+    middle = track.at(50)
+    np.testing.assert_allclose(middle.translation_m, [1, 0, 0])
+    assert middle.yaw_rad() == pytest.approx(np.pi / 4)
+    np.testing.assert_allclose(track.apply(np.array([[1.0, 0, 0]]), np.array([100])), [[2, 1, 0]], atol=1e-12)
+    assert track.distance_m() == 2.0
+
+
+def test_a_box_in_a_sweep_has_its_sides_where_they_are() -> None:
+    """A wall 10 m ahead from -1 to 1 m, another 30 m ahead behind it; the sensor 1.9 m above the road."""
+    azimuth, elevation = np.meshgrid(
+        np.radians(np.arange(-20, 20, 0.4)), np.radians(np.arange(-8.5, 8, 1.0)), indexing="ij"
+    )
+    ring = np.broadcast_to(np.arange(azimuth.shape[1]), azimuth.shape)
+    near = np.abs(10 * np.tan(azimuth)) < 1
+    flat = np.where(near, 10.0, 30.0) / np.cos(azimuth)
+    xyz = np.stack((flat * np.cos(azimuth), flat * np.sin(azimuth), flat * np.tan(elevation)), axis=-1).reshape(-1, 3)
+    sweep = Sweep(0, xyz, np.zeros(len(xyz), np.int64), ring.ravel().astype(np.int64))
+    lines = scene_lines(sweep, Transform.from_quaternion((0, 0, 1.9), (0, 0, 0, 1)))
+    sides = lines.base_m[lines.kind < 2]
+    assert len(sides) > 10
+    np.testing.assert_allclose(np.abs(sides[:, 1]), 1.0, atol=10 * np.radians(0.25))
+    np.testing.assert_array_equal(rings_of(replace(sweep, ring=None)), sweep.ring)
