@@ -1,4 +1,4 @@
-"""Our calibration files: intrinsics beside a rig.yaml, and transforms for it, each with the record of how it was made."""
+"""Our calibration files: intrinsics beside a rig.yaml, and transforms for it, with the record of how they were made."""
 
 from __future__ import annotations
 
@@ -82,22 +82,24 @@ def read_camera(path: Path) -> Camera:
 
 def read_camera_file(path: Path) -> CameraFile:
     """Read a file of intrinsics with its record. Raises as `read_camera`."""
-    return _checked(path, parse_file(_bytes(path), CameraFile, str(path)))
+    file = parse_file(_bytes(path), CameraFile, str(path))
+    _check_hash(path, file, file.record)
+    return file
 
 
 def read_extrinsics(path: Path) -> ExtrinsicsFile:
     """Read a file of transforms. Raises as `read_camera`."""
-    return _checked(path, parse_file(_bytes(path), ExtrinsicsFile, str(path)))
+    file = parse_file(_bytes(path), ExtrinsicsFile, str(path))
+    _check_hash(path, file, file.record)
+    return file
 
 
-def _checked(path: Path, file: Any) -> Any:
-    record = file.record
+def _check_hash(path: Path, file: FileModel, record: CalibrationRecord | None) -> None:
     if record is not None and record.content_hash != (found := content_hash(file)):
         raise UserError(
             f"{path}: its numbers were changed after calibration (hash {found}, recorded {record.content_hash}); "
             "calibrate again, or remove `record` to say that they are yours"
         )
-    return file
 
 
 def _hashed(record: CalibrationRecord, file: FileModel) -> CalibrationRecord:

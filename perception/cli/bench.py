@@ -112,3 +112,25 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and min(int(height), int(width)) >= 8):
         raise UserError(f"--size {text}: expected HEIGHTxWIDTH in pixels, such as 512x1024")
     return int(height), int(width)
+
+
+@app.command()
+def logs(
+    seconds: Annotated[float, typer.Option(min=0.5, help="Of the made-up drive.")] = 10.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Read a recording beside the mcap library alone, and lockstep's own cost: perception bench logs."""
+    from perception.benchmarks import logs as bench
+    from perception.benchmarks.runtime import machine
+
+    about, rows = machine(), bench.reading(seconds, repeats)
+    overhead = bench.lockstep_overhead_us(5000, repeats)
+    if as_json:
+        rows_plain = [asdict(row) for row in rows]
+        print(json.dumps({"machine": about, "reading": rows_plain, "lockstep_us_per_message": overhead}, indent=1))
+        return
+    print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
+    for row in rows:
+        print(row.line())
+    print(f"lockstep, inline: {overhead:.0f} us for each message that a node takes, beyond its own work")

@@ -99,7 +99,7 @@ def _nuscenes(truth: Path, results: Path, classes: list[str]) -> dict[str, Any]:
 
 def _kitti(truth: Path, results: Path, classes: list[str]) -> dict[str, Any]:
     from perception.evaluation.detection_kitti import MEASURES, MIN_OVERLAP, evaluate
-    from perception.evaluation.kitti_labels import read_pairs
+    from perception.geometry.kitti_labels import read_pairs
 
     frames = read_pairs(truth, results)
     present = {str(name) for of_truth, _ in frames for name in of_truth.name}

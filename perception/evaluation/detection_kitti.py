@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.evaluation.kitti_labels import Float, KittiFrame
+from perception.geometry.kitti_labels import Float, KittiFrame
 from perception.evaluation.track_frames import image_iou
 from perception.ops.boxes_bev import bev_iou
 

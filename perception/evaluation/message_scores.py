@@ -59,7 +59,7 @@ def score(pairs: Sequence[Pair], frames: FrameTree | None = None) -> TaskScores 
         frames: the rig's, by which poses are brought into one frame; without it they must be in the same one.
     """
     truth = pairs[0].truth if pairs else None
-    if isinstance(truth, TrackedObjects):
+    if isinstance(truth, TrackedObjects | Detections3D):
         return _objects(pairs)
     if isinstance(truth, SegmentationMask):
         return _masks(pairs)
@@ -88,7 +88,9 @@ def _objects(pairs: Sequence[Pair]) -> TaskScores:
     scores = evaluate(truth, known, classes, dict.fromkeys(classes, RANGE_M))
     summary = {"mAP": scores.mean_ap, "NDS": scores.nds, **scores.mean_errors}
     by_class = {name: {"AP": scores.class_ap[name], **scores.errors[name]} for name in classes}
-    tracked = any(isinstance(pair.output, TrackedObjects) and _has_ids(pair.output) for pair in pairs)
+    tracked = isinstance(pairs[0].truth, TrackedObjects) and any(
+        isinstance(pair.output, TrackedObjects) and _has_ids(pair.output) for pair in pairs
+    )
     if not tracked:
         summary["calibration_error"] = _calibration(truth, known)
         return TaskScores("detection", summary, by_class, len(pairs))

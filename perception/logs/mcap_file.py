@@ -7,8 +7,9 @@ their size are skipped and counted; none makes the reader allocate more than `MA
 from __future__ import annotations
 
 import struct
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -26,6 +27,7 @@ from perception.errors import LogError
 
 MAGIC = b"\x89MCAP0\r\n"
 MAX_CHUNK_BYTES = 1 << 30
+_MESSAGE_OPCODE, _LENGTH, _MESSAGE = 0x05, struct.Struct("<Q"), struct.Struct("<HIQQ")
 DAMAGE = (McapError, struct.error, EOFError, ValueError, RuntimeError, MemoryError, zstandard.ZstdError, OverflowError)
 
 
@@ -96,27 +98,25 @@ class McapFile:
             yield from self._selected((_chunk_at(file, index) for index in last), wanted)
 
     def _selected(self, pieces: Iterator[Chunk | McapMessage], wanted: Callable[[Channel], bool]) -> Iterator[Record]:
-        chosen: dict[int, bool] = {}
+        chosen = {key: channel for key, channel in self.channels.items() if wanted(channel)}
         while True:
             try:
                 piece = next(pieces, None)
                 if piece is None:
                     return
-                records = [piece] if isinstance(piece, McapMessage) else breakup_chunk(unpacked(piece), True)
+                if isinstance(piece, McapMessage):
+                    records = [(piece.channel_id, piece.log_time, piece.data)]
+                else:
+                    records = _messages_of(checked(piece), chosen)
             except LogError as error:
                 self.skipped[str(error)] += 1
                 continue
             except DAMAGE as error:
                 self.skipped[f"a damaged chunk: {error}"] += 1
                 continue
-            for record in records:
-                channel = self.channels.get(record.channel_id) if isinstance(record, McapMessage) else None
-                if channel is None or not isinstance(record, McapMessage):
-                    continue
-                if channel.id not in chosen:
-                    chosen[channel.id] = wanted(channel)
-                if chosen[channel.id]:
-                    yield Record(channel, record.data, record.log_time)
+            for key, t_log_ns, data in records:
+                if key in chosen:
+                    yield Record(chosen[key], data, t_log_ns)
 
     def _streamed(self, file: IO[bytes]) -> Iterator[Chunk | McapMessage]:
         try:
@@ -188,7 +188,10 @@ def unpacked(chunk: Chunk) -> Chunk:
         raise LogError(f"a chunk claims {size} bytes, more than {MAX_CHUNK_BYTES}")
     data = chunk.data
     if chunk.compression == "lz4":
-        data = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=size + 1)
+        if lz4.frame.get_frame_info(data)["content_size"] == size:
+            data = lz4.frame.decompress(data)  # one allocation of what the frame itself says
+        else:
+            data = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=size + 1)
     elif chunk.compression == "zstd":
         if zstandard.get_frame_parameters(data).content_size > size:
             raise LogError("a chunk is larger than it says")
@@ -205,6 +208,39 @@ def unpacked(chunk: Chunk) -> Chunk:
         uncompressed_crc=chunk.uncompressed_crc,
         uncompressed_size=size,
     )
+
+
+def checked(chunk: Chunk) -> bytes:
+    """Return the bytes of a chunk.
+
+    Raises:
+        LogError: as `unpacked`, or its checksum is another.
+    """
+    data = unpacked(chunk).data
+    if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
+        raise LogError("a damaged chunk: its checksum is another")
+    return data
+
+
+def _messages_of(data: bytes, wanted: Container[int]) -> list[tuple[int, int, bytes]]:
+    """Return (channel, log time, bytes) of the messages in a chunk; other records are stepped over.
+
+    Raises:
+        ValueError: a record is longer than what is left.
+    """
+    found, place, size = [], 0, len(data)
+    while place < size:
+        if place + 9 > size:
+            raise ValueError("a record breaks off")
+        end = place + 9 + _LENGTH.unpack_from(data, place + 1)[0]
+        if end > size:
+            raise ValueError(f"a record claims {end - place} bytes, more than the {size - place} that are left")
+        if data[place] == _MESSAGE_OPCODE:
+            channel, _, t_log_ns, _ = _MESSAGE.unpack_from(data, place + 9)
+            if channel in wanted:
+                found.append((channel, t_log_ns, data[place + 9 + _MESSAGE.size : end]))
+        place = end
+    return found
 
 
 __all__ = ["MAGIC", "McapFile", "Record", "unpacked"]

@@ -98,7 +98,7 @@ class McapWriter:
 
     def size(self) -> int:
         """Bytes on disk so far."""
-        return self._file.tell()
+        return self.path.stat().st_size if self._file.closed else self._file.tell()
 
     def close(self) -> None:
         """Write the summary and close the file."""

@@ -15,6 +15,8 @@ FORMATS = """\
   a .pcap or .pcapng file           UDP packets of a Velodyne, Hesai or Ouster LiDAR
   a ROS 1 or ROS 2 bag              .bag, .db3 or a folder with metadata.yaml: sensors, packets, odometry, events
   a folder with velodyne_points or image_0N     KITTI raw, <date>_drive_<n>_sync or a subset of it
+  a folder with velodyne            KITTI object (image_2, calib, label_2) or SemanticKITTI (labels, poses.txt)
+  a folder with mav0 or cam0        EuRoC
   a folder with v1.0-*/sample.json  nuScenes tables
   a folder with info.json           one nuScenes keyframe in mmdetection3d's format"""
 
@@ -34,6 +36,8 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
         raise LogError(f"{path}: there is no such log. Expected one of:\n{FORMATS}")
     if path.is_file():
         return _open_file(path)
+    from perception.logs.euroc import EurocLog, euroc_folder
+    from perception.logs.kitti_object import KittiObjectLog, looks_like_kitti_object
     from perception.logs.kitti_raw import KittiRawLog, looks_like_kitti_raw
     from perception.logs.nuscenes_info import NuscenesInfoLog
     from perception.logs.nuscenes_tables import NuscenesTablesLog
@@ -44,6 +48,10 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
         return NuscenesTablesLog(path)
     if (path / "info.json").is_file():
         return NuscenesInfoLog(path)
+    if euroc_folder(path) is not None:
+        return EurocLog(path)
+    if looks_like_kitti_object(path):
+        return KittiObjectLog(path, assume_rate_hz=assume_rate_hz)
     if (path / "metadata.yaml").is_file():
         from perception.logs.ros.bag_log import open_bag
 

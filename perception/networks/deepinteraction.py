@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from perception.errors import ShapeError
 from perception.geometry.boxes import Boxes
@@ -45,9 +46,16 @@ from perception.networks.layers.interaction_parts import (
     sparse_part,
 )
 from perception.networks.layers.second import Second, SecondConfig, SecondNeck
-from perception.networks.layers.sparse_encoder import SparseEncoder, SparseEncoderConfig, SparseTables, sparse_tables
+from perception.networks.layers.sparse_encoder import (
+    SparseEncoder,
+    SparseEncoderConfig,
+    SparseTables,
+    device_tables,
+    sparse_tables,
+)
 from perception.networks.layers.swin import SwinConfig, SwinTransformer
 from perception.networks.part import Part, RunPart
+from perception.ops.device_voxels import device_voxels
 from perception.ops.hard_voxels import HardVoxels, hard_voxels
 from perception.ops.sparse_backend import SparseBackend
 from perception.ops.sparse_conv import weight_from_spconv2
@@ -220,21 +228,31 @@ class DeepInteraction(nn.Module):
         """
         self._check(images, clouds, image_from_lidar, lidar_from_camera)
         images, image_from_lidar, lidar_from_camera = fill_views(images, image_from_lidar, lidar_from_camera, views)
-        pillars = join_pillars(group_pillars(clouds, self.config), self.config).to(images.device)
+        points = [torch.from_numpy(cloud).to(images.device) for cloud in clouds]
+        prepared = lidar_on_device(points, self.config) if images.is_cuda and sparse is None else None
+        pillars = (
+            join_pillars(group_pillars(clouds, self.config), self.config) if prepared is None else prepared.pillars
+        )
         size = (images.shape[3], images.shape[4])
         calibration = view_geometry(image_from_lidar, lidar_from_camera, size, self.config.geometry)
-        points = [torch.from_numpy(cloud).to(images.device) for cloud in clouds]
-        frame = frame_geometry(points, pillars, image_from_lidar, size, self.config.geometry)
+        frame = frame_geometry(points, pillars.to(images.device), image_from_lidar, size, self.config.geometry)
         image = run("image", {"images": images.flatten(0, 1)})
-        bev = run("bev_backbone", {"bev": self._encoded(clouds, images.device, run, sparse)})
+        bev = run("bev_backbone", {"bev": self._encoded(clouds, prepared, images.device, run, sparse)})
         fused = run("interaction", {**image, **bev, **geometry_inputs(calibration, frame)})
         decoded = run("decoder", {**fused, "image_from_lidar": image_from_lidar})
         return decode_boxes(decoded_from(decoded), self.pts_bbox_head, self.config.keep_box_range)
 
     def _encoded(
-        self, clouds: Sequence[NDArray[np.float32]], device: torch.device, run: RunPart, sparse: SparseBackend | None
+        self,
+        clouds: Sequence[NDArray[np.float32]],
+        prepared: Lidar | None,
+        device: torch.device,
+        run: RunPart,
+        sparse: SparseBackend | None,
     ) -> Tensor:
         """Return the bird's-eye view of the points, (B, C, S_y, S_x)."""
+        if prepared is not None:
+            return run("sparse_encoder", sparse_inputs(prepared.voxels, prepared.tables))["bev"]
         features, coordinates = voxel_means(clouds, self.config)
         if sparse is not None:
             return self.pts_middle_encoder.encode(features.to(device), coordinates, len(clouds), sparse)
@@ -287,6 +305,28 @@ def prepare_lidar(clouds: Sequence[NDArray[np.float32]], config: DeepInteraction
     features, coordinates = voxel_means(clouds, config)
     tables = sparse_tables(coordinates, config.sparse, len(clouds))
     return Lidar(features[tables.order], tables, join_pillars(group_pillars(clouds, config), config))
+
+
+def lidar_on_device(points: Sequence[Tensor], config: DeepInteractionConfig) -> Lidar:
+    """Do what `prepare_lidar` does in tensors, where the points of each sample (N, F) lie."""
+    voxels, pillars = (
+        [device_voxels(cloud, config.point_range, size, slots, most) for cloud in points]
+        for size, slots, most in (
+            (config.voxel_size, config.points_per_voxel, config.max_voxels),
+            (config.pillar_size, config.points_per_pillar, config.max_pillars),
+        )
+    )
+    coordinates = torch.cat([F.pad(group.coordinates, (1, 0), value=b) for b, group in enumerate(voxels)])
+    means = torch.cat([group.means() for group in voxels])
+    if not len(means):  # as in `voxel_means`
+        coordinates, means = coordinates.new_zeros(1, 4), means.new_zeros(1, config.sparse.in_channels)
+    tables = device_tables(coordinates, config.sparse, len(points))
+    rows, columns = config.geometry.bev
+    cells = [
+        (b * rows + group.coordinates[:, 1]) * columns + group.coordinates[:, 2] for b, group in enumerate(pillars)
+    ]
+    grouped, counts = torch.cat([group.points for group in pillars]), torch.cat([group.counts for group in pillars])
+    return Lidar(means[tables.order], tables, Pillars(grouped, counts, torch.cat(cells)))
 
 
 def voxel_means(

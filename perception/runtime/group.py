@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from perception.messages import Message
-from perception.runtime.executor import CLOCK_JUMP_NS, NodeExecutor
+from perception.runtime.executor import NodeExecutor
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.inputs import CLOCK_JUMP_NS
 from perception.runtime.node import Node
 from perception.runtime.output_stamper import OutputStamper, RunContext
 from perception.runtime.sensor_states import SensorMarks, SensorsBehind

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from perception.messages import EventPacket, Image, Message, PointCloud
-from perception.runtime.executor import CLOCK_JUMP_NS
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
 from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.inputs import CLOCK_JUMP_NS
 from perception.runtime.node import On
 from perception.runtime.node_factory import node_class
 
@@ -198,9 +198,13 @@ class PacedSource:
 
 
 def paced_topics(spec: NodeSpec, graph: Graph) -> frozenset[str]:
-    """Return the topics of a source that come in instants: sweeps, pictures, events."""
+    """Return the topics of a source that come in instants: sweeps, pictures, events; not the truth of a simulator."""
     kinds = (Image, PointCloud, EventPacket)
-    return frozenset(topic for topic in spec.outputs.values() if issubclass(graph.message_types[topic], kinds))
+    return frozenset(
+        topic
+        for topic in spec.outputs.values()
+        if issubclass(graph.message_types[topic], kinds) and not topic.startswith("truth/")
+    )
 
 
 def paced_readers(spec: NodeSpec, graph: Graph) -> tuple[NodeSpec, ...]:

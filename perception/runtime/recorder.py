@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 from perception.errors import PerceptionError
 from perception.messages.codec import Bytes
+from perception.runtime.fingerprint import fingerprint_file
 
 QUEUE = 256
 FULL = 0.95
@@ -99,9 +100,10 @@ class Recorder:
 
 
 def attachments_of(launch_text: str, rig_files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return what makes a recording replay alone: the resolved launch file, and the rig's files."""
+    """Return what makes a recording replay alone, and what its numbers depend on: launch file, rig, fingerprint."""
     return {
         "launch.yaml": launch_text.encode(),
+        "fingerprint.json": fingerprint_file(),
         **{f"calibration/{name}": data for name, data in rig_files.items()},
     }
 

@@ -15,6 +15,7 @@ import ctypes
 import functools
 import os
 import shutil
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ ROOT = Path("/tmp")
 SHARED_MEMORY = Path("/dev/shm")
 RESERVE_BYTES = 4 << 20
 """Left free, for what others write at the same moment."""
+PLENTY_BYTES = 256 << 20
+LOOK_S = 0.05
+"""Where there is plenty, room is looked for only so often."""
 
 
 class _Block(ctypes.Structure):
@@ -209,7 +213,7 @@ class Writer:
             ChannelError: shared memory is full.
         """
         blocks = -(-record.size // ALIGNMENT)
-        if free_bytes() < record.size + RESERVE_BYTES:
+        if not _ROOM.has(record.size):
             raise ChannelError("shared memory is full")  # writing to a page that it lacks would end the process
         try:
             sample = self._publisher.loan_slice_uninit(blocks)
@@ -224,6 +228,24 @@ def free_bytes() -> int:
     """Return how much shared memory is left."""
     found = os.statvfs(SHARED_MEMORY)
     return found.f_bavail * found.f_frsize
+
+
+class _Room:
+    """Whether shared memory has room; asking the kernel for every small record would cost as much as writing it."""
+
+    def __init__(self) -> None:
+        self._plenty_until_s = 0.0
+
+    def has(self, size: int) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._plenty_until_s and size < PLENTY_BYTES:
+            return True
+        free = free_bytes()
+        self._plenty_until_s = now_s + LOOK_S if free > PLENTY_BYTES else 0.0
+        return free >= size + RESERVE_BYTES
+
+
+_ROOM = _Room()
 
 
 class Reader:

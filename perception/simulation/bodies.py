@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.simulation.classes import BICYCLE, BUS, CAR, PERSON, RIDER, TRUCK
+from perception.simulation.classes import BICYCLE, BUS, CAR, TRUCK
 from perception.simulation.parts import (
     BODY,
     BOX,
@@ -21,6 +22,7 @@ from perception.simulation.parts import (
     joined,
     parts,
 )  # fmt: skip
+from perception.simulation.raycast import jit
 from perception.simulation.skeleton import CROWN_M, PELVIS, Body
 
 Float: TypeAlias = NDArray[np.float64]
@@ -44,35 +46,26 @@ SHAPES: dict[int, tuple[tuple[tuple[float, ...], tuple[float, ...], int], ...]] 
 WHEEL_M = {CAR: 0.31, TRUCK: 0.48, BUS: 0.48}
 
 
-def vehicles(
-    kind: int, center_m: Float, size_lwh_m: Float, yaw_rad: Float, colour: Float, thing: NDArray[np.int64],
-    velocity_mps: Float,
-) -> Parts:  # fmt: skip
-    """Return the parts of N vehicles of a class; boxes as in the truth."""
-    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
-    turn = np.stack((cosine, sine), axis=1)
-    floor = center_m - np.array([0.0, 0.0, 0.5]) * size_lwh_m
+def vehicles(kind: int, size_lwh_m: Float, colour: Float, thing: NDArray[np.int64], velocity_mps: Float) -> Parts:
+    """Return the parts of N vehicles of a class, each as if it stood at the origin and looked along x."""
+    count = len(size_lwh_m)
 
-    def placed(share: tuple[float, ...] | Float) -> Float:
-        local = np.asarray(share) * size_lwh_m
-        x, y = cosine * local[:, 0] - sine * local[:, 1], sine * local[:, 0] + cosine * local[:, 1]
-        return floor + np.stack((x, y, local[:, 2]), axis=1)
+    def at(share: tuple[float, ...]) -> Float:
+        return np.asarray(np.array(share) * size_lwh_m, np.float64)
 
     groups = []
     for middle, size, surface in SHAPES[kind]:
-        half = np.array(size) * size_lwh_m / 2
         look = np.where(surface == GLASS, 0.75, 1.0) * colour
-        groups.append(parts(BOX, placed(middle), half, turn, look, kind, surface, thing, velocity_mps))
+        half = np.array(size) * size_lwh_m / 2
+        groups.append(parts(BOX, at(middle), half, (1, 0), look, kind, surface, thing, velocity_mps))
     radius, width = WHEEL_M[kind], WHEEL_M[kind] * 0.55
-    across = np.stack((-sine, cosine, np.zeros_like(sine)), axis=1)
     corners = [(along, side) for along in (0.3, -0.3) for side in (1.0, -1.0)]
-    hub = np.concatenate([placed((along, side * 0.5, 0.0)) for along, side in corners])
-    hub[:, 2] += radius
-    inward = np.concatenate([-side * across for _, side in corners])
+    hub = np.concatenate([at((along, side * 0.5, 0.0)) for along, side in corners]) + np.array([0.0, 0.0, radius])
+    inward = np.repeat([(0.0, -side, 0.0) for _, side in corners], count, axis=0)
     things, speed = np.tile(thing, 4), np.tile(velocity_mps, (4, 1))
-    inner, outer, wheel = hub + inward * (width + 0.1), hub + inward * width, np.tile(turn, (4, 1))
+    inner, outer = hub + inward * (width + 0.1), hub + inward * width
     groups.append(parts(CAPSULE, inner, outer, (width, 0.0), TYRE, kind, PLAIN, things, speed))
-    groups.append(parts(DISC, hub + inward * 0.02, (radius, 0.0, 0.0), wheel, TYRE, kind, PLAIN, things, speed))
+    groups.append(parts(DISC, hub + inward * 0.02, (radius, 0.0, 0.0), (1, 0), TYRE, kind, PLAIN, things, speed))
     return joined(*groups)
 
 
@@ -110,63 +103,101 @@ def _bones() -> tuple[Bone, ...]:
 BONES = _bones()
 
 
-def humans(
-    body: Body, place_m: Float, yaw_rad: Float, scale: Float, clothes: Float, trousers: Float,
-    semantic: int, thing: NDArray[np.int64], velocity_mps: Float, *, with_head: bool = True,
-) -> Parts:  # fmt: skip
-    """Return the parts of N bodies at places with headings; without heads for cameras that are worn there."""
-    points = _placed(body.points_m, place_m, yaw_rad)
-    bones = [bone for bone in BONES if with_head or not bone.of_head]
-    total, count = len(bones), len(scale)
-    wear = {"skin": np.array(SKIN), "shoe": np.array(SHOE), "clothes": clothes, "trousers": trousers,
-            "sleeve": clothes * 0.5 + 0.5 * np.array(SKIN)}  # fmt: skip
-    rest, colour = np.zeros((total, count, 2)), np.empty((total, count, 3))
-    for k, bone in enumerate(bones):
-        rest[k, :, 0], colour[k] = bone.radius_m * scale, wear[bone.colour]
-    weights = np.array([(bone.first, bone.second) for bone in bones])  # (B, 2, 17)
-    ends = np.einsum("bej,njk->ebnk", weights, points).reshape(2, -1, 3)
-    return parts(
-        CAPSULE, ends[0], ends[1], rest.reshape(-1, 2), colour.reshape(-1, 3), semantic,
-        np.repeat([bone.surface for bone in bones], count), np.tile(thing, total), np.tile(velocity_mps, (total, 1)),
-    )  # fmt: skip
+class Humans:
+    """N people whose bodies move: what stays is made once.
+
+    Args:
+        scale: (N,) of the bodies.
+        clothes: (N, 3) colours above the belt; trousers: (N, 3) below.
+        semantic: class of the parts.
+        thing: (N,) objects that they are.
+        velocity_mps: (N, 3).
+        with_head: False for cameras that are worn there.
+    """
+
+    def __init__(
+        self, scale: Float, clothes: Float, trousers: Float, semantic: int, thing: NDArray[np.int64],
+        velocity_mps: Float, *, with_head: bool = True,
+    ) -> None:  # fmt: skip
+        bones = [bone for bone in BONES if with_head or not bone.of_head]
+        total, count = len(bones), len(scale)
+        wear = {"skin": np.array(SKIN), "shoe": np.array(SHOE), "clothes": clothes, "trousers": trousers,
+                "sleeve": clothes * 0.5 + 0.5 * np.array(SKIN)}  # fmt: skip
+        rest, colour = np.zeros((total, count, 2)), np.empty((total, count, 3))
+        for k, bone in enumerate(bones):
+            rest[k, :, 0], colour[k] = bone.radius_m * scale, wear[bone.colour]
+        self.scale = scale
+        self._weights = np.array([(bone.first, bone.second) for bone in bones])  # (B, 2, 17)
+        self.parts = parts(
+            CAPSULE, np.zeros((total * count, 3)), (0, 0, 0), rest.reshape(-1, 2), colour.reshape(-1, 3), semantic,
+            np.repeat([bone.surface for bone in bones], count), np.tile(thing, total),
+            np.tile(velocity_mps, (total, 1)),
+        )  # fmt: skip
+
+    def rows(self, body: Body) -> Float:
+        """Return the rows of the parts for a pose, each in its body's frame."""
+        rows = self.parts.rows.copy()
+        _place_bones(self._weights, body.points_m, rows)
+        return rows
 
 
-def _placed(values: Float, place_m: Float, yaw_rad: Float) -> Float:
-    """Turn and move points (N, ..., 3) of body frames into the world."""
-    c, s = np.cos(yaw_rad), np.sin(yaw_rad)
-    shape = (len(yaw_rad),) + (1,) * (values.ndim - 2)
-    c, s = c.reshape(shape), s.reshape(shape)
-    turned = np.stack(
-        (c * values[..., 0] - s * values[..., 1], s * values[..., 0] + c * values[..., 1], values[..., 2]), axis=-1
-    )
-    moved: Float = turned + place_m.reshape(*shape, 3)
-    return moved
+@jit
+def _place_bones(weights: Any, points: Any, rows: Any) -> None:
+    """Fill both ends of the bones (B * N rows) from the points (N, 17, 3)."""
+    count = len(points)
+    for b in range(len(weights)):
+        for n in range(count):
+            for end in range(2):
+                for axis in range(3):
+                    total = 0.0
+                    for j in range(points.shape[1]):
+                        total += weights[b, end, j] * points[n, j, axis]
+                    rows[b * count + n, 1 + 3 * end + axis] = total
 
 
-def bicycles(place_m: Float, yaw_rad: Float, colour: Float, thing: NDArray[np.int64], velocity_mps: Float) -> Parts:
-    """Return the parts of N bicycles that stand on the ground at places (N, 3); the saddle is at 0.95 m."""
-    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
-    ahead, turn = np.stack((cosine, sine, np.zeros_like(sine)), axis=1), np.stack((cosine, sine), axis=1)
+@jit
+def placed(rows: Any, thing: Any, place_m: Any, yaw_rad: Any) -> Any:
+    """Return the rows of parts that are given in the frames of their objects, in the world.
 
-    def at(x: float, z: float) -> Float:
-        return np.asarray(place_m + x * ahead + np.array([0.0, 0.0, z]), np.float64)
+    Args:
+        rows: (P, 9) parts as if every object stood at the origin and looked along x.
+        thing: (P,) index of each part's object.
+        place_m: (M, 3) of the objects.
+        yaw_rad: (M,) of the objects.
+    """
+    out = rows.copy()
+    for p in range(len(rows)):
+        m = thing[p]
+        c, s = math.cos(yaw_rad[m]), math.sin(yaw_rad[m])
+        for first in (1, 4) if rows[p, 0] == 3.0 else (1, 1):  # a capsule has two ends
+            x, y = rows[p, first], rows[p, first + 1]
+            out[p, first] = c * x - s * y + place_m[m, 0]
+            out[p, first + 1] = s * x + c * y + place_m[m, 1]
+            out[p, first + 2] = rows[p, first + 2] + place_m[m, 2]
+        if rows[p, 0] == 0.0 or rows[p, 0] == 4.0:
+            out[p, 7] = c * rows[p, 7] - s * rows[p, 8]
+            out[p, 8] = s * rows[p, 7] + c * rows[p, 8]
+    return out
 
-    groups = [
-        parts(DISC, at(x, 0.34), (0.34, 0.28, 0.0), turn, TYRE, BICYCLE, PLAIN, thing, velocity_mps)
-        for x in (0.52, -0.52)
-    ]
+
+def bicycles(colour: Float, thing: NDArray[np.int64], velocity_mps: Float) -> Parts:
+    """Return the parts of N bicycles, each as if it stood at the origin and looked along x; saddles at 0.95 m."""
+    count = len(colour)
+    wheels = np.repeat([(0.52, 0.0, 0.34), (-0.52, 0.0, 0.34)], count, axis=0)
     tubes = (
-        ((-0.18, 0.9), (0.0, 0.32)), ((0.0, 0.32), (0.4, 0.85)), ((-0.15, 0.85), (0.4, 0.9)),
-        ((0.4, 0.95), (0.52, 0.34)), ((0.0, 0.32), (-0.52, 0.34)), ((-0.16, 0.88), (-0.52, 0.34)),
+        ((-0.18, 0.0, 0.9), (0.0, 0.0, 0.32)), ((0.0, 0.0, 0.32), (0.4, 0.0, 0.85)),
+        ((-0.15, 0.0, 0.85), (0.4, 0.0, 0.9)), ((0.4, 0.0, 0.95), (0.52, 0.0, 0.34)),
+        ((0.0, 0.0, 0.32), (-0.52, 0.0, 0.34)), ((-0.16, 0.0, 0.88), (-0.52, 0.0, 0.34)),
+        ((0.42, 0.25, 1.0), (0.42, -0.25, 1.0)),
     )  # fmt: skip
-    across = np.stack((-sine, cosine, np.zeros_like(sine)), axis=1) * 0.25
-    ends = [(at(*a), at(*b)) for a, b in tubes] + [(at(0.42, 1.0) + across, at(0.42, 1.0) - across)]
-    frame = parts(
-        CAPSULE, np.concatenate([a for a, _ in ends]), np.concatenate([b for _, b in ends]), (0.022, 0.0),
-        np.tile(colour, (len(ends), 1)), BICYCLE, PLAIN, np.tile(thing, len(ends)),
-        np.tile(velocity_mps, (len(ends), 1)),
+    first, second = (np.repeat([tube[end] for tube in tubes], count, axis=0) for end in (0, 1))
+    many = len(tubes)
+    return joined(
+        parts(DISC, wheels, (0.34, 0.28, 0.0), (1, 0), TYRE, BICYCLE, PLAIN, np.tile(thing, 2),
+              np.tile(velocity_mps, (2, 1))),
+        parts(CAPSULE, first, second, (0.022, 0.0), np.tile(colour, (many, 1)), BICYCLE, PLAIN, np.tile(thing, many),
+              np.tile(velocity_mps, (many, 1))),
     )  # fmt: skip
-    return joined(*groups, frame)
 
 
-__all__ = ["BICYCLE", "PERSON", "RIDER", "bicycles", "humans", "vehicles"]
+__all__ = ["Humans", "bicycles", "placed", "vehicles"]

@@ -8,7 +8,7 @@ its frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform, quaternion_of
-from perception.simulation.bodies import humans
+from perception.simulation.bodies import Humans
 from perception.simulation.classes import BUILDING, PERSON, TERRAIN, WALL
 from perception.simulation.parts import BARK, BOX, BRICK, CLOTH, CYLINDER, LAMP, PLAIN, SIGN, Parts, joined, parts
 from perception.simulation.scene import Snapshot, Things
@@ -32,7 +32,7 @@ BLEND_S = 0.4
 """From the pose of one action to that of the next."""
 LIGHT = Weather(
     sun=(0.35, -0.25, 0.9), sun_light=(0.45, 0.43, 0.4), sky_light=(0.4, 0.41, 0.42), zenith=(0.6, 0.6, 0.6),
-    horizon=(0.6, 0.6, 0.6), haze_per_m=0.0, exposure=1.0, noise=1.5, lamps=True, rain=0.0,
+    horizon=(0.6, 0.6, 0.6), haze_per_m=0.0, exposure=1.0, contrast=0.2, noise=1.5, lamps=True, rain=0.0,
 )  # fmt: skip
 """In the cabin it is never dusk."""
 WEARER_ID = 1
@@ -75,6 +75,11 @@ class Cabin:
         self.reach = float(random.uniform(0.88, 1.1))
         self.clothes, self.trousers = random.uniform(0.08, 0.75, 3), random.uniform(0.05, 0.45, 3)
         self.room = _room(random)
+        looks = np.array([self.scale]), self.clothes[None], self.trousers[None], PERSON
+        self._person = {
+            with_head: Humans(*looks, np.zeros(1, np.int64), np.zeros((1, 3)), with_head=with_head)
+            for with_head in (True, False)
+        }
 
     def action_at(self, t_s: float) -> tuple[str, float]:
         """Return what the person does at an instant, and since when."""
@@ -114,10 +119,8 @@ class Cabin:
 
     def person_at(self, t_s: float, *, with_head: bool = True) -> Parts:
         """Return the parts of the person alone; without the head for what is worn there."""
-        return humans(
-            self.body_at(t_s), np.zeros((1, 3)), np.zeros(1), np.array([self.scale]), self.clothes[None],
-            self.trousers[None], PERSON, np.zeros(1, np.int64), np.zeros((1, 3)), with_head=with_head,
-        )  # fmt: skip
+        person = self._person[with_head]
+        return replace(person.parts, rows=person.rows(self.body_at(t_s)))
 
     def at(self, t_s: float, *, with_head: bool = True) -> Snapshot:
         """Return room and person at an instant, in the frame `cabin`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,12 +14,13 @@ from perception.geometry.transforms import Transform
 from perception.simulation.raycast import NOTHING, cast, jit
 from perception.simulation.rays import Tiles, camera_slopes, camera_tiles
 from perception.simulation.scene import Snapshot
-from perception.simulation.shading import hashed, light_of, shade
+from perception.simulation.shading import bell, hashed, light_of, shade
 from perception.simulation.weather import Weather
 
 Float: TypeAlias = NDArray[np.float64]
 
 REACH_M = 150.0
+LEAST_BLUR_PX = 0.5
 TAPS = 7
 """Samples along the way of a pixel during the exposure."""
 NO_LAG, NOTHING_BEHIND = np.zeros(1), np.zeros(0)
@@ -119,12 +121,15 @@ def picture(
     exposure_ns = round(exposure_ns * weather.exposure)
     if exposure_ns and movement is not None:
         flow = np.zeros((height, width, 2), np.float32)
-        _flow(view.directions, view.distance, view.hit, snapshot.parts.velocity_mps, movement.velocity_mps,
-              movement.angular_velocity_radps, world_from_optical.rotation, camera_slopes(camera), places,
-              exposure_ns * 1e-9, flow)  # fmt: skip
-        frame = _blurred(frame, flow)
+        slopes, sharpest = camera_slopes(camera)
+        if _flow(
+            view.directions, view.distance, view.hit, snapshot.parts.velocity_mps, movement.velocity_mps,
+            movement.angular_velocity_radps, world_from_optical.rotation, slopes, sharpest, places,
+            exposure_ns * 1e-9, flow,
+        ):  # fmt: skip
+            frame = _blurred(frame, flow)
     rgb = np.empty((height, width, 3), np.uint8)
-    _develop(frame, gain_of(weather), weather.noise, weather.rain, seed, rgb)
+    _develop(frame, gain_of(weather), weather.contrast, weather.noise, weather.rain, seed, rgb)
     return Picture(rgb, classes, instance, distance, exposure_ns)
 
 
@@ -151,9 +156,15 @@ def gain_of(weather: Weather) -> float:
 @jit
 def _flow(
     directions: Float, distance: Float, hit: NDArray[np.int64], velocities: Float, velocity: Float, turning: Float,
-    rotation: Float, slopes: Float, places: NDArray[np.int64], exposure_s: float, flow: Any,
-) -> None:  # fmt: skip
-    """Fill `flow` (H, W, 2): how many pixels right and down what each pixel shows moves during the exposure."""
+    rotation: Float, slopes: Float, sharpest: float, places: NDArray[np.int64], exposure_s: float,
+    flow: Any,
+) -> bool:  # fmt: skip
+    """Fill `flow` (H, W, 2): how many pixels right and down what each pixel shows moves during the exposure.
+
+    Pixels that move by less than half a pixel are left alone; returns whether any moves more. `sharpest` is the largest
+    number of pixels per radian.
+    """
+    blurred = False
     for i in range(len(directions)):
         dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
         x, y, z = (
@@ -171,6 +182,9 @@ def _flow(
                 x += velocities[h, 0] * near
                 y += velocities[h, 1] * near
                 z += velocities[h, 2] * near
+        if exposure_s * sharpest * math.sqrt(x * x + y * y + z * z) < LEAST_BLUR_PX:
+            continue
+        blurred = True
         a = rotation[0, 0] * x + rotation[1, 0] * y + rotation[2, 0] * z
         b = rotation[0, 1] * x + rotation[1, 1] * y + rotation[2, 1] * z
         c = rotation[0, 2] * x + rotation[1, 2] * y + rotation[2, 2] * z
@@ -179,6 +193,7 @@ def _flow(
             flow[p // width, p % width, k] = exposure_s * (
                 slopes[p, k, 0] * a + slopes[p, k, 1] * b + slopes[p, k, 2] * c
             )
+    return blurred
 
 
 @jit
@@ -189,7 +204,7 @@ def _blurred(frame: Any, flow: Any) -> Any:
     for v in range(height):
         for u in range(width):
             right, down = flow[v, u, 0], flow[v, u, 1]
-            if right * right + down * down < 0.25:
+            if right * right + down * down < LEAST_BLUR_PX * LEAST_BLUR_PX:
                 for k in range(3):
                     out[v, u, k] = frame[v, u, k]
                 continue
@@ -206,7 +221,7 @@ def _blurred(frame: Any, flow: Any) -> Any:
 
 
 @jit
-def _develop(frame: Any, gain: float, noise: float, rain: float, seed: int, rgb: Any) -> None:
+def _develop(frame: Any, gain: float, contrast: float, noise: float, rain: float, seed: int, rgb: Any) -> None:
     """Turn radiance into bytes: gain, gamma of two, noise, and streaks of rain."""
     height, width = frame.shape[:2]
     for v in range(height):
@@ -218,9 +233,8 @@ def _develop(frame: Any, gain: float, noise: float, rain: float, seed: int, rgb:
                     streak = 22.0
             key = (v * width + u) * 4
             for k in range(3):
-                h = int(hashed(key + k, seed, 77) * 16777216.0)
-                bell = ((h & 255) + ((h >> 8) & 255) + ((h >> 16) & 255) - 382.5) / 127.8  # three dice, deviation one
-                value = 255.0 * np.sqrt(gain * frame[v, u, k]) + noise * bell + streak
+                tone = np.sqrt(gain * frame[v, u, k])  # a gamma of two, then steeper in the middle, as cameras are
+                value = 255.0 * (tone + contrast * (tone - 0.45)) + noise * bell(key + k, seed) + streak
                 rgb[v, u, k] = np.uint8(min(max(value, 0.0), 255.0))
 
 

@@ -20,7 +20,7 @@ OBJECT_CLASSES = ("car", "truck", "bus", "person", "bicycle")
 """Classes of the objects that have boxes; a bicycle's box holds its rider."""
 
 REFLECTIVITY = (
-    0.12, 0.25, 0.35, 0.3, 0.3, 0.4, 0.5, 1.0, 0.35, 0.3, 0.0, 0.35, 0.35, 0.45, 0.5, 0.5, 0.5, 0.4, 0.3,
+    0.08, 0.18, 0.35, 0.3, 0.3, 0.4, 0.5, 1.0, 0.35, 0.3, 0.0, 0.35, 0.35, 0.45, 0.5, 0.5, 0.5, 0.4, 0.3,
 )  # fmt: skip
 """What a LiDAR gets back of each class at right angles."""
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from perception.errors import UserError, did_you_mean
 from perception.geometry.rig import Rig, Sensor
 from perception.messages import (
     EventPacket,
@@ -59,8 +60,7 @@ class Drive:
         with_truth: also give the truth, on `truth/...`.
 
     Raises:
-        UserError: there is no such weather.
-        GeometryError: the rig has no such sensor.
+        UserError: there is no such weather, or the rig has no such sensor.
     """
 
     def __init__(
@@ -259,7 +259,8 @@ _SIMPLE: Mapping[str, tuple[str, type[Message]]] = {
 
 def _chosen(rig: Rig, sensors: Collection[str] | None) -> tuple[Sensor, ...]:
     for name in sensors or ():
-        rig.sensor(name)
+        if name not in rig.sensors:
+            raise UserError(f"rig '{rig.name}' has no sensor '{name}'.{did_you_mean(name, rig.sensors)}")
     return tuple(sensor for sensor in rig.sensors.values() if sensors is None or sensor.name in sensors)
 
 

@@ -66,8 +66,7 @@ class Odometer:
         self.motion = motion
         self.scale = 1.0 + SPEED_SCALE * float(random.standard_normal())
         self.drift_radps = YAW_DRIFT_RADPS * float(random.standard_normal())
-        place, self._yaw_rad = motion.poses(np.zeros(1))
-        self._places = [place[0, :2]]
+        self._places = [motion.world_from_base_link(0.0).translation_m[:2]]
 
     def pose_at(self, t_s: float) -> Transform:
         """Return odom_from_base_link at an instant, seconds from the start."""
@@ -79,7 +78,7 @@ class Odometer:
         return Transform.from_yaw((place[0], place[1], 0.0), self._heading(t_s))
 
     def _heading(self, t_s: float) -> float:
-        return float(self.motion.poses(np.array([t_s]))[1][0]) + self.drift_radps * t_s
+        return self.motion.world_from_base_link(t_s).yaw_rad() + self.drift_radps * t_s
 
     def _way(self, t_s: float, span_s: float) -> Float:
         middle = t_s + span_s / 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ from perception.geometry.transforms import Transform
 from perception.simulation.classes import REFLECTIVITY, ROAD, SIDEWALK
 from perception.simulation.motion import Motion
 from perception.simulation.parts import BOX, parts
-from perception.simulation.raycast import NOTHING, cast, count_seen, incidence
+from perception.simulation.raycast import GROUND, NOTHING, cast, count_seen, incidence, jit
 from perception.simulation.rays import Tiles, lidar_tiles
 from perception.simulation.scene import Snapshot
+from perception.simulation.shading import bell, hashed
 from perception.simulation.weather import Weather
 
 Float: TypeAlias = NDArray[np.float64]
@@ -29,12 +31,13 @@ FAINT = 0.012
 """What comes back, relative to a white wall at 50 m, at which half of the returns are lost."""
 SLACK_M = 0.2
 """What the vehicle and others move, relative to each other, while a group of rays fires."""
+NO_CLASS = 255
 NO_PART = np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """One turn, points in the sensor's frame, each as of its own instant.
+    """One turn, points in the sensor's frame, each as of its own instant, in the order of firing.
 
     Attributes:
         xyz_m: (N, 3).
@@ -63,24 +66,20 @@ class Sweep:
 
 def measure(
     lidar: LidarFile, base_link_from_lidar: Transform, period_s: float, motion: Motion, snapshot: Snapshot,
-    t_s: float, weather: Weather, random: np.random.Generator,
+    t_s: float, weather: Weather, seed: int,
 ) -> Sweep:  # fmt: skip
-    """Measure the turn that ends at `t_s`, the instant of the snapshot."""
+    """Measure the turn that ends at `t_s`, the instant of the snapshot; `seed` is of the noise."""
     tiles = lidar_tiles(lidar)
     column, ring = np.divmod(tiles.places, lidar.rings)
     firing_lag_s = ((np.arange(lidar.columns) + 1) / lidar.columns - 1) * period_s
     place, yaw = motion.poses(t_s + firing_lag_s)
-    cosine, sine = np.cos(yaw), np.sin(yaw)
-    mount_m = base_link_from_lidar.translation_m
     mounted, cones, group_cones = tiles.turned(base_link_from_lidar.rotation)
-    starts = np.stack(
-        (cosine * mount_m[0] - sine * mount_m[1], sine * mount_m[0] + cosine * mount_m[1], place[:, 2] + mount_m[2]), 1
-    )
-    starts[:, :2] += place[:, :2]
-    origins, lags_s = starts[column], firing_lag_s[column]
-    directions = _turned(mounted, cosine[column], sine[column])
-    for of, starts_ in ((cones, tiles.starts), (group_cones, tiles.starts[tiles.groups])):
-        middle = column[(starts_[:-1] + starts_[1:]) // 2]
+    count = len(mounted)
+    origins, directions, lags_s = np.empty((count, 3)), np.empty((count, 3)), firing_lag_s[column]
+    _fire(mounted, base_link_from_lidar.translation_m, column, place, yaw, origins, directions)
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    for of, starts in ((cones, tiles.starts), (group_cones, tiles.starts[tiles.groups])):
+        middle = column[(starts[:-1] + starts[1:]) // 2]
         of[:, :3] = _turned(of[:, :3], cosine[middle], sine[middle])
     near, far = lidar.range_m
     scene = snapshot.parts
@@ -89,24 +88,69 @@ def measure(
          tiles.starts, cones, origins, directions, lags_s, SLACK_M, far, NO_PART, distance, hit)  # fmt: skip
     slant = np.empty(len(directions))
     incidence(scene.rows, scene.velocity_mps, origins, directions, lags_s, distance, hit, slant)
-    ended = np.maximum(hit, 0)
-    owner = np.where(hit >= 0, scene.thing[ended], -1)
+    owner = np.where(hit >= 0, scene.thing[np.maximum(hit, 0)], -1)
     visibility = _visibility(snapshot, tiles, group_cones, origins, directions, lags_s, far, distance, owner)
-    semantic = np.where(hit >= 0, scene.semantic[ended], np.where(hit == NOTHING, 255, _ground_class(
-        snapshot, origins, directions, distance)))  # fmt: skip
-    measured, strength = _echo(distance, slant, semantic, weather, random)
-    false = _drops(measured, strength, semantic, owner, weather, random)
-    kept = (false | (random.random(len(measured)) >= _loss(distance, strength, hit, weather))) & np.isfinite(measured)
-    kept &= (measured >= near) & (measured <= far)
-    xyz = (tiles.directions[kept] * measured[kept, None]).astype(np.float32)
-    full = lidar.intensity_scale
+    semantic, strength, kept = np.empty(count, np.uint8), np.empty(count), np.empty(count, np.bool_)
+    _measure(
+        distance, hit, slant, scene.semantic, snapshot.ground[0], origins, directions, tiles.places, near, far,
+        weather.haze_per_m, weather.rain, seed, semantic, strength, owner, kept,
+    )  # fmt: skip
+    at = tiles.in_order[kept[tiles.in_order]]
+    xyz = (tiles.directions[at] * distance[at, None]).astype(np.float32)
+    owner = owner[at]
     return Sweep(
-        xyz_m=xyz, intensity=(np.clip(strength[kept], 0.0, 1.0) * full).astype(np.float32),
-        ring=ring[kept].astype(np.uint16), lag_ns=np.rint(lags_s[kept] * 1e9).astype(np.int32),
-        semantic=semantic[kept].astype(np.uint8), thing=owner[kept],
-        points=np.bincount(owner[kept & (owner >= 0)], minlength=len(snapshot.things)), visibility=visibility,
+        xyz_m=xyz, intensity=(strength[at] * lidar.intensity_scale).astype(np.float32),
+        ring=ring[at].astype(np.uint16), lag_ns=np.rint(lags_s[at] * 1e9).astype(np.int32), semantic=semantic[at],
+        thing=owner, points=np.bincount(owner[owner >= 0], minlength=len(snapshot.things)), visibility=visibility,
         snapshot=snapshot, t_ns=round(t_s * 1e9),
     )  # fmt: skip
+
+
+@jit
+def _measure(
+    distance: Any, hit: Any, slant: Any, classes: Any, half_width_m: float, origins: Any, directions: Any, places: Any,
+    near: float, far: float, haze_per_m: float, rain: float, seed: int, semantic: Any, strength: Any, owner: Any,
+    kept: Any,
+) -> None:  # fmt: skip
+    """Turn where rays end into what is measured: noise, strength of the echo, losses, drops of rain.
+
+    `distance` (N,) becomes the measured one, `owner` -1 where a drop answers. The strength is reflectivity by class and
+    angle, weakened by wet roads and wet air; of faint echoes, and of some of all, nothing is heard.
+    """
+    for i in range(len(distance)):
+        h, d, key = hit[i], distance[i], places[i] * 8
+        beside = abs(origins[i, 1] + directions[i, 1] * d) >= half_width_m - 1e-6 if h == GROUND else False
+        kind = classes[h] if h >= 0 else (SIDEWALK if beside else ROAD)
+        power, lost = 0.0, 1.0
+        if h != NOTHING:
+            wet = 1.0 - 0.7 * rain if kind in (ROAD, SIDEWALK) else 1.0
+            power = REFLECTIVITY[kind] * wet * (0.25 + 0.75 * slant[i]) * math.exp(-2.0 * haze_per_m * d)
+            power = max(power * (1.0 + 0.12 * bell(key, seed)), 0.0)
+            received = power * (50.0 / max(d, 5.0)) ** 2 / (1.0 + 1.5 * rain) / FAINT
+            lost = 1.0 / (1.0 + received * received) + LOST_SHARE * (1.0 + 4.0 * rain)
+            d += (RANGE_NOISE_M + RANGE_NOISE_SHARE * d) * bell(key + 1, seed)
+        heard = hashed(key + 2, seed, 31) >= lost
+        if rain > 0.0 and hashed(key + 3, seed, 31) < 0.012 * rain:
+            drop = 1.0 - 5.0 * math.log(1.0 - hashed(key + 4, seed, 31))
+            if drop < d:
+                d, power, kind, heard, owner[i] = drop, 0.02, NO_CLASS, True, -1
+        distance[i], strength[i], semantic[i] = d, min(power, 1.0), kind
+        kept[i] = heard and near <= d <= far
+
+
+@jit
+def _fire(
+    mounted: Float, mount_m: Float, column: NDArray[np.int64], place: Float, yaw: Float, origins: Any, directions: Any
+) -> None:
+    """Fill where each ray begins and looks in the world (N, 3), from rays in base_link and the pose of their column."""
+    for i in range(len(mounted)):
+        c, s, at = math.cos(yaw[column[i]]), math.sin(yaw[column[i]]), place[column[i]]
+        origins[i, 0] = at[0] + c * mount_m[0] - s * mount_m[1]
+        origins[i, 1] = at[1] + s * mount_m[0] + c * mount_m[1]
+        origins[i, 2] = at[2] + mount_m[2]
+        directions[i, 0] = c * mounted[i, 0] - s * mounted[i, 1]
+        directions[i, 1] = s * mounted[i, 0] + c * mounted[i, 1]
+        directions[i, 2] = mounted[i, 2]
 
 
 def _turned(vectors: Float, cosine: Float, sine: Float) -> Float:
@@ -129,48 +173,6 @@ def _visibility(
     count_seen(hulls.rows, hulls.spheres(), hulls.velocity_mps, tiles.groups, group_cones, tiles.starts, origins,
                directions, lags_s, SLACK_M, reach_m, distance, owner, meant, seen)  # fmt: skip
     return seen / np.maximum(meant, 1.0)
-
-
-def _ground_class(snapshot: Snapshot, origins: Float, directions: Float, distance: Float) -> NDArray[np.int64]:
-    reach = np.where(np.isfinite(distance), distance, 0.0)
-    beside = np.abs(origins[:, 1] + directions[:, 1] * reach) >= snapshot.ground[0] - 1e-6
-    return np.where(beside, SIDEWALK, ROAD)
-
-
-def _echo(
-    distance: Float, slant: Float, semantic: NDArray[np.int64], weather: Weather, random: np.random.Generator
-) -> tuple[Float, Float]:
-    """Return measured distances and strengths: reflectivity by class and angle, weakened by wet roads and wet air."""
-    finite = np.isfinite(distance)
-    reach = np.where(finite, distance, 0.0)
-    reflectivity = np.append(np.array(REFLECTIVITY), np.zeros(256 - len(REFLECTIVITY)))[semantic]
-    wet = np.where((semantic == ROAD) | (semantic == SIDEWALK), 1.0 - 0.7 * weather.rain, 1.0)
-    strength = reflectivity * wet * (0.25 + 0.75 * slant) * np.exp(-2.0 * weather.haze_per_m * reach)
-    strength = strength * (1.0 + 0.12 * random.standard_normal(len(distance)))
-    noise = (RANGE_NOISE_M + RANGE_NOISE_SHARE * reach) * random.standard_normal(len(distance))
-    return np.where(finite, distance + noise, np.inf), np.maximum(strength, 0.0)
-
-
-def _loss(distance: Float, strength: Float, hit: NDArray[np.int64], weather: Weather) -> Float:
-    """Return the share of returns that are lost: faint ones, and some of all."""
-    reach = np.where(np.isfinite(distance), distance, 1e3)
-    power = strength * (50.0 / np.maximum(reach, 5.0)) ** 2 / (1.0 + 1.5 * weather.rain)
-    faint = 1.0 / (1.0 + (power / FAINT) ** 2)
-    return np.where(hit == NOTHING, 1.0, np.minimum(faint + LOST_SHARE * (1.0 + 4.0 * weather.rain), 1.0))
-
-
-def _drops(
-    measured: Float, strength: Float, semantic: NDArray[np.int64], owner: NDArray[np.int64], weather: Weather,
-    random: np.random.Generator,
-) -> NDArray[np.bool_]:  # fmt: skip
-    """Let drops of rain answer for some rays, in place; return which."""
-    none = np.zeros(len(measured), np.bool_)
-    if not weather.rain:
-        return none
-    drop = random.exponential(5.0, len(measured)) + 1.0
-    false = (random.random(len(measured)) < 0.012 * weather.rain) & (drop < measured)
-    measured[false], strength[false], semantic[false], owner[false] = drop[false], 0.02, 255, -1
-    return false
 
 
 __all__ = ["Sweep", "measure"]

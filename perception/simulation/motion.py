@@ -58,15 +58,23 @@ class Motion:
 
     def world_from_base_link(self, t_s: float) -> Transform:
         """Return the pose at an instant."""
-        place, yaw = self.poses(np.array([t_s]))
-        return Transform.from_yaw(place[0], float(yaw[0]))
+        k, x = 2 * math.pi / self.sway_length_m, self._along_m(t_s)
+        phase = k * (x - self.start_m[0])
+        half = math.atan(self.sway_m * k * math.cos(phase)) / 2
+        place = np.array([x, self.start_m[1] + self.sway_m * math.sin(phase), 0.0])
+        turn = np.array([0.0, 0.0, math.sin(half), math.cos(half)])
+        return Transform(place, turn)
+
+    def _along_m(self, t_s: float) -> float:
+        w = 2 * math.pi / self.swell_period_s
+        return self.start_m[0] + self.speed_mps * (t_s + self.swell / w * (1 - math.cos(w * t_s)))
 
     def _slopes(self, t_s: float) -> tuple[float, float, float, float]:
         """Return dx/dt, d2x/dt2, dy/dx and d2y/dx2."""
         w, k = 2 * math.pi / self.swell_period_s, 2 * math.pi / self.sway_length_m
         x_speed = self.speed_mps * (1 + self.swell * math.sin(w * t_s))
         x_gain = self.speed_mps * self.swell * w * math.cos(w * t_s)
-        phase = k * float(self.along_m(np.array([t_s]))[0] - self.start_m[0])
+        phase = k * (self._along_m(t_s) - self.start_m[0])
         return x_speed, x_gain, self.sway_m * k * math.cos(phase), -self.sway_m * k * k * math.sin(phase)
 
     def speed_at(self, t_s: float) -> float:

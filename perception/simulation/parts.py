@@ -13,11 +13,14 @@ index of the object that a part belongs to, or -1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from perception.simulation.raycast import jit
 
 Float: TypeAlias = NDArray[np.float64]
 
@@ -52,15 +55,9 @@ class Parts:
 
     def spheres(self) -> Float:
         """Return bounding spheres (P, 4): centre, radius."""
-        kind, at, size = self.rows[:, 0], self.rows[:, 1:4], self.rows[:, 4:7]
-        radius = np.linalg.norm(size, axis=1)
-        radius = np.where(kind == ELLIPSOID, size.max(axis=1, initial=0.0), radius)
-        radius = np.where(kind == CYLINDER, np.hypot(size[:, 0], size[:, 1]), radius)
-        radius = np.where(kind == DISC, size[:, 0], radius)
-        capsule = kind == CAPSULE
-        radius = np.where(capsule, np.linalg.norm(size - at, axis=1) / 2 + self.rows[:, 7], radius)
-        centre = np.where(capsule[:, None], (at + size) / 2, at)
-        return np.concatenate((centre, radius[:, None]), axis=1)
+        spheres = np.empty((len(self), 4))
+        _bound(self.rows, spheres)
+        return spheres
 
     def taken(self, which: NDArray[np.bool_]) -> Parts:
         """Return some of the parts."""
@@ -68,6 +65,25 @@ class Parts:
             self.rows[which], self.colour[which], self.semantic[which], self.surface[which], self.thing[which],
             self.velocity_mps[which],
         )  # fmt: skip
+
+
+@jit
+def _bound(rows: Any, spheres: Any) -> None:
+    for p in range(len(rows)):
+        kind, a, b, c = rows[p, 0], rows[p, 4], rows[p, 5], rows[p, 6]
+        for k in range(3):
+            spheres[p, k] = rows[p, 1 + k] if kind != CAPSULE else (rows[p, 1 + k] + rows[p, 4 + k]) / 2
+        if kind == BOX:
+            spheres[p, 3] = math.sqrt(a * a + b * b + c * c)
+        elif kind == ELLIPSOID:
+            spheres[p, 3] = max(a, b, c)
+        elif kind == CYLINDER:
+            spheres[p, 3] = math.sqrt(a * a + b * b)
+        elif kind == CAPSULE:
+            x, y, z = a - rows[p, 1], b - rows[p, 2], c - rows[p, 3]
+            spheres[p, 3] = math.sqrt(x * x + y * y + z * z) / 2 + rows[p, 7]
+        else:
+            spheres[p, 3] = a
 
 
 def joined(*groups: Parts) -> Parts:

@@ -30,25 +30,25 @@ def jit(function: Function) -> Function:
 
 
 @jit
-def _box(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
-    c, s = row[7], row[8]
-    px, py, pz = ox - row[1], oy - row[2], oz - row[3]
+def _box(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    c, s = rows[p, 7], rows[p, 8]
+    px, py, pz = ox - rows[p, 1], oy - rows[p, 2], oz - rows[p, 3]
     lx, ly = c * px + s * py, c * py - s * px
     ex, ey = c * dx + s * dy, c * dy - s * dx
     ix, iy, iz = 1.0 / ex, 1.0 / ey, 1.0 / dz
-    a, b = (-row[4] - lx) * ix, (row[4] - lx) * ix
+    a, b = (-rows[p, 4] - lx) * ix, (rows[p, 4] - lx) * ix
     near, far = min(a, b), max(a, b)
-    a, b = (-row[5] - ly) * iy, (row[5] - ly) * iy
+    a, b = (-rows[p, 5] - ly) * iy, (rows[p, 5] - ly) * iy
     near, far = max(near, min(a, b)), min(far, max(a, b))
-    a, b = (-row[6] - pz) * iz, (row[6] - pz) * iz
+    a, b = (-rows[p, 6] - pz) * iz, (rows[p, 6] - pz) * iz
     near, far = max(near, min(a, b)), min(far, max(a, b))
     return float(near) if 0.0 < near <= far else math.inf
 
 
 @jit
-def _ellipsoid(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
-    px, py, pz = (ox - row[1]) / row[4], (oy - row[2]) / row[5], (oz - row[3]) / row[6]
-    ex, ey, ez = dx / row[4], dy / row[5], dz / row[6]
+def _ellipsoid(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    px, py, pz = (ox - rows[p, 1]) / rows[p, 4], (oy - rows[p, 2]) / rows[p, 5], (oz - rows[p, 3]) / rows[p, 6]
+    ex, ey, ez = dx / rows[p, 4], dy / rows[p, 5], dz / rows[p, 6]
     a = ex * ex + ey * ey + ez * ez
     b = px * ex + py * ey + pz * ez
     under = b * b - a * (px * px + py * py + pz * pz - 1.0)
@@ -59,30 +59,30 @@ def _ellipsoid(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, 
 
 
 @jit
-def _cylinder(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
-    px, py, pz = ox - row[1], oy - row[2], oz - row[3]
+def _cylinder(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    px, py, pz = ox - rows[p, 1], oy - rows[p, 2], oz - rows[p, 3]
     a = dx * dx + dy * dy
     b = px * dx + py * dy
-    under = b * b - a * (px * px + py * py - row[4] * row[4])
+    under = b * b - a * (px * px + py * py - rows[p, 4] * rows[p, 4])
     if under < 0.0:
         return math.inf
     if a > 1e-12:
         t = (-b - math.sqrt(under)) / a
-        if t > 0.0 and abs(pz + t * dz) <= row[5]:
+        if t > 0.0 and abs(pz + t * dz) <= rows[p, 5]:
             return float(t)
     if abs(dz) > 1e-12:  # a cap
-        t = (math.copysign(row[5], -dz) - pz) / dz
+        t = (math.copysign(rows[p, 5], -dz) - pz) / dz
         x, y = px + t * dx, py + t * dy
-        if t > 0.0 and x * x + y * y <= row[4] * row[4]:
+        if t > 0.0 and x * x + y * y <= rows[p, 4] * rows[p, 4]:
             return float(t)
     return math.inf
 
 
 @jit
-def _capsule(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
-    r = row[7]
-    bx, by, bz = row[4] - row[1], row[5] - row[2], row[6] - row[3]
-    px, py, pz = ox - row[1], oy - row[2], oz - row[3]
+def _capsule(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    r = rows[p, 7]
+    bx, by, bz = rows[p, 4] - rows[p, 1], rows[p, 5] - rows[p, 2], rows[p, 6] - rows[p, 3]
+    px, py, pz = ox - rows[p, 1], oy - rows[p, 2], oz - rows[p, 3]
     bb = bx * bx + by * by + bz * bz
     bd = bx * dx + by * dy + bz * dz
     bp = bx * px + by * py + bz * pz
@@ -101,7 +101,7 @@ def _capsule(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz
             return t if t > 0.0 else math.inf
         at_end = along >= bb
     if at_end:
-        px, py, pz = ox - row[4], oy - row[5], oz - row[6]
+        px, py, pz = ox - rows[p, 4], oy - rows[p, 5], oz - rows[p, 6]
     b = px * dx + py * dy + pz * dz
     under = b * b - (px * px + py * py + pz * pz - r * r)
     if under < 0.0:
@@ -111,32 +111,32 @@ def _capsule(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz
 
 
 @jit
-def _disc(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
-    nx, ny = -row[8], row[7]
+def _disc(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    nx, ny = -rows[p, 8], rows[p, 7]
     facing = nx * dx + ny * dy
     if abs(facing) < 1e-9:
         return math.inf
-    t = (nx * (row[1] - ox) + ny * (row[2] - oy)) / facing
+    t = (nx * (rows[p, 1] - ox) + ny * (rows[p, 2] - oy)) / facing
     if t <= 0.0:
         return math.inf
-    x, y, z = ox + t * dx - row[1], oy + t * dy - row[2], oz + t * dz - row[3]
+    x, y, z = ox + t * dx - rows[p, 1], oy + t * dy - rows[p, 2], oz + t * dz - rows[p, 3]
     away = x * x + y * y + z * z
-    return t if row[5] * row[5] <= away <= row[4] * row[4] else math.inf
+    return t if rows[p, 5] * rows[p, 5] <= away <= rows[p, 4] * rows[p, 4] else math.inf
 
 
 @jit
-def part_distance(row: Any, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+def part_distance(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
     """Return the distance along a unit ray to a part that it enters from outside; inf is a miss."""
-    kind = row[0]
+    kind = rows[p, 0]
     if kind == 3.0:
-        return _capsule(row, ox, oy, oz, dx, dy, dz)
+        return _capsule(rows, p, ox, oy, oz, dx, dy, dz)
     if kind == 0.0:
-        return _box(row, ox, oy, oz, dx, dy, dz)
+        return _box(rows, p, ox, oy, oz, dx, dy, dz)
     if kind == 1.0:
-        return _ellipsoid(row, ox, oy, oz, dx, dy, dz)
+        return _ellipsoid(rows, p, ox, oy, oz, dx, dy, dz)
     if kind == 2.0:
-        return _cylinder(row, ox, oy, oz, dx, dy, dz)
-    return _disc(row, ox, oy, oz, dx, dy, dz)
+        return _cylinder(rows, p, ox, oy, oz, dx, dy, dz)
+    return _disc(rows, p, ox, oy, oz, dx, dy, dz)
 
 
 @jit
@@ -185,11 +185,68 @@ def _in_reach(
 
 
 @jit
+def _box_reached(rows: Any, p: int, ox: float, oy: float, oz: float, cone: Any, far_m: float) -> float:
+    """Return how far a box is at least from the apex; inf where it is beside the cone."""
+    c, s = rows[p, 7], rows[p, 8]
+    px, py, pz = ox - rows[p, 1], oy - rows[p, 2], oz - rows[p, 3]
+    lx, ly = c * px + s * py, c * py - s * px
+    ex, ey, ez = c * cone[0] + s * cone[1], c * cone[1] - s * cone[0], cone[2]
+    wide = far_m * cone[4] * 1.01  # within `far_m`, rays of the cone are so near to its axis
+    near, far = 0.0, far_m + wide
+    away2 = 0.0
+    for axis in range(3):
+        at = lx if axis == 0 else (ly if axis == 1 else pz)
+        along = ex if axis == 0 else (ey if axis == 1 else ez)
+        half = rows[p, 4 + axis]
+        beyond = max(abs(at) - half, 0.0)
+        away2 += beyond * beyond
+        a, b = (-half - wide - at) / along, (half + wide - at) / along
+        if abs(along) < 1e-12:
+            if abs(at) > half + wide:
+                return math.inf
+            continue
+        near, far = max(near, min(a, b)), min(far, max(a, b))
+    return math.sqrt(away2) if near <= far else math.inf
+
+
+@jit
+def _capsule_reached(rows: Any, p: int, ox: float, oy: float, oz: float, cone: Any, far_m: float) -> float:
+    """Return how far a capsule is at least from the apex; inf where it is beside the cone.
+
+    The nearest points of a segment and a ray: Ericson, Real-Time Collision Detection, section 5.1.9.
+    """
+    dx, dy, dz = rows[p, 4] - rows[p, 1], rows[p, 5] - rows[p, 2], rows[p, 6] - rows[p, 3]
+    rx, ry, rz = rows[p, 1] - ox, rows[p, 2] - oy, rows[p, 3] - oz
+    a = dx * dx + dy * dy + dz * dz
+    b = dx * cone[0] + dy * cone[1] + dz * cone[2]
+    c = dx * rx + dy * ry + dz * rz
+    f = cone[0] * rx + cone[1] * ry + cone[2] * rz
+    under = a - b * b
+    s = min(max((b * f - c) / under, 0.0), 1.0) if under > 1e-12 * a else 0.5
+    t = b * s + f
+    if t < 0.0:
+        t, s = 0.0, min(max(-c / a, 0.0), 1.0) if a > 0.0 else 0.0
+    else:
+        s = min(max((b * t - c) / a, 0.0), 1.0) if a > 0.0 else 0.0
+        t = max(b * s + f, 0.0)
+    x, y, z = rx + s * dx - t * cone[0], ry + s * dy - t * cone[1], rz + s * dz - t * cone[2]
+    reach = rows[p, 7] + far_m * cone[4] * 1.01
+    if x * x + y * y + z * z > reach * reach:
+        return math.inf
+    s = min(max(-c / a, 0.0), 1.0) if a > 0.0 else 0.0
+    x, y, z = rx + s * dx, ry + s * dy, rz + s * dz
+    return float(max(math.sqrt(x * x + y * y + z * z) - rows[p, 7], 0.0))
+
+
+@jit
 def _from_near_to_far(
-    spheres: Any, velocities: Any, cone: Any, origin: Any, lag_s: float, slack_m: float, among: Any, many: int,
-    found: Any, near: Any,
+    rows: Any, spheres: Any, velocities: Any, cone: Any, origin: Any, lag_s: float, slack_m: float, among: Any,
+    many: int, found: Any, near: Any,
 ) -> int:  # fmt: skip
-    """Fill `found` and `near` with those of the parts `among` that a narrow cone can meet; return how many."""
+    """Fill `found` and `near` with those of the parts `among` that a narrow cone can meet; return how many.
+
+    Without slack, boxes and capsules are tried against the cone themselves: their spheres are much larger than they.
+    """
     count = 0
     for m in range(many):
         p = among[m]
@@ -200,7 +257,15 @@ def _from_near_to_far(
         away2 = x * x + y * y + z * z
         if not _meets(x, y, z, away2, r, cone):
             continue
-        begin = max(math.sqrt(away2) - r, 0.0)
+        away = math.sqrt(away2)
+        begin = max(away - r, 0.0)
+        if slack_m == 0.0 and cone[3] > 0.9:
+            if rows[p, 0] == 0.0:
+                begin = max(begin, _box_reached(rows, p, origin[0], origin[1], origin[2], cone, away + r))
+            elif rows[p, 0] == 3.0:
+                begin = max(begin, _capsule_reached(rows, p, origin[0], origin[1], origin[2], cone, away + r))
+            if begin == math.inf:
+                continue
         k = count
         while k > 0 and near[k - 1] > begin:
             found[k], near[k] = found[k - 1], near[k - 1]
@@ -244,11 +309,17 @@ def cast(
         origin = origins[middle if many_origins else 0]
         lag = lags_s[middle if many_lags else 0]
         many = _in_reach(spheres, velocities, group_cones[g], origin, lag, slack_m, reach_m, among)
+        if many == 0 and len(behind) > 0:
+            for i in range(tiles[groups[g]], tiles[groups[g + 1]]):
+                distance[i], hit[i] = behind[i], GROUND if behind[i] < math.inf else NOTHING
+            continue
         for t in range(groups[g], groups[g + 1]):
             middle = (tiles[t] + tiles[t + 1]) // 2
             origin = origins[middle if many_origins else 0]
             lag = lags_s[middle if many_lags else 0]
-            count = _from_near_to_far(spheres, velocities, cones[t], origin, lag, slack_m, among, many, found, near)
+            count = _from_near_to_far(
+                rows, spheres, velocities, cones[t], origin, lag, slack_m, among, many, found, near
+            )
             for i in range(tiles[t], tiles[t + 1]):
                 o = i if many_origins else 0
                 ox, oy, oz = origins[o, 0], origins[o, 1], origins[o, 2]
@@ -266,21 +337,21 @@ def cast(
                     r = spheres[p, 3]
                     if x * x + y * y + z * z - along * along > r * r:
                         continue
-                    d = part_distance(rows[p], ox - mx, oy - my, oz - mz, dx, dy, dz)
+                    d = part_distance(rows, p, ox - mx, oy - my, oz - mz, dx, dy, dz)
                     if d < best:
                         best, which = d, p
                 distance[i], hit[i] = best, which
 
 
 @jit
-def part_normal(row: Any, x: float, y: float, z: float) -> Any:
+def part_normal(rows: Any, p: int, x: float, y: float, z: float) -> Any:
     """Return the outward unit normal at a point on a part's surface; a disc's is that of its plane."""
-    kind = row[0]
-    px, py, pz = x - row[1], y - row[2], z - row[3]
+    kind = rows[p, 0]
+    px, py, pz = x - rows[p, 1], y - rows[p, 2], z - rows[p, 3]
     if kind == 0.0:
-        c, s = row[7], row[8]
+        c, s = rows[p, 7], rows[p, 8]
         lx, ly = c * px + s * py, c * py - s * px
-        fx, fy, fz = abs(lx) / row[4], abs(ly) / row[5], abs(pz) / row[6]
+        fx, fy, fz = abs(lx) / rows[p, 4], abs(ly) / rows[p, 5], abs(pz) / rows[p, 6]
         if fx >= fy and fx >= fz:
             sign = math.copysign(1.0, lx)
             return sign * c, sign * s, 0.0
@@ -289,15 +360,15 @@ def part_normal(row: Any, x: float, y: float, z: float) -> Any:
             return -sign * s, sign * c, 0.0
         return 0.0, 0.0, math.copysign(1.0, pz)
     if kind == 4.0:
-        return -row[8], row[7], 0.0
+        return -rows[p, 8], rows[p, 7], 0.0
     if kind == 1.0:
-        px, py, pz = px / row[4] ** 2, py / row[5] ** 2, pz / row[6] ** 2
+        px, py, pz = px / rows[p, 4] ** 2, py / rows[p, 5] ** 2, pz / rows[p, 6] ** 2
     elif kind == 2.0:
-        if abs(abs(pz) - row[5]) < 1e-6:
+        if abs(abs(pz) - rows[p, 5]) < 1e-6:
             return 0.0, 0.0, math.copysign(1.0, pz)
         pz = 0.0
     else:
-        bx, by, bz = row[4] - row[1], row[5] - row[2], row[6] - row[3]
+        bx, by, bz = rows[p, 4] - rows[p, 1], rows[p, 5] - rows[p, 2], rows[p, 6] - rows[p, 3]
         bb = bx * bx + by * by + bz * bz
         along = min(max((px * bx + py * by + pz * bz) / bb, 0.0), 1.0) if bb > 0.0 else 0.0
         px, py, pz = px - along * bx, py - along * by, pz - along * bz
@@ -331,7 +402,7 @@ def count_seen(
                 along = x * dx + y * dy + z * dz
                 if x * x + y * y + z * z - along * along > spheres[p, 3] * spheres[p, 3]:
                     continue
-                d = _box(hulls[p], px, py, pz, dx, dy, dz)
+                d = _box(hulls, p, px, py, pz, dx, dy, dz)
                 if d < math.inf:
                     meant[p] += 1
                     seen[p] += owner[i] == p or distance[i] >= d
@@ -355,7 +426,7 @@ def incidence(
             x = origins[i, 0] - velocities[h, 0] * lag + t * dx
             y = origins[i, 1] - velocities[h, 1] * lag + t * dy
             z = origins[i, 2] - velocities[h, 2] * lag + t * dz
-            nx, ny, nz = part_normal(rows[h], x, y, z)
+            nx, ny, nz = part_normal(rows, h, x, y, z)
             cosine[i] = abs(nx * dx + ny * dy + nz * dz)
 
 

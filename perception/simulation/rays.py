@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,6 +39,11 @@ class Tiles:
     groups: NDArray[np.int64]
     group_cones: Float
     places: NDArray[np.int64]
+
+    @cached_property
+    def in_order(self) -> NDArray[np.int64]:
+        """(N,) the rays in the sensor's own order."""
+        return np.argsort(self.places)
 
     def turned(self, rotation: Float) -> tuple[Float, Float, Float]:
         """Return directions, cones and cones of the groups in another frame."""
@@ -100,8 +105,11 @@ def camera_tiles(camera: Camera) -> Tiles:
 
 
 @lru_cache(maxsize=64)
-def camera_slopes(camera: Camera) -> Float:
-    """Return (H * W, 2, 3): how many pixels right and down a point goes when its unit ray changes by a small vector."""
+def camera_slopes(camera: Camera) -> tuple[Float, float]:
+    """Return how many pixels right and down a point goes when its unit ray changes by a small vector.
+
+    (H * W, 2, 3) pixels per radian, and the largest of their lengths.
+    """
     v, u = np.mgrid[: camera.height_px, : camera.width_px].astype(np.float64)
     rays, _ = camera.unproject(np.stack((u.reshape(-1), v.reshape(-1)), axis=1))
     right, _ = camera.unproject(np.stack((u.reshape(-1) + 0.5, v.reshape(-1)), axis=1))
@@ -114,7 +122,7 @@ def camera_slopes(camera: Camera) -> Float:
         / np.maximum(determinant, 1e-18)[:, None, None]
     )
     slopes: Float = np.where(determinant[:, None, None] > 1e-15, inverse @ steps, 0.0)
-    return slopes
+    return slopes, float(np.linalg.norm(slopes, axis=2).max())
 
 
 def beam_elevations_rad(lidar: LidarFile) -> Float:

@@ -42,6 +42,13 @@ def hashed(x: int, y: int, z: int) -> float:
 
 
 @jit
+def bell(key: int, seed: int) -> float:
+    """Return a number of mean zero and deviation one that depends on two integers alone: the sum of three dice."""
+    h = int(hashed(key, seed, 77) * 16777216.0)
+    return ((h & 255) + ((h >> 8) & 255) + ((h >> 16) & 255) - 382.5) / 127.8
+
+
+@jit
 def grain(u: float, v: float, seed: int) -> float:
     """Return smooth noise in -1 to 1 with a grain of one."""
     x, y = math.floor(u), math.floor(v)
@@ -57,7 +64,10 @@ def grain(u: float, v: float, seed: int) -> float:
 def _road(x: float, y: float, away: float, half: float) -> float:
     """Return the reflectance of the asphalt, with its markings."""
     near = 1.0 / (1.0 + away / 10.0)
-    value = 0.10 + 0.025 * grain(x * 0.35, y * 0.9, 1) + near * 0.045 * grain(x * 9.0, y * 9.0, 2)
+    value = 0.10 + 0.03 * grain(x * 0.35, y * 0.9, 1)
+    if near > 0.2:
+        value += near * 0.06 * grain(x * 11.0, y * 11.0, 2)
+    value += 0.03 * grain(x * 0.12, y * 2.5, 8)  # tracks of tyres and patches
     dashed = abs(y) < 0.07 and x - 9.0 * math.floor(x / 9.0) < 4.0
     edge = abs(abs(y) - LANE_M) < 0.06
     crossing = x - 80.0 * math.floor(x / 80.0) < 3.2 and y - 1.0 * math.floor(y) < 0.5 and abs(y) < half - 0.4
@@ -75,14 +85,14 @@ def _pavement(x: float, y: float, away: float) -> float:
 
 
 @jit
-def _texture(surface: int, u: float, v: float, w: float, up: float, row: Any, away: float, seed: int) -> Any:
+def _texture(surface: int, u: float, v: float, w: float, up: float, rows: Any, p: int, away: float, seed: int) -> Any:
     """Return a factor for the colour, and how much it shines; u ahead, v left, w up from the part's middle."""
     near = 1.0 / (1.0 + away / 15.0)
     side = u - v
     if surface == 1:  # facade
         if abs(up) > 0.5:
             return 0.6, 0.0
-        height = w + row[6]
+        height = w + rows[p, 6]
         a, b = side / 2.1, height / 3.1
         i, j = math.floor(a), math.floor(b)
         a, b = a - i, b - j
@@ -90,21 +100,22 @@ def _texture(surface: int, u: float, v: float, w: float, up: float, row: Any, aw
             if a < 0.26 or a > 0.74 or b < 0.29 or b > 0.76:
                 return 1.25, 0.0
             pane = hashed(i, j, seed)
-            return 0.22 + 0.35 * pane, 0.9 if pane > 0.72 else 0.0
+            return 0.08 + 0.3 * pane * pane, 0.9 if pane > 0.72 else 0.0
         return 1.0 + 0.10 * grain(side * 2.0, w * 2.0, seed) * near + 0.1 * grain(side * 0.3, w * 0.3, seed), 0.0
     if surface == 2:  # leaves
         fine = grain(side * 6.0 + up, w * 6.0 + u, seed)
-        return 1.0 + 0.65 * fine * (0.3 + 0.7 * near) + 0.35 * grain(side * 1.7, w * 1.7, seed), 0.0
+        coarse = grain(side * 1.7, w * 1.7, seed)
+        return max(1.0 + 0.95 * fine * (0.35 + 0.65 * near) + 0.5 * coarse, 0.05), 0.0
     if surface == 3:  # a vehicle's body
-        if abs(u) > row[4] - 0.12 and abs(up) < 0.5:  # front and rear: lamps, plate
-            if abs(v) > row[5] * 0.62 and abs(w) < row[6] * 0.45:
+        if abs(u) > rows[p, 4] - 0.12 and abs(up) < 0.5:  # front and rear: lamps, plate
+            if abs(v) > rows[p, 5] * 0.62 and abs(w) < rows[p, 6] * 0.45:
                 return 4.0, 2.0 if u > 0 else 1.0
-            if abs(v) < 0.26 and abs(w + row[6] * 0.4) < 0.07:
+            if abs(v) < 0.26 and abs(w + rows[p, 6] * 0.4) < 0.07:
                 return 6.0, 0.0
         seam = abs(u - 0.35) < 0.015 or abs(u + 0.75) < 0.015
         return 0.7 if seam and near > 0.4 else 1.0, 0.0
     if surface == 4:  # glass with pillars
-        post = abs(abs(u) - row[4] * 0.12) < 0.05 or abs(w) > row[6] * 0.86
+        post = abs(abs(u) - rows[p, 4] * 0.12) < 0.05 or abs(w) > rows[p, 6] * 0.86
         return (1.0, 0.0) if post or up > 0.5 else (0.18, 0.0)
     if surface == 5:  # brick
         course = math.floor(w / 0.14)
@@ -157,16 +168,15 @@ def shade(
                 red, green, blue = value, value, value * 1.04
             gloss = 0.35 * light[17] if kind == ROAD else 0.15 * light[17]
         else:
-            row = rows[h]
-            nx, ny, nz = part_normal(row, x, y, z)
-            if row[0] == 4.0 and nx * dx + ny * dy > 0.0:
+            nx, ny, nz = part_normal(rows, h, x, y, z)
+            if rows[h, 0] == 4.0 and nx * dx + ny * dy > 0.0:
                 nx, ny = -nx, -ny
-            px, py, pz = x - row[1], y - row[2], z - row[3]
+            px, py, pz = x - rows[h, 1], y - rows[h, 2], z - rows[h, 3]
             u, v = px, py
-            if row[0] == 0.0:
-                u, v = row[7] * px + row[8] * py, row[7] * py - row[8] * px
+            if rows[h, 0] == 0.0:
+                u, v = rows[h, 7] * px + rows[h, 8] * py, rows[h, 7] * py - rows[h, 8] * px
             surface, kind = surfaces[h], semantics[h]
-            factor, shine = _texture(surface, u, v, pz, nz, row, t, seeds[h])
+            factor, shine = _texture(surface, u, v, pz, nz, rows, h, t, seeds[h])
             red, green, blue = colours[h, 0] * factor, colours[h, 1] * factor, colours[h, 2] * factor
             if surface == 3 and shine > 0.0:
                 red, green, blue = (0.9, 0.9, 0.85) if shine > 1.5 else (0.7, 0.03, 0.02)
@@ -178,10 +188,10 @@ def shade(
                 gloss = 0.3
             elif surface == 3:
                 gloss = 0.08
-            if row[0] == 4.0 and row[5] == 0.0 and px * px + py * py + pz * pz < 0.4 * row[4] * row[4]:
+            if rows[h, 0] == 4.0 and rows[h, 5] == 0.0 and px * px + py * py + pz * pz < 0.4 * rows[h, 4] * rows[h, 4]:
                 red, green, blue = 0.35, 0.35, 0.37  # a wheel: the rim inside the tyre
         facing = max(nx * light[0] + ny * light[1] + nz * light[2], 0.0)
-        open_ = 0.6 + 0.4 * nz
+        open_ = 0.5 + 0.5 * nz
         lamp = shine * light[16]
         mirrored = dz - 2.0 * (nx * dx + ny * dy + nz * dz) * nz
         mix = min(max(mirrored * 2.2, 0.0), 1.0)
@@ -195,4 +205,4 @@ def shade(
         semantic[i] = kind
 
 
-__all__ = ["FLOOR", "grain", "hashed", "light_of", "shade"]
+__all__ = ["FLOOR", "bell", "grain", "hashed", "light_of", "shade"]

@@ -38,19 +38,25 @@ def objects(world: World, sweep: Sweep, header: Header, topic: str) -> TrackedOb
     """Return all objects within 100 m, with visibility and returns of a sweep; what nothing sees has visibility 0."""
     found, t_ns = world.objects(sweep.t_ns), header.t_sensor_ns
     pose = world.world_from_base_link(sweep.t_ns)
-    listed = np.flatnonzero(np.linalg.norm(found.boxes.center_m[:, :2], axis=1) < NEAREST_LISTED_M)
+    boxes = found.boxes
+    listed = np.linalg.norm(boxes.center_m[:, :2], axis=1) < NEAREST_LISTED_M
+    half = boxes.yaw_rad[listed] / 2
+    columns = zip(
+        found.ids[listed].tolist(), found.kind[listed].tolist(), boxes.center_m[listed].tolist(),
+        boxes.size_lwh_m[listed].tolist(), np.sin(half).tolist(), np.cos(half).tolist(),
+        found.velocity_mps[listed].tolist(), sweep.points[listed].tolist(),
+        sweep.visibility[listed].round(4).tolist(), strict=True,
+    )  # fmt: skip
     return TrackedObjects(
         header=header,
         objects=tuple(
             FusedObject(
-                id=int(found.ids[k]), existence_probability=1.0,
-                classes=(ObjectClass(CLASSES[found.kind[k]], 1.0),),
-                center_m=_three(found.boxes.center_m[k]), size_lwh_m=_three(found.boxes.size_lwh_m[k]),
-                rotation_xyzw=_four(Transform.from_yaw((0, 0, 0), float(found.boxes.yaw_rad[k])).rotation_xyzw),
-                velocity_mps=_three(found.velocity_mps[k]), has_velocity=True, last_seen_ns=t_ns, sources=(topic,),
-                num_points=int(sweep.points[k]), visibility=round(float(sweep.visibility[k]), 4),
+                id=number, existence_probability=1.0, classes=(ObjectClass(CLASSES[kind], 1.0),),
+                center_m=tuple(center), size_lwh_m=tuple(size), rotation_xyzw=(0.0, 0.0, sine, cosine),
+                velocity_mps=tuple(velocity), has_velocity=True, last_seen_ns=t_ns, sources=(topic,),
+                num_points=points, visibility=visibility,
             )
-            for k in listed
+            for number, kind, center, size, sine, cosine, velocity, points, visibility in columns
         ),
         odom_from_base_link=(*_three(pose.translation_m), *_four(pose.rotation_xyzw)),
     )  # fmt: skip

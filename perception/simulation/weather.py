@@ -23,6 +23,7 @@ class Weather:
         horizon: colour of the sky at the horizon, and of far things in haze.
         haze_per_m: extinction of the air.
         exposure: how much longer a camera exposes than by day.
+        contrast: how much steeper the camera's tone curve is in the middle.
         noise: standard deviation of a camera's noise, grey levels of 255 at mid grey.
         lamps: True where vehicles and signals shine.
         rain: 0 dry to 1: wet road, streaks in pictures, lost and false LiDAR returns.
@@ -35,6 +36,7 @@ class Weather:
     horizon: Colour
     haze_per_m: float
     exposure: float
+    contrast: float
     noise: float
     lamps: bool
     rain: float
@@ -42,16 +44,16 @@ class Weather:
 
 WEATHERS: dict[str, Weather] = {
     "day": Weather(
-        sun=(0.36, 0.48, 0.8), sun_light=(0.75, 0.72, 0.66), sky_light=(0.36, 0.40, 0.46), zenith=(0.28, 0.48, 0.85),
-        horizon=(0.72, 0.80, 0.90), haze_per_m=0.0012, exposure=1.0, noise=1.5, lamps=False, rain=0.0,
+        sun=(0.48, 0.60, 0.64), sun_light=(0.95, 0.90, 0.80), sky_light=(0.26, 0.30, 0.36), zenith=(0.28, 0.48, 0.85),
+        horizon=(0.72, 0.80, 0.90), haze_per_m=0.0012, exposure=1.0, contrast=0.35, noise=1.5, lamps=False, rain=0.0,
     ),
     "dusk": Weather(
         sun=(0.96, 0.22, 0.17), sun_light=(0.30, 0.16, 0.08), sky_light=(0.13, 0.14, 0.20), zenith=(0.08, 0.10, 0.22),
-        horizon=(0.55, 0.33, 0.22), haze_per_m=0.002, exposure=6.0, noise=4.5, lamps=True, rain=0.0,
+        horizon=(0.55, 0.33, 0.22), haze_per_m=0.002, exposure=6.0, contrast=0.3, noise=4.5, lamps=True, rain=0.0,
     ),
     "rain": Weather(
         sun=(0.0, 0.0, 1.0), sun_light=(0.05, 0.05, 0.05), sky_light=(0.42, 0.44, 0.47), zenith=(0.45, 0.47, 0.50),
-        horizon=(0.55, 0.57, 0.59), haze_per_m=0.008, exposure=2.5, noise=3.0, lamps=True, rain=1.0,
+        horizon=(0.55, 0.57, 0.59), haze_per_m=0.008, exposure=2.5, contrast=0.1, noise=3.0, lamps=True, rain=1.0,
     ),
 }  # fmt: skip
 """The weather by its name."""

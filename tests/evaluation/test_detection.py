@@ -7,7 +7,7 @@ import pytest
 from perception.cli.main import main
 from perception.evaluation.detection_kitti import evaluate as evaluate_kitti
 from perception.evaluation.detection_nuscenes import SceneBoxes, evaluate
-from perception.evaluation.kitti_labels import KittiFrame, frame_of, read_pairs
+from perception.geometry.kitti_labels import KittiFrame, frame_of, read_pairs
 from perception.evaluation.nuscenes_boxes import read_nuscenes_boxes
 
 

@@ -41,10 +41,10 @@ def test_no_normalisation_is_left_behind_a_convolution() -> None:
     assert left == 12  # before a convolution: 11 in the pooling, 1 in the head
 
 
-@pytest.mark.parametrize("network", [DDRNet(DDRNET_COMPACT), P2AT(P2AT_COMPACT)], ids=["ddrnet", "p2at"])
-def test_an_exported_graph_has_no_normalisation_behind_a_convolution(network: DDRNet | P2AT, tmp_path: Path) -> None:
+def test_an_exported_graph_has_no_normalisation_behind_a_convolution(tmp_path: Path) -> None:
+    network = DDRNet(DDRNET_COMPACT).eval()
     fill(network)
-    part = pinned(network.eval().parts()["segment"], {"batch": 1, "height": 64, "width": 96})
+    part = pinned(network.parts()["segment"], {"batch": 1, "height": 64, "width": 96})
     export_onnx(part, tmp_path / "graph.onnx")
     graph = onnx.load(tmp_path / "graph.onnx").graph
     convolutions = {output for node in graph.node if node.op_type == "Conv" for output in node.output}

@@ -121,7 +121,7 @@ def _judge(result: Painting, drive: Drive, rig: Rig, sweep: PointCloud, painted:
     label, world, t_s = host(painted.label), *_in_world(drive, rig, sweep)
     things = drive.world.street(sweep.header.t_sensor_ns - START_NS).things
     owner = _owner(drive, sweep, world, t_s)
-    is_car = (owner >= 0) & (things.kind[np.maximum(owner, 0)] == CAR)
+    is_car = owner >= 0
     behind = np.ones(len(label), bool)
     for camera in ("cam_front", "cam_rear"):
         residual = painted.header.sync_residual_ns.get(f"segmenter/{camera}/mask")
@@ -151,16 +151,22 @@ def _in_world(drive: Drive, rig: Rig, sweep: PointCloud) -> tuple[NDArray[np.flo
 
 
 def _owner(drive: Drive, sweep: PointCloud, world: NDArray[np.float64], t_s: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the box that each point lies on, -1 for none."""
+    """Return the car that each point lies on, -1 for none."""
     t_ns = sweep.header.t_sensor_ns - START_NS
     things = drive.world.street(t_ns).things
     owner = np.full(len(world), -1)
     above_road = world[:, 2] > 0.1  # lower ones may be the road beside the wheels: range noise is 2 cm
-    for index in range(len(things)):
-        center = things.center_m[index] + things.velocity_mps[index] * (t_s[:, None] - t_ns / SECOND_NS)
+    order = np.argsort(world[:, 0])
+    along = world[order, 0]
+    for index in np.flatnonzero(things.kind == CAR):
+        reach = np.linalg.norm(things.size_lwh_m[index]) + abs(things.velocity_mps[index, 0]) * 0.1
+        first, last = np.searchsorted(along, things.center_m[index, 0] + np.array([-reach, reach]))
+        near = order[first:last]
+        center = things.center_m[index] + things.velocity_mps[index] * (t_s[near, None] - t_ns / SECOND_NS)
         c, s = np.cos(things.yaw_rad[index]), np.sin(things.yaw_rad[index])
-        local = (world - center) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-        owner[above_road & (np.abs(local) <= things.size_lwh_m[index] / 2 + 0.1).all(axis=1)] = index
+        local = (world[near] - center) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        inside = (np.abs(local) <= things.size_lwh_m[index] / 2 + 0.1).all(axis=1)
+        owner[near[above_road[near] & inside]] = index
     return owner
 
 

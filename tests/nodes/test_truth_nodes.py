@@ -71,7 +71,8 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Message
 def test_a_graph_runs_on_perfect_perception(messages: dict[str, list[Message]]) -> None:
     expected = {
         "detector/detections": Detections3D, "tracker/tracks": TrackedObjects,
-        "segmenter/cam_front/mask": SegmentationMask, "segmenter/cam_rear/mask": SegmentationMask, "recognizer/recognition": Recognition, "pose/skeleton": Pose3D,
+        "segmenter/cam_front/mask": SegmentationMask, "segmenter/cam_rear/mask": SegmentationMask,
+        "recognizer/recognition": Recognition, "pose/skeleton": Pose3D,
         "space/freespace": FreeSpace, "fuser/objects": TrackedObjects, "fuser/painted": PaintedPoints,
     }  # fmt: skip
     for topic, kind in expected.items():

@@ -74,6 +74,16 @@ class Hoarder(Node):
         return PointCloud(header=sweep.header, xyz_m=np.full((1, 3), torn, np.float32))
 
 
+class Keeper(Hoarder):
+    """Keeps as many sweeps as it says, as views, and checks that none changed."""
+
+    sweep = On[PointCloud](keep="all", bound=10, holds=10)
+
+    def on_sweep(self, sweep: PointCloud) -> PointCloud:
+        self.kept = self.kept[-9:]
+        return super().on_sweep(sweep)
+
+
 class Together(Node):
     """Joins what two branches made of one instant."""
 

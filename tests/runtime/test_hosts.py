@@ -28,14 +28,13 @@ from perception.runtime.rig_link import introduced, machine_id, ports_of, read_t
 from perception.runtime.shared_memory import memory_id, prefix_of
 from tests.runtime.graphs import MS, free_port
 from tests.runtime.live_nodes import PulseConfig
-from tests.runtime.test_ray_runner import Listening, first, graph, know_the_others, leftovers, node, sweep_edge
+from tests.runtime.test_ray_runner import Listening, first, graph, left_of, node, run_named, run_of, sweep_edge
 
 TOKEN = "4f" * 32
 
 
 @pytest.fixture(autouse=True)
 def _token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    know_the_others()
     file = tmp_path / "rig_token"
     file.write_text(TOKEN)
     file.chmod(0o600)
@@ -124,6 +123,7 @@ def test_a_host_outlives_a_killed_launch_and_in_the_next_every_record_crosses_tc
     with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as launcher:
         assert launcher.stdout is not None
         assert any(line.strip() == "running" for line in launcher.stdout)
+        killed = run_named("two_hosts")
         os.kill(launcher.pid, signal.SIGKILL)
     until_s = time.monotonic() + 15
     while not any("nothing of it is left here" in line for line in rear.lines):
@@ -159,7 +159,7 @@ def test_a_host_outlives_a_killed_launch_and_in_the_next_every_record_crosses_tc
     assert "ok" in {state.state for state in states}
     assert not [reason for state in states for reason in state.reasons if "host" in reason]
     rear.end()
-    assert leftovers() == []
+    assert left_of(killed, run) == []
     assert len([line for line in rear.lines if "nothing of it is left here" in line]) == 2
 
 
@@ -194,7 +194,7 @@ def test_a_host_that_dies_is_said_and_the_rest_goes_on_and_it_comes_back(tmp_pat
     behind = [r.message.header.t_sensor_ns for r in received if r.topic == "last/out"]
     assert max(np.diff(behind)) > 1e9  # nothing came from the dead host
     assert behind[-1] > stamps[-1] - 1_000_000_000  # and after it came back, its records again
-    assert leftovers() == []
+    assert left_of(run_of(summary)) == []
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def test_full_shared_memory_refuses_a_record_instead_of_ending_the_process(monke
         writer, reader = host.writer("lidar/points"), host.reader("lidar/points", 2, 4)
         record = encode(cloud(0, points=1000))
         monkeypatch.setattr(shared_memory, "free_bytes", lambda: 1 << 20)
+        monkeypatch.setattr(shared_memory, "_ROOM", shared_memory._Room())
         with pytest.raises(ChannelError, match="shared memory is full"):
             writer.write(record)
         assert reader.take() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from perception.runtime.graph import Edge, Graph, NodeSpec, OutputSpec, SensorHe
 from perception.runtime.launcher import Summary, run_graph
 from perception.runtime.node import NodeConfig
 from perception.runtime.ray_runner import RayRunner
-from perception.runtime.run_lock import clean_dead_runs
+from perception.runtime.run_lock import clean_dead_runs, runs_folder
 from perception.runtime.subscriber import Received
 from perception.runtime.topology import topology_of
 from tests.runtime.graphs import join_settings
@@ -84,23 +85,20 @@ class Listening:
         return self.received
 
 
-OTHERS: set[str] = set()
-"""What other graphs on this machine have in shared memory; it is none of these tests' business."""
+def left_of(*runs: str) -> list[str]:
+    """Return what is left of runs in shared memory and of their sockets; other graphs on this machine may live."""
+    folders = (Path("/dev/shm"), Path("/tmp"))
+    return [str(path) for run in runs for folder in folders for path in folder.glob(f"pcn_{run}*")]
 
 
-@pytest.fixture(autouse=True)
-def _others() -> None:
-    know_the_others()
+def run_of(summary: Summary) -> str:
+    assert summary.last_state is not None
+    return summary.last_state.header.run
 
 
-def know_the_others() -> None:
-    OTHERS.clear()
-    OTHERS.update(leftovers())
-
-
-def leftovers() -> list[str]:
-    found = [str(path) for path in [*Path("/dev/shm").glob("pcn_*"), *Path("/tmp").glob("pcn_*")]]
-    return [path for path in found if path not in OTHERS]
+def run_named(name: str) -> str:
+    """Return the run of the graph of this name that lives, or was killed."""
+    return str(json.loads((runs_folder() / f"{name}.json").read_text())["run"])
 
 
 def first(received: list[Received], topic: str) -> list[float]:
@@ -116,6 +114,7 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
         node("echo", "Echo", "work", [sweep_edge(keep="all", bound=20)]),
         node("slow", "Slow", "slow", [sweep_edge(keep="latest")]),
         node("hoarder", "Hoarder", "hoard", [sweep_edge(keep="all", bound=10)]),
+        node("keeper", "Keeper", "keep", [sweep_edge(keep="all", bound=10, holds=10)]),
         node(
             "together",
             "Together",
@@ -123,8 +122,9 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
             [Edge("echo/out", "scene.sweep", PointCloud), Edge("cam/image", "scene.picture", Image)],
         ),
     ]
-    built = graph(tmp_path, nodes, ["slow/out", "hoarder/out", "together/out"], "whole", PulseConfig(count=150))
-    listening = Listening(built.endpoint, ["slow/out", "hoarder/out", "together/out", "state", "status"])
+    outputs = ["slow/out", "hoarder/out", "keeper/out", "together/out"]
+    built = graph(tmp_path, nodes, outputs, "whole", PulseConfig(count=150))
+    listening = Listening(built.endpoint, [*outputs, "state", "status"])
     lines: list[str] = []
     summary = run_graph(built, on_line=lines.append)
     received = listening.stop()
@@ -136,7 +136,8 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
     dropped = {entry.topic: entry.dropped for entry in summary.statuses["together"].inputs}["echo/out"]
     assert len(sets) + sum(dropped.values()) + sum(r.gap for r in together) == 150
     assert len(sets) > 140
-    assert set(first(received, "hoarder/out")) == {0.0}
+    assert set(first(received, "hoarder/out")) == set(first(received, "keeper/out")) == {0.0}  # views that changed
+    assert summary.statuses["keeper"].notes == ()
     slow = [r for r in received if r.topic == "slow/out"]
     counters = {entry.topic: entry for entry in summary.statuses["slow"].inputs}["lidar/points"]
     assert counters.received + counters.dropped.get("channel full", 0) == 150
@@ -148,7 +149,7 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
     assert [span.stage for span in slow[-1].message.timing.spans] == ["slow waits", "slow"]
     assert slow[-1].message.timing.t_received_ns > 0
     assert {r.topic for r in received} >= {"state", "status"}
-    assert leftovers() == []
+    assert left_of(run_of(summary)) == []
     assert not psutil.Process().children(recursive=True)
 
 
@@ -183,7 +184,7 @@ def test_a_killed_process_comes_back_while_the_rest_goes_on(tmp_path: Path) -> N
     assert all(r.gap == 0 for r in mortal if r.restarted)
     stamps = [r.message.header.t_sensor_ns for r in received if r.topic == "echo/out"]
     assert max(np.diff(stamps)) < 1e9  # the other process did not wait for the restart
-    assert leftovers() == []
+    assert left_of(run_of(summary)) == []
 
 
 RUN = """
@@ -215,6 +216,8 @@ def started(tmp_path: Path, name: str) -> subprocess.Popen[str]:
 def test_a_signal_ends_a_graph_within_four_seconds_with_nothing_left(tmp_path: Path, way: signal.Signals) -> None:
     with started(tmp_path, f"ended{way}") as process:
         time.sleep(0.5)
+        run = run_named(f"ended{way}")
+        assert left_of(run) != []
         children = psutil.Process(process.pid).children(recursive=True)
         assert {child.nice() for child in children} == {os.nice(0)}
         ports = [
@@ -228,24 +231,26 @@ def test_a_signal_ends_a_graph_within_four_seconds_with_nothing_left(tmp_path: P
         took_s = time.monotonic() - begun
     assert took_s < 4
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert leftovers() == []
+    assert left_of(run) == []
 
 
 def test_after_kill_9_the_next_launch_cleans_up_and_a_second_graph_runs_on(tmp_path: Path) -> None:
     with started(tmp_path, "other") as other:
         with started(tmp_path, "killed") as killed:
             children = psutil.Process(killed.pid).children(recursive=True)
+            runs = [run_named("killed"), run_named("other")]
             os.kill(killed.pid, signal.SIGKILL)
         with pytest.raises(LaunchFileError, match="a graph named 'other' is running already"):
             run_graph(graph(tmp_path, [], [], "other", PulseConfig(count=1)))
         assert clean_dead_runs() == ["killed"]
+        assert left_of(runs[0]) == []
         alive = [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
         assert alive == []
         with perception.subscribe(f"ipc://{tmp_path}/other.ipc", ["echo/out"]) as subscription:
             assert subscription.receive(5) is not None
         other.send_signal(signal.SIGTERM)
         assert other.wait(timeout=20) == 0
-    assert leftovers() == []
+    assert left_of(*runs) == []
 
 
 def test_a_paced_source_gives_every_branch_exactly_the_instants_that_the_slowest_takes(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def pictures(source: str, topic: str | None = None, *, seconds: float = 30.0, ev
     count = 0
     for message in messages(source, topic, Image, seconds=seconds):
         if count % every == 0:
-            yield _grey_of(message)
+            t_ns = message.header.t_sensor_ns
+            yield Picture(str(t_ns), t_ns, grey_of(message))
         count += 1
     if not count:
         raise UserError(f"{source}: nothing came on '{topic}'")
@@ -143,13 +144,13 @@ def _read(file: Path) -> Picture:
     return Picture(file.name, int(digits.group()) if digits else 0, grey)
 
 
-def _grey_of(message: Image) -> Picture:
+def grey_of(message: Image) -> NDArray[np.uint8]:
+    """Return a picture's grey values (H, W). Raises ShapeError for bytes that are no picture."""
     import numpy as np
 
     from perception.nodes._pictures import rgb_of
 
-    grey = np.asarray(np.rint(rgb_of(message) @ np.array([0.299, 0.587, 0.114])), np.uint8)
-    return Picture(f"{message.header.t_sensor_ns}", message.header.t_sensor_ns, grey)
+    return np.asarray(np.rint(rgb_of(message) @ np.array([0.299, 0.587, 0.114])), np.uint8)
 
 
 def now() -> str:
@@ -159,4 +160,4 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-__all__ = ["SOURCE_HELP", "TOPIC_HELP", "Picture", "messages", "now", "picture_files", "pictures"]
+__all__ = ["SOURCE_HELP", "TOPIC_HELP", "Picture", "grey_of", "messages", "now", "picture_files", "pictures"]

@@ -72,7 +72,9 @@ def find_boards(board: Board, source: Iterable[Picture]) -> Found:
     """Find the board in pictures of one size. Raises UserError for pictures of two sizes."""
     from perception.errors import UserError
 
-    views, shown, given, size = [], {}, 0, (0, 0)
+    views: list[BoardView] = []
+    shown: dict[str, Picture] = {}
+    given, size = 0, (0, 0)
     for picture in source:
         shape = (picture.grey.shape[1], picture.grey.shape[0])
         if given and shape != size:

@@ -153,7 +153,7 @@ def _write_report(
     page.figure(bars(each, "px"), "residual by pair")
     page.section("Rectified: every point lies on one row")
     try:
-        rectified = stereo_rectification(*cameras, result.right_from_left)  # type: ignore[misc]
+        rectified = stereo_rectification(cameras[0], cameras[1], result.right_from_left)
     except GeometryError as error:
         page.figure(f"<p>{error}</p>", "")
     else:

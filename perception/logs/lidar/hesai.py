@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import UserError
-from perception.logs.lidar.sweep import WRONG_CONTENT, WRONG_SIZE, Points
+from perception.logs.lidar.sweep import WRONG_CONTENT, WRONG_SIZE, Points, Turn
 
 MIN_RANGE_M = 0.1
 _DUAL = (0x39, 0x3B, 0x3C)
@@ -121,21 +121,16 @@ class HesaiDecoder:
         self._sensor_time = sensor_time
         self._layout: Layout | None = None
         self._parts: list[Points] = []
-        self._turned = 0
-        self._last_azimuth: int | None = None
+        self._turn = Turn()
 
     def feed(self, packet: bytes, t_ns: int) -> Iterator[Points]:
         points = self.points(packet, t_ns)
         if points is None:
             return
         assert self._layout is not None
-        azimuth = int.from_bytes(packet[(place := self._layout.header + self._layout.flag) : place + 2], "little")
-        if self._last_azimuth is not None:
-            self._turned += (azimuth - self._last_azimuth) % 36000
-        self._last_azimuth = azimuth
         self._parts.append(points)
-        if self._turned >= 36000:
-            self._turned = 0
+        place = self._layout.header + self._layout.flag
+        if self._turn.passed(int.from_bytes(packet[place : place + 2], "little")):
             yield from self.finish()
 
     def points(self, packet: bytes, t_ns: int) -> Points | None:

@@ -20,6 +20,8 @@ from perception.errors import UserError
 from perception.logs.lidar.sweep import WRONG_SIZE, Points
 
 Float: TypeAlias = NDArray[np.float64]
+CLOCK_JUMP_NS = 500_000_000
+CLOCK_SET = "clock of the sensor set anew, as after a restart"
 OLD_COLUMN = "column of a frame that is over"
 
 
@@ -182,10 +184,18 @@ class OusterDecoder:
                 return
             yield from self.finish()
         self._frame = frame
-        if self._shift_ns is None:
-            self._shift_ns = t_ns - int(t_column[-1])
+        if not self._sensor_time:
+            self._follow_clock(t_ns - int(t_column[-1]))
         good = valid & (number < meta.columns)
         self._fill(layout, body[good], number[good], t_column[good])
+
+    def _follow_clock(self, shift_ns: int) -> None:
+        """Keep the first packet's shift from the sensor's clock to the host's, until the sensor has been restarted."""
+        if self._shift_ns is None:
+            self._shift_ns = shift_ns
+        elif abs(shift_ns - self._shift_ns) > CLOCK_JUMP_NS:
+            self._shift_ns = shift_ns
+            self.skipped[CLOCK_SET] += 1
 
     def _fill(self, layout: Profile, body: NDArray[np.uint8], number: NDArray[np.uint16], t: NDArray[np.int64]) -> None:
         end = body.shape[1] - layout.column_end

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from perception.messages import Header, PointCloud
 
 Float32: TypeAlias = NDArray[np.float32]
+FULL_TURN = 36000
 WRONG_SIZE, WRONG_CONTENT = "packet of another size", "packet of another content"
 
 
@@ -45,6 +46,29 @@ class Points:
             np.concatenate([part.xyz_m for part in parts]), np.concatenate([part.intensity for part in parts]),
             np.concatenate([part.ring for part in parts]), np.concatenate([part.t_ns for part in parts]),
         )  # fmt: skip
+
+
+class Turn:
+    """Follows the azimuth of packets, hundredths of a degree, and tells when a full turn has passed.
+
+    A packet that comes a little late steps back less than half a turn and moves nothing.
+    """
+
+    def __init__(self) -> None:
+        self._turned = 0
+        self._last: int | None = None
+
+    def passed(self, azimuth: int) -> bool:
+        """Take the next packet's azimuth; True where it completes a turn."""
+        step = 0 if self._last is None else (azimuth - self._last) % FULL_TURN
+        if step > FULL_TURN // 2:
+            return False
+        self._last = azimuth
+        self._turned += step
+        if self._turned < FULL_TURN:
+            return False
+        self._turned = 0
+        return True
 
 
 class SweepDecoder(Protocol):
@@ -84,4 +108,4 @@ def point_cloud(points: Points, *, frame_id: str, clock: str, seq: int, intensit
     )
 
 
-__all__ = ["WRONG_CONTENT", "WRONG_SIZE", "PacketDecoder", "Points", "SweepDecoder", "point_cloud"]
+__all__ = ["WRONG_CONTENT", "WRONG_SIZE", "PacketDecoder", "Points", "SweepDecoder", "Turn", "point_cloud"]

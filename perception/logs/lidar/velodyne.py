@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.logs.lidar.sweep import WRONG_CONTENT, WRONG_SIZE, Points
+from perception.logs.lidar.sweep import WRONG_CONTENT, WRONG_SIZE, Points, Turn
 
 Float: TypeAlias = NDArray[np.float64]
 PACKET_BYTES = 1206
@@ -98,20 +98,14 @@ class VelodyneDecoder:
         self.skipped: Counter[str] = Counter()
         self._sensor_time = sensor_time
         self._parts: list[Points] = []
-        self._turned = 0
-        self._last_azimuth: int | None = None
+        self._turn = Turn()
 
     def feed(self, packet: bytes, t_ns: int) -> Iterator[Points]:
         points = self.points(packet, t_ns)
         if points is None:
             return
-        azimuth = int.from_bytes(packet[2:4], "little")
-        if self._last_azimuth is not None:
-            self._turned += (azimuth - self._last_azimuth) % 36000
-        self._last_azimuth = azimuth
         self._parts.append(points)
-        if self._turned >= 36000:
-            self._turned = 0
+        if self._turn.passed(int.from_bytes(packet[2:4], "little")):
             yield from self.finish()
 
     def points(self, packet: bytes, t_ns: int) -> Points | None:

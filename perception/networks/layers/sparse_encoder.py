@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from perception.ops.device_voxels import device_grid, device_strided_grid, device_table
 from perception.ops.sparse_backend import SparseBackend
 from perception.ops.sparse_conv import (
     Pairs,
@@ -97,6 +98,22 @@ def sparse_tables(coordinates: NDArray[np.integer[Any]], config: SparseEncoderCo
     dense = np.full(batch * int(np.prod(grid.shape)), len(grid.cells), np.int64)
     dense[grid.cells] = np.arange(len(grid.cells))
     return SparseTables(torch.from_numpy(order), tuple(same), tuple(down), torch.from_numpy(dense.reshape(batch, -1)))
+
+
+def device_tables(coordinates: Tensor, config: SparseEncoderConfig, batch: int) -> SparseTables:
+    """Build the same tables in tensors, where the voxels (N, 4) sample, z, y, x lie; N is at least 1."""
+    grid, order = device_grid(coordinates, config.grid)
+    same, down = [device_table(grid, grid, KERNEL, (1, 1, 1), (1, 1, 1))], []
+    for padding in config.paddings:
+        below = device_strided_grid(grid, KERNEL, STRIDE, padding)
+        down.append(device_table(grid, below, KERNEL, STRIDE, padding))
+        grid = below
+        same.append(device_table(grid, grid, KERNEL, (1, 1, 1), (1, 1, 1)))
+    below = device_strided_grid(grid, OUT_KERNEL, OUT_STRIDE, (0, 0, 0))
+    down.append(device_table(grid, below, OUT_KERNEL, OUT_STRIDE, (0, 0, 0)))
+    dense = torch.full((batch * int(np.prod(below.shape)),), len(below.cells), device=coordinates.device)
+    dense[below.cells] = torch.arange(len(below.cells), device=coordinates.device)
+    return SparseTables(order, tuple(same), tuple(down), dense.reshape(batch, -1))
 
 
 def _strided(grid: SparseGrid, kernel: Triple, stride: Triple, padding: Triple, tables: list[Tensor]) -> SparseGrid:
