@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "record": ("perception.cli.record:record", "Record published topics to an MCAP file."),
     "simulate": ("perception.cli.simulate:simulate", "Write a simulated drive with its truth to an MCAP file."),
     "log": ("perception.cli.log:app", "Look into recorded logs."),
+    "track": ("perception.cli.track:track", "Track recorded detections."),
+    "evaluate": ("perception.cli.evaluate:app", "Score results against the truth by published rules."),
     "verify": ("perception.cli.verify:verify", "Run networks or engines against parity cases."),
     "weights": ("perception.cli.weights:app", "Import published checkpoints."),
     "engine": ("perception.cli.engine:app", "Build, list and clear compiled engines."),
