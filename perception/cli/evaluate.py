@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+SHOWN = ("sAMOTA", "AMOTA", "AMOTP", "MOTA", "MOTP", "IDS", "FRAG", "TP", "FP", "FN", "MT", "ML")
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
 
@@ -32,11 +34,13 @@ def tracking(
         print(json.dumps({"rules": rules, **found}, indent=1))
         return
     for overlap, classes in found.items():
-        names = [name for name in ("sAMOTA", "AMOTA", "AMOTP", "MOTA", "MOTP", "IDS", "FRAG", "TP", "FP", "FN", "MT", "ML")
-                 if any(name in figures for figures in classes.values())]  # fmt: skip
+        names = [name for name in SHOWN if any(name in figures for figures in classes.values())]
         print(f"{overlap:<14}" + "".join(f"{name:>9}" for name in names))
         for label, figures in classes.items():
-            cells = (f"{figures[name]:>9.2f}" if isinstance(figures[name], float) else f"{figures[name]:>9}" for name in names)
+            cells = (
+                f"{figures[name]:>9.2f}" if isinstance(figures[name], float) else f"{figures[name]:>9}"
+                for name in names
+            )
             print(f"{label:<14}" + "".join(cells))
 
 

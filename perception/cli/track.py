@@ -9,10 +9,14 @@ import typer
 
 
 def track(
-    detections: Annotated[Path, typer.Argument(help="Folder with NAME.txt per sequence, or one such folder per class.")],
+    detections: Annotated[
+        Path, typer.Argument(help="Folder with NAME.txt per sequence, or one such folder per class.")
+    ],
     calib: Annotated[Path, typer.Option(help="Folder with the calibration NAME.txt of each sequence.")],
     out: Annotated[Path, typer.Option(help="Folder for the tracks, NAME.txt each.")],
-    file_format: Annotated[Literal["kitti"], typer.Option("--format", help="Format of detections and results.")] = "kitti",
+    file_format: Annotated[
+        Literal["kitti"], typer.Option("--format", help="Format of detections and results.")
+    ] = "kitti",
     rate_hz: Annotated[float, typer.Option(min=0.1, max=1000, help="Frames per second of the recording.")] = 10.0,
 ) -> None:
     """Track recorded detections, for example: perception track detection --format kitti --calib calib --out tracks.

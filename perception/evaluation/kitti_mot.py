@@ -232,7 +232,7 @@ def _interruptions(seen: Any, ignored: Any) -> Any:
             last = -1
             continue
         before, now = seen[at - 1], seen[at]
-        switches += last != now and last != -1 and now != -1 and before != -1
+        switches += last != -1 and last != now and now != -1 and before != -1  # noqa: PLR1714 - numba
         fragments += at < len(seen) - 1 and before != now and last != -1 and now != -1 and seen[at + 1] != -1
         if now != -1:
             tracked += 1

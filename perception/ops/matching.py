@@ -197,5 +197,6 @@ def _area(boxes: NDArray[Any]) -> Float:
 
 
 __all__ = [
-    "UNMATCHED", "assign", "assign_greedily", "best_columns", "iou_2d", "match_pairs", "match_pairs_greedily", "shared_area_2d",
+    "UNMATCHED", "assign", "assign_greedily", "best_columns", "iou_2d", "match_pairs", "match_pairs_greedily",
+    "shared_area_2d",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ they stand in an upright frame with the camera at its origin: x forward, y left,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import UserError
+from perception.tracking.tracks import FieldOfView
 
 CLASSES = ("Pedestrian", "Car", "Cyclist")  # 1, 2, 3 of the comma format
 COMMA_COLUMNS, ROW_COLUMNS = 15, (17, 18)
@@ -100,11 +102,18 @@ def _row(file: Path, number: int, line: str) -> list[float] | None:
         kind = by_name.get(fields[2].lower())
         if kind is None:
             return None
-        fields = [fields[0], str(kind), *fields[6:10], fields[17] if len(fields) == 18 else "1", *fields[10:17], fields[5]]
+        fields = [
+            fields[0],
+            str(kind),
+            *fields[6:10],
+            fields[17] if len(fields) == 18 else "1",
+            *fields[10:17],
+            fields[5],
+        ]
     if len(fields) != COMMA_COLUMNS:
         raise UserError(
-            f"{file}:{number}: {len(fields)} columns; expected 15 numbers with commas between (frame,class,left,top,right,"
-            "bottom,score,h,w,l,x,y,z,rotation_y,alpha), or a KITTI tracking row of 18"
+            f"{file}:{number}: {len(fields)} columns; expected 15 numbers with commas between (frame,class,left,top,"
+            "right,bottom,score,h,w,l,x,y,z,rotation_y,alpha), or a KITTI tracking row of 18"
         )
     try:
         row = [float(field) for field in fields]
@@ -144,6 +153,11 @@ class Projection:
                 except ValueError:
                     raise UserError(f"calibration {file}: P2 is not 12 numbers") from None
         raise UserError(f"calibration {file} has no line P2; expected a KITTI tracking calibration file")
+
+    def field_of_view(self, width_px: float) -> FieldOfView:
+        """Return what the camera sees, from above, in the upright frame; the narrower side counts for both."""
+        focal, center = float(self.matrix[0, 0]), float(self.matrix[0, 2])
+        return FieldOfView(half_angle_rad=math.atan(min(center, width_px - center) / focal))
 
     def boxes(self, corners_m: NDArray[np.float64], width_px: float, height_px: float) -> NDArray[np.float64]:
         """Return (N, 4) image boxes around corners (N, 8, 3) of the upright frame, cut at the image's edges."""

@@ -76,7 +76,8 @@ def predict(mean: Any, cov: Any, model: Any, noise: Any, dt: float) -> None:
     """Move tracks on by `dt` seconds, in place.
 
     Args:
-        mean: (N, 5), see the module's text. cov: (N, 5, 5).
+        mean: (N, 5), see the module's text.
+        cov: (N, 5, 5) its covariance.
         model: (N,) TURNING or STRAIGHT.
         noise: (N, 2) standard deviation of the acceleration in m/s2, and of the turn acceleration in rad/s2 (turning)
             or the drift of the heading in rad/s (straight).
@@ -135,7 +136,9 @@ def update(mean: Any, cov: Any, model: Any, measured: Any, spread: Any, agrees: 
     """Take one detection each into tracks, in place; numbers of independent noise are taken one after the other.
 
     Args:
-        mean: (N, 5). cov: (N, 5, 5). model: (N,).
+        mean: (N, 5), see the module's text.
+        cov: (N, 5, 5) its covariance.
+        model: (N,) TURNING or STRAIGHT.
         measured: (N, 5) x, y, yaw, velocity along x and y over the frame; NaN velocities are left out.
         spread: (N, 3) standard deviations of the position in m, the heading in rad, the velocity in m/s.
         agrees: (N,) out: 1 where the detection's heading agrees with the track's, -1 where it was turned around.

@@ -1,4 +1,4 @@
-"""What a tracker is told: how each class moves, how detections scatter, and how long tracks live. Times, never frames."""
+"""What a tracker is told: how each class moves, how detections scatter, how long tracks live. Times, never frames."""
 
 from __future__ import annotations
 
@@ -37,16 +37,20 @@ class ClassSettings:
     matching: Matching = "hungarian"
     giou_min: float = -0.4
     mahalanobis_max: float = 4.0
-    """Distance in standard deviations; 4 leaves out 1 in 1,100 of the right pairs (chi-square, 3 degrees of freedom)."""
+    """Distance in standard deviations; 4 leaves out 1 in 900 of the right pairs (chi-square, 3 degrees of freedom)."""
     reach_m: float = 6.0
     """Pairs further apart are never looked at."""
     detection_probability: float = 0.9
+    hit_odds: float = 2.0
+    """Log-odds that a detection adds to its score's where a track was expected: false ones seldom come back there."""
     coast_s: float = 0.5
     """How long an unseen track is still given out."""
     forget_s: float = 1.5
     """How long an unseen track can be taken up again."""
     confirm_s: float = 0.0
     """For how long a track must have been seen before it is given out."""
+    show_existence: float = 0.1
+    """How probable a track must be to be given out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +58,13 @@ class Reliability:
     """What a detector's score is worth: `probability = 1 / (1 + exp(-(slope * score + offset)))` of the raw score.
 
     With `logit` False the score is a probability and is turned into log-odds first. `noise` widens all standard
-    deviations of its detections.
+    deviations of its detections. `perception.evaluation.reliability` finds slope and offset.
     """
 
     slope: float = 1.0
     offset: float = 0.0
+    by_class: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Slope and offset of the classes that have their own."""
     logit: bool = False
     noise: float = 1.0
 

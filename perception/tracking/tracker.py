@@ -123,7 +123,8 @@ class Tracker:
         unseen_s = (t_ns - tracks["seen_ns"]) * 1e-9
         known_s = (tracks["seen_ns"] - tracks["born_ns"]) * 1e-9
         recent = unseen_s <= self._numbers["coast_s"][label] + 1e-6
-        return np.asarray(recent & (known_s >= self._numbers["confirm_s"][label] - 1e-6))
+        sure = tracks["existence"] >= odds(self._numbers["show_existence"])[label]
+        return np.asarray(sure & recent & (known_s >= self._numbers["confirm_s"][label] - 1e-6))
 
     def _take(self, batch: DetectionBatch, ids: NDArray[np.int64]) -> None:
         """Take a batch that is not older than the tracks; `ids` are given on where a detection gave birth before."""
@@ -169,8 +170,10 @@ class Tracker:
     def _scores(self, batch: DetectionBatch) -> NDArray[np.float64]:
         """Return the log-odds that each detection is of something real."""
         trust = self._reliability(batch.source)
-        raw = batch.score if trust.logit else odds(np.asarray(batch.score, np.float64))
-        return np.clip(trust.slope * raw + trust.offset, -MAX_ODDS, MAX_ODDS)
+        raw = np.asarray(batch.score, np.float64) if trust.logit else odds(np.asarray(batch.score, np.float64))
+        lines = [trust.by_class.get(name, (trust.slope, trust.offset)) for name in batch.classes]
+        slope, offset = np.array(lines).reshape(-1, 2)[batch.label].T
+        return np.clip(slope * raw + offset, -MAX_ODDS, MAX_ODDS)
 
     def _move(self, tracks: Tracks, seconds: float) -> None:
         if not len(tracks) or not seconds:
@@ -238,7 +241,8 @@ class Tracker:
              (widen * self._numbers["height_m"][kind]) ** 2)  # fmt: skip
         _mix(found["size"], found["size_variance"], batch.size_lwh_m[index],
              ((widen * self._numbers["size_m"][kind]) ** 2)[:, None])  # fmt: skip
-        found["existence"] = np.clip(found["existence"] + self.settings.evidence * score[index], -MAX_ODDS, MAX_ODDS)
+        gain = self.settings.evidence * (score[index] + self._numbers["hit_odds"][kind])
+        found["existence"] = np.clip(found["existence"] + gain, -MAX_ODDS, MAX_ODDS)
         found["evidence"] += _class_evidence(label[index], probability(score[index]), len(self.names))
         found["evidence"] -= found["evidence"].max(axis=1, keepdims=True)
         found["label"] = found["evidence"].argmax(axis=1)
