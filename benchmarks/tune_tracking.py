@@ -31,14 +31,11 @@ from perception.tracking.settings import ClassSettings
 
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "Car": {
-        "acceleration_mps2": (15.0, 30.0, 60.0), "position_m": (0.1, 0.2), "coast_s": (0.1, 0.2),
-        "show_existence": (0.02, 0.05, 0.1),
+        "acceleration_mps2": (15.0, 30.0), "position_m": (0.1, 0.2), "coast_s": (0.1, 0.2),
+        "show_existence": (0.05, 0.1),
     },
-    "Pedestrian": {
-        "acceleration_mps2": (8.0, 15.0), "coast_s": (0.2, 0.3, 0.4), "show_existence": (0.02, 0.05),
-        "hit_odds": (4.0, 6.0),
-    },
-    "Cyclist": {"coast_s": (0.2, 0.3, 0.4), "show_existence": (0.02, 0.05), "hit_odds": (4.0, 6.0)},
+    "Pedestrian": {"coast_s": (0.2, 0.3, 0.4), "show_existence": (0.02, 0.05), "hit_odds": (4.0, 6.0)},
+    "Cyclist": {"coast_s": (0.2, 0.3, 0.4), "hit_odds": (4.0, 6.0)},
 }  # fmt: skip
 ALIKE = {"Car": ("car", "van"), "Pedestrian": ("pedestrian",), "Cyclist": ("cyclist",)}
 

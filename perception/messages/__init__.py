@@ -12,6 +12,7 @@ from perception.messages.outputs import (
     NodeStatus,
     ObjectClass,
     PaintedPoints,
+    PastPose,
     Pose3D,
     Recognition,
     SegmentationMask,
@@ -34,6 +35,6 @@ from perception.messages.sensors import (
 __all__ = [
     "Array", "CameraInfo", "Detections2D", "Detections3D", "DeviceArray", "EventPacket", "FreeSpace", "FusedObject",
     "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "Message", "ModelId", "NodeStatus", "ObjectClass",
-    "Odometry", "PaintedPoints", "PointCloud", "Pose3D", "RawPackets", "Recognition", "SegmentationMask", "SensorState",
-    "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived", "host",
+    "Odometry", "PaintedPoints", "PastPose", "PointCloud", "Pose3D", "RawPackets", "Recognition", "SegmentationMask",
+    "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived", "host",
 ]  # fmt: skip

@@ -46,10 +46,29 @@ class ObjectClass(msgspec.Struct, frozen=True, array_like=True):
     probability: float
 
 
+class Skeleton(msgspec.Struct, frozen=True, kw_only=True):
+    """One body: joints in `header.frame_id`."""
+
+    joints_m: tuple[tuple[float, float, float], ...]
+    confidence: tuple[float, ...]
+    track_id: int = 0
+
+
+class PastPose(msgspec.Struct, frozen=True, array_like=True):
+    """Where an object was, in `base_link` as it stands at the header's stamp."""
+
+    t_ns: int
+    x_m: float
+    y_m: float
+    yaw_rad: float
+
+
 class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
     """One object for planners, pose in `base_link` at the header's stamp.
 
-    Covariances are the upper triangle, row by row: pose (x y z roll pitch yaw) 21 numbers, velocity (vx vy vz) 6.
+    Covariances are the upper triangle, row by row: pose (x y z roll pitch yaw) 21 numbers, velocity (vx vy vz) 6, and
+    motion 15, by which a client moves the object on: x, y, yaw, speed along the heading and turn rate (`turning`), or
+    x, y, yaw and velocity along x and y (`straight`).
     """
 
     id: int  # 64 bits: run and counter; 0 before tracking
@@ -70,6 +89,14 @@ class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()  # topics
     semantics: tuple[ObjectClass, ...] = ()  # share of painted classes among its points
     num_points: int = 0
+    motion: Literal["turning", "straight"] = "straight"
+    yaw_rate_radps: float = 0.0
+    has_yaw_rate: bool = False
+    covariance_motion: tuple[float, ...] | None = None
+    process_noise: tuple[float, float] = (0.0, 0.0)  # m/s2, and rad/s2 (turning) or rad/s (straight)
+    history: tuple[PastPose, ...] = ()  # oldest first
+    recognitions: tuple[ObjectClass, ...] = ()  # of the recogniser whose region is this object's
+    skeleton: Skeleton | None = None  # in `base_link` at the header's stamp
 
 
 class TrackedObjects(Message, frozen=True, kw_only=True):
@@ -108,14 +135,6 @@ class FreeSpace(Message, frozen=True, kw_only=True):
 
     SCHEMA: ClassVar[str] = "perception.free_space/1"
     polygon_m: Annotated[Array, ArraySpec("float32", "(N, 2)")]
-
-
-class Skeleton(msgspec.Struct, frozen=True, kw_only=True):
-    """One body: joints in `header.frame_id`."""
-
-    joints_m: tuple[tuple[float, float, float], ...]
-    confidence: tuple[float, ...]
-    track_id: int = 0
 
 
 class Pose3D(Message, frozen=True, kw_only=True):
@@ -182,3 +201,7 @@ class GraphState(Message, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     sensors: dict[str, Literal["ok", "late", "frozen", "lost"]]
     nodes: dict[str, str]
+    period_ns: int = 500_000_000  # the next one comes within it; silence for two periods means unsafe
+    late: dict[str, int] = msgspec.field(
+        default_factory=dict
+    )  # output -> how often it missed its deadline since the start
