@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "weights": ("perception.cli.weights:app", "Import published checkpoints."),
     "engine": ("perception.cli.engine:app", "Build, list and clear compiled engines."),
     "bench": ("perception.cli.bench:app", "Measure speed, side by side with peers."),
+    "keys": ("perception.cli.keys:app", "Make CURVE keys for planners on other machines."),
     "doctor": ("perception.cli.doctor:doctor", "Check this machine: memory, ports, packages, accelerators."),
     "schema": ("perception.cli.schema:schema", "Print the JSON Schema of messages or launch files."),
 }

@@ -291,7 +291,7 @@ def _match_frames(
 def _lie_in(boxes: NDArray[np.float64], regions: NDArray[np.float64]) -> NDArray[np.bool_]:
     """True for each image box of which more than half lies in one of the regions."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return (shared_area_2d(boxes, regions) > np.maximum(DONT_CARE_SHARE * area, 0)[:, None]).any(axis=1)
+    return np.asarray((shared_area_2d(boxes, regions) > np.maximum(DONT_CARE_SHARE * area, 0)[:, None]).any(axis=1))
 
 
 def _of_types(rows: Rows, wanted: Sequence[str]) -> Rows:

@@ -67,7 +67,7 @@ def _iou_3d(a: Any, b: Any) -> float:
         return 0.0
     shared = _overlap(_seen_from_above(a), _seen_from_above(b)) * shared_height
     union = a[3] * a[4] * a[5] + b[3] * b[4] * b[5] - shared
-    return shared / union if union > 1e-9 else 0.0
+    return float(shared / union) if union > 1e-9 else 0.0
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -80,7 +80,7 @@ def _giou_3d(a: Any, b: Any) -> float:
     enclosing = _hull_area(above_a, above_b) * height
     if union <= 1e-9 or enclosing <= 1e-9:
         return -1.0
-    return shared / union - (enclosing - union) / enclosing
+    return float(shared / union - (enclosing - union) / enclosing)
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]

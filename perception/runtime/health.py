@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from perception.messages import GraphState, Header, Message, NodeStatus, SensorState
@@ -42,6 +43,7 @@ class Health:
         self._nodes: dict[str, NodeStatus] = {}
         self._lost: set[str] = set()
         self._restarts: dict[str, int] = {}
+        self._missed: Mapping[str, int] = {}
 
     def sensor_message(self, topic: str, message: Message, now_ns: int, content: bytes | memoryview) -> None:
         """Take a message of a sensor's topic and its bytes without header, by which a frozen sensor is noticed."""
@@ -86,8 +88,15 @@ class Health:
             return "late"
         return "ok"
 
-    def state(self, now_ns: int, seq: int, run: str) -> GraphState:
-        """Return the graph's state: unsafe where a required sensor or output is gone, degraded for lesser faults."""
+    def state(self, now_ns: int, seq: int, run: str, missed: Mapping[str, int] = MappingProxyType({})) -> GraphState:
+        """Return the graph's state: unsafe where a required sensor or output is gone, degraded for lesser faults.
+
+        Args:
+            now_ns: host time.
+            seq: of the message.
+            run: of the message.
+            missed: deadlines that outputs missed since the start; those since the last call degrade.
+        """
         sensors = {name: self.sensor_state(name, now_ns) for name in self._sensors}
         unsafe: list[str] = []
         reasons: list[str] = []
@@ -101,6 +110,11 @@ class Health:
             fault = self._output_fault(output, now_ns)
             if fault:
                 (unsafe if output.required else reasons).append(fault)
+        for output in self._graph.outputs:
+            more = missed.get(output.publish_as, 0) - self._missed.get(output.publish_as, 0)
+            if more:
+                reasons.append(f"output {output.publish_as} missed {more} deadlines ({output.on_late})")
+        self._missed = dict(missed)
         nodes = {name: status.state for name, status in self._nodes.items()}
         for name in self._lost:
             nodes[name] = "lost"
@@ -113,7 +127,12 @@ class Health:
             calibration=self._graph.calibration, degraded=(*unsafe, *reasons), sensors=sensors,
         )  # fmt: skip
         return GraphState(
-            header=header, state=word, reasons=(*unsafe, *reasons), sensors=sensors, nodes=dict(sorted(nodes.items()))
+            header=header,
+            state=word,
+            reasons=(*unsafe, *reasons),
+            sensors=sensors,
+            nodes=dict(sorted(nodes.items())),
+            late=dict(missed),
         )
 
     def _output_fault(self, output: OutputSpec, now_ns: int) -> str:

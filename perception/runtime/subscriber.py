@@ -98,6 +98,7 @@ class Subscription:
         self.unreadable = 0
         self._waiting: deque[Received] = deque()
         self._last: dict[str, tuple[str, int, int]] = {}
+        self._published_ns: dict[str, int] = {}
         self._skipped: dict[str, int] = {}
         self._restarted: set[str] = set()
         self._objects: dict[str, TrackedObjects] = {}
@@ -175,7 +176,9 @@ class Subscription:
         elif isinstance(message, TrackedObjects):
             self._objects[topic] = message
         header = message.header
-        repeated = self._last.get(topic) == (header.run, header.epoch, header.seq)  # sent again for a late joiner
+        same = self._last.get(topic) == (header.run, header.epoch, header.seq)
+        published_ns, self._published_ns[topic] = self._published_ns.get(topic), message.timing.t_published_ns
+        repeated = same and published_ns == message.timing.t_published_ns  # sent again for another, who joined late
         return not repeated and (not self._topics or topic in self._topics)
 
     def at(self, t_ns: int, topic: str = "objects") -> TrackedObjects:

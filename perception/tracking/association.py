@@ -49,7 +49,7 @@ def pairs_of_family(tracks: Any, spread: Any, boxes: Any, noise: Any, reach: flo
                 squared = (yy * dx * dx - 2 * xy * dx * dy + xx * dy * dy) / (xx * yy - xy * xy)
                 apart = math.sqrt(squared + dz * dz / (spread[i, 3] + noise[j, 1]))
             if apart < most:
-                row.append(i)
+                row.append(np.int64(i))
                 column.append(j)
                 cost.append(apart)
     return np.array(row, np.int64), np.array(column, np.int64), np.array(cost, np.float64)

@@ -110,8 +110,8 @@ def track_sequence(
     if not parts:
         none = np.empty(0, np.int64)
         return SequenceTracks(none, none, none, np.empty((0, 7)), np.empty((0, 4)), np.empty(0))
-    frame, track, label, boxes, box_px, score = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return SequenceTracks(frame, track, label, boxes, box_px, _track_scores(track, score))
+    frames, track, label, boxes, box_px, score = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return SequenceTracks(frames, track, label, boxes, box_px, _track_scores(track, score))
 
 
 def _track_scores(track: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:

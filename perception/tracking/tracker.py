@@ -173,7 +173,7 @@ class Tracker:
         raw = np.asarray(batch.score, np.float64) if trust.logit else odds(np.asarray(batch.score, np.float64))
         lines = [trust.by_class.get(name, (trust.slope, trust.offset)) for name in batch.classes]
         slope, offset = np.array(lines).reshape(-1, 2)[batch.label].T
-        return np.clip(slope * raw + offset, -MAX_ODDS, MAX_ODDS)
+        return np.asarray(np.clip(slope * raw + offset, -MAX_ODDS, MAX_ODDS))
 
     def _move(self, tracks: Tracks, seconds: float) -> None:
         if not len(tracks) or not seconds:

@@ -84,7 +84,7 @@ class DetectionBatch:
     def sound(self) -> DetectionBatch:
         """Return the detections whose numbers are finite and whose sizes are positive."""
         numbers = np.column_stack((self.center_m, self.size_lwh_m, self.yaw_rad, self.score))
-        good = np.isfinite(numbers).all(axis=1) & (self.size_lwh_m > 0).all(axis=1)
+        good = np.asarray(np.isfinite(numbers).all(axis=1) & (self.size_lwh_m > 0).all(axis=1))
         return self if good.all() else self.of(good)
 
     def boxes(self) -> NDArray[np.float64]:
