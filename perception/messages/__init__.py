@@ -11,6 +11,7 @@ from perception.messages.outputs import (
     InputStatus,
     NodeStatus,
     ObjectClass,
+    ObjectMotion,
     PaintedPoints,
     PastPose,
     Pose3D,
@@ -35,6 +36,6 @@ from perception.messages.sensors import (
 __all__ = [
     "Array", "CameraInfo", "Detections2D", "Detections3D", "DeviceArray", "EventPacket", "FreeSpace", "FusedObject",
     "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "Message", "ModelId", "NodeStatus", "ObjectClass",
-    "Odometry", "PaintedPoints", "PastPose", "PointCloud", "Pose3D", "RawPackets", "Recognition", "SegmentationMask",
+    "ObjectMotion", "Odometry", "PaintedPoints", "PastPose", "PointCloud", "Pose3D", "RawPackets", "Recognition", "SegmentationMask",
     "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived", "host",
 ]  # fmt: skip

@@ -63,12 +63,24 @@ class PastPose(msgspec.Struct, frozen=True, array_like=True):
     yaw_rad: float
 
 
+class ObjectMotion(msgspec.Struct, frozen=True, array_like=True):
+    """By what a client moves an object on: `turning` at constant speed and turn rate, or `straight`.
+
+    `covariance` is the upper triangle, row by row, 15 numbers: of x, y, yaw, speed along the heading and turn rate
+    (turning), or x, y, yaw and velocity along x and y (straight).
+    """
+
+    kind: Literal["turning", "straight"]
+    yaw_rate_radps: float  # 0 where it is straight
+    acceleration_mps2: float  # standard deviation of what the object does until it is seen again
+    turn_noise: float  # rad/s2 (turning) or rad/s (straight)
+    covariance: tuple[float, ...]
+
+
 class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
     """One object for planners, pose in `base_link` at the header's stamp.
 
-    Covariances are the upper triangle, row by row: pose (x y z roll pitch yaw) 21 numbers, velocity (vx vy vz) 6, and
-    motion 15, by which a client moves the object on: x, y, yaw, speed along the heading and turn rate (`turning`), or
-    x, y, yaw and velocity along x and y (`straight`).
+    Covariances are the upper triangle, row by row: pose (x y z roll pitch yaw) 21 numbers, velocity (vx vy vz) 6.
     """
 
     id: int  # 64 bits: run and counter; 0 before tracking
@@ -89,11 +101,7 @@ class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()  # topics
     semantics: tuple[ObjectClass, ...] = ()  # share of painted classes among its points
     num_points: int = 0
-    motion: Literal["turning", "straight"] = "straight"
-    yaw_rate_radps: float = 0.0
-    has_yaw_rate: bool = False
-    covariance_motion: tuple[float, ...] | None = None
-    process_noise: tuple[float, float] = (0.0, 0.0)  # m/s2, and rad/s2 (turning) or rad/s (straight)
+    motion: ObjectMotion | None = None  # None where its velocity is not known
     history: tuple[PastPose, ...] = ()  # oldest first
     recognitions: tuple[ObjectClass, ...] = ()  # of the recogniser whose region is this object's
     skeleton: Skeleton | None = None  # in `base_link` at the header's stamp

@@ -56,11 +56,12 @@ class _Port(Generic[T]):
 class On(_Port[T]):
     """One call per message. `keep` and `bound` are defaults that a launch file may change.
 
-    `holds` is how many messages of this input the node keeps beyond its method, as views.
+    `holds` is how many messages of this input the node keeps beyond its method, as views. An `optional` input may be
+    left out of the launch file.
     """
 
-    def __init__(self, *, keep: Keep = "latest", bound: int = 10, holds: int = 0) -> None:
-        self.keep, self.bound, self.holds = keep, bound, holds
+    def __init__(self, *, keep: Keep = "latest", bound: int = 10, holds: int = 0, optional: bool = False) -> None:
+        self.keep, self.bound, self.holds, self.optional = keep, bound, holds, optional
 
 
 class Lookup(_Port[T]):

@@ -1,7 +1,7 @@
 """Objects of a message at another instant, as a planner needs them: moved on, and less certain for it.
 
 The same motion models as the tracker's (perception.tracking.motion), in numpy: a planner's process compiles nothing.
-What an object may do in the meantime is in the message: `process_noise` says how hard it accelerates and turns.
+What an object may do in the meantime is in the message: `motion` says how hard it accelerates and turns.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from perception.errors import MessageError
 from perception.messages import FusedObject, TrackedObjects
+from perception.messages.covariance import pose_covariance, velocity_covariance
 
 Float: TypeAlias = NDArray[np.float64]
 
 UPPER = np.triu_indices(5)
 STRAIGHT_ENOUGH_RADPS = 1e-3
+UNKNOWN_SPEED_MPS = 10.0
+"""Standard deviation of the speed of what has none in the message."""
 
 
 def objects_at(message: TrackedObjects, t_ns: int) -> TrackedObjects:
@@ -46,46 +49,48 @@ def objects_at(message: TrackedObjects, t_ns: int) -> TrackedObjects:
 
 
 def _moved(one: FusedObject, seconds: float, later_ns: int) -> FusedObject:
-    if not one.has_velocity or one.velocity_mps is None:
-        return msgspec.structs.replace(one, age_ns=one.age_ns + later_ns)
+    motion = one.motion
+    if not one.has_velocity or one.velocity_mps is None or motion is None:
+        return _wandered(one, seconds, later_ns)
     yaw = 2 * float(np.arctan2(one.rotation_xyzw[2], one.rotation_xyzw[3]))
     vx, vy, vz = one.velocity_mps
-    cov = None if one.covariance_motion is None else _full(one.covariance_motion)
-    if one.motion == "turning":
+    noise = motion.acceleration_mps2, motion.turn_noise
+    if motion.kind == "turning":
         speed = vx * np.cos(yaw) + vy * np.sin(yaw)
-        state = np.array([*one.center_m[:2], yaw, speed, one.yaw_rate_radps])
-        after, step, noise = _turned(state, seconds, one.process_noise)
+        after, step, spread = _turned(np.array([*one.center_m[:2], yaw, speed, motion.yaw_rate_radps]), seconds, noise)
         velocity = after[3] * np.array([np.cos(after[2]), np.sin(after[2])])
         by_state = np.zeros((2, 5))
         by_state[:, 2], by_state[:, 3] = (-velocity[1], velocity[0]), (np.cos(after[2]), np.sin(after[2]))
     else:
-        state = np.array([*one.center_m[:2], yaw, vx, vy])
-        after, step, noise = _straight(state, seconds, one.process_noise)
+        after, step, spread = _straight(np.array([*one.center_m[:2], yaw, vx, vy]), seconds, noise)
         velocity = after[3:]
         by_state = np.eye(5)[3:]
-    changes: dict[str, object] = {}
-    if cov is not None:
-        cov = step @ cov @ step.T + noise
-        of_velocity = by_state @ cov @ by_state.T
-        changes = {
-            "covariance_motion": tuple(cov[UPPER].tolist()),
-            "covariance_pose": pose_covariance(cov[:3, :3], one.covariance_pose),
-            "covariance_velocity": (of_velocity[0, 0], of_velocity[0, 1], 0.0, of_velocity[1, 1], 0.0, 0.0),
-        }
+    cov = step @ _full(motion.covariance) @ step.T + spread
+    of_velocity = by_state @ cov @ by_state.T
     half = after[2] / 2
     return msgspec.structs.replace(
         one, center_m=(float(after[0]), float(after[1]), one.center_m[2]),
-        rotation_xyzw=(0.0, 0.0, float(np.sin(half)), float(np.cos(half))),
-        velocity_mps=(float(velocity[0]), float(velocity[1]), vz), age_ns=one.age_ns + later_ns, **changes,
+        rotation_xyzw=(0, 0, float(np.sin(half)), float(np.cos(half))),
+        velocity_mps=(float(velocity[0]), float(velocity[1]), vz), age_ns=one.age_ns + later_ns,
+        covariance_pose=_pose(cov[:3, :3], one),
+        covariance_velocity=velocity_covariance(of_velocity[np.triu_indices(2)].tolist()),
+        motion=msgspec.structs.replace(motion, covariance=tuple(cov[UPPER].tolist())),
     )  # fmt: skip
 
 
-def pose_covariance(planar: Float, before: Sequence[float] | None = None, height: float = 0.0) -> tuple[float, ...]:
-    """Return 21 numbers, the upper triangle of x y z roll pitch yaw, from (3, 3) of x, y, yaw."""
-    full = np.zeros((6, 6))
-    full[np.ix_((0, 1, 5), (0, 1, 5))] = planar
-    full[2, 2] = height if before is None else before[11]
-    return tuple(full[np.triu_indices(6)].tolist())
+def _wandered(one: FusedObject, seconds: float, later_ns: int) -> FusedObject:
+    """Leave an object of unknown velocity where it is, in a circle that grows as fast as it may be."""
+    if one.covariance_pose is None:
+        return msgspec.structs.replace(one, age_ns=one.age_ns + later_ns)
+    pose = list(one.covariance_pose)
+    for place in (0, 6):  # x x and y y
+        pose[place] += (UNKNOWN_SPEED_MPS * seconds) ** 2
+    return msgspec.structs.replace(one, covariance_pose=tuple(pose), age_ns=one.age_ns + later_ns)
+
+
+def _pose(planar: Float, before: FusedObject) -> tuple[float, ...]:
+    height = 0.0 if before.covariance_pose is None else before.covariance_pose[11]
+    return pose_covariance(planar[np.triu_indices(3)].tolist(), height)
 
 
 def _full(upper: Sequence[float]) -> Float:
@@ -131,4 +136,4 @@ def _straight(state: Float, dt: float, noise: tuple[float, float]) -> tuple[Floa
     return step @ state, step, spread
 
 
-__all__ = ["objects_at", "pose_covariance"]
+__all__ = ["objects_at"]

@@ -27,7 +27,16 @@ from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
 from perception.tracking.motion import STRAIGHT, TURNING, predict, turn_around, update
 from perception.tracking.settings import ClassSettings, Reliability, TrackerSettings
-from perception.tracking.tracks import MAX_ODDS, DetectionBatch, Tracks, boxes_of, odds, probability, track_type
+from perception.tracking.tracks import (
+    MAX_ODDS,
+    DetectionBatch,
+    Support,
+    Tracks,
+    boxes_of,
+    odds,
+    probability,
+    track_type,
+)
 
 HEADING_VOTES = 5.0
 
@@ -36,7 +45,7 @@ HEADING_VOTES = 5.0
 class _Taken:
     """One batch that was taken, the tracks before it, and the ids that its detections gave birth to."""
 
-    batch: DetectionBatch
+    batch: DetectionBatch | Support
     before: Tracks
     before_ns: int | None
     """None where nothing was taken before."""
@@ -62,8 +71,10 @@ class Tracker:
         self._family_names = list(dict.fromkeys(families))
         self._family = np.array([self._family_names.index(family) for family in families], np.int64)
         self._numbers = {name: self._column(name) for name in _NUMBERS}
-        self._model = np.array([TURNING if c.motion == "turning" else STRAIGHT for c in self._per_class], np.int64)
-        self._noise = np.array(
+        self.motion_models = np.array(
+            [TURNING if c.motion == "turning" else STRAIGHT for c in self._per_class], np.int64
+        )
+        self.process_noise = np.array(
             [(c.acceleration_mps2, c.turn_radps2 if c.motion == "turning" else c.heading_drift_radps)
              for c in self._per_class]
         )  # fmt: skip
@@ -83,7 +94,7 @@ class Tracker:
         self.tracks, self.t_ns = self.tracks[:0], None
         self._history.clear()
 
-    def add(self, batch: DetectionBatch) -> None:
+    def add(self, batch: DetectionBatch | Support) -> None:
         """Take the detections of one instant; late ones are inserted at their own time.
 
         Raises:
@@ -93,7 +104,7 @@ class Tracker:
         batch = batch.sound()
         self._labels_of(batch)  # refuses unknown classes before anything changes
         if self.t_ns is None or batch.t_ns >= self.t_ns:
-            self._take(batch, np.zeros(len(batch.yaw_rad), np.int64))
+            self._take(batch, np.zeros(len(batch.label), np.int64))
             return
         oldest_ns = self.t_ns - round(self.settings.history_s * 1e9)
         if batch.t_ns < oldest_ns or not self._history or batch.t_ns < (self._history[0].before_ns or batch.t_ns):
@@ -106,7 +117,7 @@ class Tracker:
         while self._history and self._history[-1].batch.t_ns > batch.t_ns:
             again.append(self._history.pop())
         self.tracks, self.t_ns = again[-1].before, again[-1].before_ns
-        self._take(batch, np.zeros(len(batch.yaw_rad), np.int64))
+        self._take(batch, np.zeros(len(batch.label), np.int64))
         for taken in reversed(again):
             self._take(taken.batch, taken.ids)
 
@@ -126,7 +137,7 @@ class Tracker:
         sure = tracks["existence"] >= odds(self._numbers["show_existence"])[label]
         return np.asarray(sure & recent & (known_s >= self._numbers["confirm_s"][label] - 1e-6))
 
-    def _take(self, batch: DetectionBatch, ids: NDArray[np.int64]) -> None:
+    def _take(self, batch: DetectionBatch | Support, ids: NDArray[np.int64]) -> None:
         """Take a batch that is not older than the tracks; `ids` are given on where a detection gave birth before."""
         before, before_ns = self.tracks, self.t_ns
         self._history.append(_Taken(batch, before, before_ns, ids))
@@ -137,6 +148,10 @@ class Tracker:
         self._move(tracks, 0.0 if before_ns is None else (batch.t_ns - before_ns) * 1e-9)
         source = self._source(batch.source)
         label, score = self._labels_of(batch), self._scores(batch)
+        if isinstance(batch, Support):
+            self._support(tracks, batch.ids, label, score, source)
+            self.tracks, self.t_ns = tracks, batch.t_ns
+            return
         match = self._match(tracks, batch, label)
         seen = match != UNMATCHED
         tracks["detection"] = match
@@ -152,7 +167,7 @@ class Tracker:
             self.sources.append(name)
         return self.sources.index(name)
 
-    def _labels_of(self, batch: DetectionBatch) -> NDArray[np.int64]:
+    def _labels_of(self, batch: DetectionBatch | Support) -> NDArray[np.int64]:
         """Return labels by this tracker's classes."""
         for name in {batch.classes[label] for label in np.unique(batch.label)}:
             if name not in self.names:
@@ -167,7 +182,7 @@ class Tracker:
         known = self.settings.reliability
         return known.get(source) or known.get("") or Reliability()
 
-    def _scores(self, batch: DetectionBatch) -> NDArray[np.float64]:
+    def _scores(self, batch: DetectionBatch | Support) -> NDArray[np.float64]:
         """Return the log-odds that each detection is of something real."""
         trust = self._reliability(batch.source)
         raw = np.asarray(batch.score, np.float64) if trust.logit else odds(np.asarray(batch.score, np.float64))
@@ -179,7 +194,7 @@ class Tracker:
         if not len(tracks) or not seconds:
             return
         label = tracks["label"]
-        predict(tracks["mean"], tracks["cov"], self._model[label], self._noise[label], float(seconds))
+        predict(tracks["mean"], tracks["cov"], self.motion_models[label], self.process_noise[label], float(seconds))
         tracks["height"][:, 1] += (self._numbers["height_m"][label] * 2 * seconds) ** 2
         tracks["size_variance"] += ((self._numbers["size_drift_mps"][label] * seconds) ** 2)[:, None]
         exists = probability(tracks["existence"]) * np.exp(-max(0.0, seconds) / self.settings.memory_s)
@@ -228,7 +243,7 @@ class Tracker:
             [self._numbers[name][kind] for name in ("position_m", "heading_rad", "velocity_mps")]
         )
         agrees = np.zeros(len(found), np.int64)
-        model = self._model[kind]
+        model = self.motion_models[kind]
         update(found["mean"], found["cov"], model, _measured(batch, index), spread, agrees)
         found["heading"] = np.clip(found["heading"] + agrees, -HEADING_VOTES, HEADING_VOTES)
         wrong = found["heading"] < 0
@@ -246,10 +261,34 @@ class Tracker:
         found["evidence"] += _class_evidence(label[index], probability(score[index]), len(self.names))
         found["evidence"] -= found["evidence"].max(axis=1, keepdims=True)
         found["label"] = found["evidence"].argmax(axis=1)
-        _convert(found, model, self._model[found["label"]])
+        _convert(found, model, self.motion_models[found["label"]])
         found["seen_ns"], found["score"] = batch.t_ns, score[index]
         found["sources"] |= 1 << source
         tracks[seen] = found
+
+    def _support(
+        self,
+        tracks: Tracks,
+        ids: NDArray[np.int64],
+        label: NDArray[np.int64],
+        score: NDArray[np.float64],
+        source: int,
+    ) -> None:
+        row_of = {identity: row for row, identity in enumerate(tracks["id"].tolist())}
+        for identity, kind, sure in zip(ids.tolist(), label.tolist(), score.tolist(), strict=True):
+            row = row_of.get(identity)
+            if row is None:
+                continue
+            gain = self.settings.evidence * (sure + self._numbers["hit_odds"][kind])
+            tracks["existence"][row] = np.clip(tracks["existence"][row] + gain, -MAX_ODDS, MAX_ODDS)
+            tracks["sources"][row] |= 1 << source
+            evidence = _class_evidence(np.array([kind]), probability(np.array([sure])), len(self.names))[0]
+            before = int(tracks["label"][row])
+            tracks["evidence"][row] += evidence
+            tracks["evidence"][row] -= tracks["evidence"][row].max()
+            tracks["label"][row] = tracks["evidence"][row].argmax()
+            part = tracks[row : row + 1]
+            _convert(part, self.motion_models[[before]], self.motion_models[part["label"]])
 
     def _miss(self, tracks: Tracks, missed: NDArray[np.bool_], batch: DetectionBatch) -> None:
         """Lower the odds of what this detector looks for and could have seen, and did not."""
@@ -283,7 +322,7 @@ class Tracker:
         made["mean"][:, :3] = measured[:, :3]
         made["cov"][:, 0, 0] = made["cov"][:, 1, 1] = (widen * self._numbers["position_m"][kind]) ** 2
         made["cov"][:, 2, 2] = (widen * self._numbers["heading_rad"][kind]) ** 2
-        turning = self._model[kind] == TURNING
+        turning = self.motion_models[kind] == TURNING
         speed = self._numbers["speed_mps"][kind] ** 2
         made["cov"][:, 3, 3] = speed
         made["cov"][:, 4, 4] = np.where(turning, 0.2**2, speed)
@@ -298,7 +337,7 @@ class Tracker:
         fast = np.isfinite(measured[:, 3:]).all(axis=1)
         if fast.any():  # a measured velocity: of a turning object, its speed along the heading
             first = made[fast]
-            update(first["mean"], first["cov"], self._model[kind[fast]], measured[fast], spread[fast],
+            update(first["mean"], first["cov"], self.motion_models[kind[fast]], measured[fast], spread[fast],
                    np.zeros(len(first), np.int64))  # fmt: skip
             made[fast] = first
         return made

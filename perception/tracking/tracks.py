@@ -92,6 +92,31 @@ class DetectionBatch:
         return np.column_stack((self.center_m, self.size_lwh_m, self.yaw_rad)).astype(np.float64)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Support:
+    """What another sensor says of tracks that are there, such as a camera that sees them in its picture.
+
+    Attributes:
+        t_ns: its stamp.
+        source: who says it.
+        classes: names that `label` refers to.
+        ids: (N,) of the tracks.
+        label: (N,) index into classes.
+        score: (N,) as the detector gives it.
+    """
+
+    t_ns: int
+    source: str
+    classes: tuple[str, ...]
+    ids: NDArray[np.int64]
+    label: NDArray[np.int64]
+    score: NDArray[np.float64]
+
+    def sound(self) -> Support:
+        """Return itself: there is nothing to leave out."""
+        return self
+
+
 @dataclass(frozen=True)
 class FieldOfView:
     """A sector seen from one place: `contains` says what is in it."""
@@ -134,6 +159,6 @@ def class_probabilities(tracks: Tracks) -> NDArray[np.float64]:
 
 
 __all__ = [
-    "MAX_ODDS", "DetectionBatch", "FieldOfView", "Tracks", "boxes_of", "class_probabilities", "odds", "probability",
-    "track_type",
+    "MAX_ODDS", "DetectionBatch", "FieldOfView", "Support", "Tracks", "boxes_of", "class_probabilities", "odds",
+    "probability", "track_type",
 ]  # fmt: skip

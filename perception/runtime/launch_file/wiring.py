@@ -273,9 +273,9 @@ def _check_input_names(wiring: Wiring, name: str, ports: Mapping[str, Any]) -> N
 def _on_edges(wiring: Wiring, name: str, port: str, declared: On[Any]) -> list[Edge]:
     given = wiring.launch.nodes[name].inputs.get(port)
     if given is None:
-        wiring.add(
-            "input-missing", ("nodes", name), f"input '{port}' of '{name}' reads nothing", f"inputs: {{{port}: TOPIC}}"
-        )
+        if not declared.optional:
+            what = f"input '{port}' of '{name}' reads nothing"
+            wiring.add("input-missing", ("nodes", name), what, f"inputs: {{{port}: TOPIC}}")
         return []
     entry = input_file(given)
     return [
