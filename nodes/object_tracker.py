@@ -56,7 +56,7 @@ EGO_LOOKED_FOR_NS = (0, 20_000_000, 50_000_000, 100_000_000, 200_000_000, 500_00
 """Where no odometry has come up to an instant, the motion of the vehicle goes on as it was so long before."""
 REMEMBERED_NS = 1_000_000_000
 """For so long what another source says counts for the header and for what is attached."""
-HISTORY_STEP_NS, HISTORY_LENGTH = 500_000_000, 3
+HISTORY_STEP_NS, HISTORY_LENGTH = 500_000_000, 2
 
 
 class ReliabilityConfig(BaseModel):

@@ -36,6 +36,7 @@ from perception.messages.sensors import (
 __all__ = [
     "Array", "CameraInfo", "Detections2D", "Detections3D", "DeviceArray", "EventPacket", "FreeSpace", "FusedObject",
     "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "Message", "ModelId", "NodeStatus", "ObjectClass",
-    "ObjectMotion", "Odometry", "PaintedPoints", "PastPose", "PointCloud", "Pose3D", "RawPackets", "Recognition", "SegmentationMask",
-    "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived", "host",
+    "ObjectMotion", "Odometry", "PaintedPoints", "PastPose", "PointCloud", "Pose3D", "RawPackets", "Recognition",
+    "SegmentationMask", "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived",
+    "host",
 ]  # fmt: skip

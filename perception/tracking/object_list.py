@@ -93,7 +93,7 @@ def fused_objects(
     ) in columns:  # fmt: skip
         more = attached.get(identity, NOTHING)
         word: Literal["turning", "straight"] = "turning" if turns else "straight"
-        motion = ObjectMotion(word, rate if turns else 0, *push, tuple(state)) if over_ground else None
+        motion = ObjectMotion(word, rate if turns else 0, push[0], push[1], tuple(state)) if over_ground else None
         one = FusedObject(
             id=id_prefix | identity, existence_probability=exists, classes=classes, center_m=tuple(place),
             rotation_xyzw=(0, 0, sine, cosine), size_lwh_m=tuple(size), orientation_availability=_orientation(votes),
