@@ -31,8 +31,7 @@ from perception.tracking.settings import ClassSettings
 
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "Car": {
-        "acceleration_mps2": (15.0, 30.0), "position_m": (0.1, 0.2), "coast_s": (0.1, 0.2),
-        "show_existence": (0.05, 0.1),
+        "position_m": (0.1, 0.2), "coast_s": (0.1, 0.2), "show_existence": (0.05, 0.1),
     },
     "Pedestrian": {"coast_s": (0.2, 0.3, 0.4), "show_existence": (0.02, 0.05), "hit_odds": (4.0, 6.0)},
     "Cyclist": {"coast_s": (0.2, 0.3, 0.4), "hit_odds": (4.0, 6.0)},
@@ -55,7 +54,7 @@ class Recordings:
         """Track one sequence; `line` is slope and offset of the detector's scores."""
         whole = kitti_settings(dict.fromkeys(CLASSES, settings))
         if line is not None:
-            trust = replace(whole.reliability[""], by_class={self.name: line})
+            trust = replace(whole.reliability[""], by_class=dict.fromkeys(CLASSES, line))
             whole = replace(whole, reliability={"": trust})
         results = as_rows(track_sequence(self.detections[sequence], self.projection[sequence], whole))
         truth = self.truth[sequence]

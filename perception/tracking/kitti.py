@@ -37,8 +37,8 @@ KITTI_SETTINGS: Mapping[str, ClassSettings] = {
         size_drift_mps=0.1, giou_min=-0.5, hit_odds=6.0, coast_s=0.3, show_existence=0.02,
     ),
     "Car": ClassSettings(
-        motion="straight", acceleration_mps2=30.0, position_m=0.2, heading_rad=0.1, heading_drift_radps=1.0,
-        size_drift_mps=0.3, giou_min=-0.5, hit_odds=4.0, coast_s=0.1, show_existence=0.05,
+        motion="straight", acceleration_mps2=15.0, position_m=0.2, heading_rad=0.1, heading_drift_radps=1.0,
+        size_drift_mps=0.3, giou_min=-0.5, hit_odds=4.0, coast_s=0.2, show_existence=0.1,
     ),
     "Cyclist": ClassSettings(
         motion="straight", acceleration_mps2=15.0, position_m=0.15, heading_rad=0.2, heading_drift_radps=2.0,
@@ -88,6 +88,8 @@ def track_sequence(
     edges = np.searchsorted(detections.frame, np.arange(detections.frames() + 1))
     width, height = np.maximum(IMAGE_PX, detections.box_px[:, 2:].max(axis=0, initial=0.0) + 1)
     view = projection.field_of_view(float(width))
+    trust = tracker.settings.reliability[""]
+    slope, offset = np.array([trust.by_class[name] for name in CLASSES]).T
     parts = []
     for frame in range(detections.frames()):
         part = slice(*edges[frame : frame + 2])
@@ -106,6 +108,7 @@ def track_sequence(
         box_px[seen] = detections.box_px[part][tracks["detection"][seen]]
         at = np.full(len(tracks), frame)
         score = tracks["score"] - UNSEEN_ODDS_PER_S * (batch.t_ns - tracks["seen_ns"]) * 1e-9
+        score = (score - offset[tracks["label"]]) / slope[tracks["label"]]
         parts.append((at, tracks["id"], tracks["label"], boxes, box_px, score))
     if not parts:
         none = np.empty(0, np.int64)
