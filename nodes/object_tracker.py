@@ -136,6 +136,11 @@ class ObjectTracker(Node):
         trial.add(replace(one, t_ns=100_000_000))
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
+        self.take(detections)
+        return self._list(detections.header)
+
+    def take(self, detections: Detections3D) -> None:
+        """Track the boxes of one detector, without making the list."""
         header = detections.header
         names = detections.identities or detections.classes
         velocity = None if detections.velocity_mps is None else np.asarray(host(detections.velocity_mps), np.float64)
@@ -144,7 +149,6 @@ class ObjectTracker(Node):
             np.asarray(host(detections.size_lwh_m), np.float64), np.asarray(host(detections.yaw_rad), np.float64),
             np.asarray(host(detections.label), np.int64), np.asarray(host(detections.score), np.float64), velocity,
         )  # fmt: skip
-        return self._list(header)
 
     def on_fused(self, fused: TrackedObjects) -> TrackedObjects:
         things, header = fused.objects, fused.header
