@@ -72,8 +72,9 @@ class World:
                 frame_id="base_link", t_sensor_ns=step * STEP_NS, run="bench", models=(ModelId("a@1", "torch"),)
             ),
             classes=("car",), center_m=np.column_stack((place, np.zeros(self.count))).astype(np.float32),
-            size_lwh_m=np.tile(np.array([4.2, 1.8, 1.5], np.float32), (self.count, 1)), yaw_rad=self._yaw.astype(np.float32),
-            score=np.full(self.count, 0.8, np.float32), label=np.zeros(self.count, np.uint16),
+            size_lwh_m=np.tile(np.array([4.2, 1.8, 1.5], np.float32), (self.count, 1)),
+            yaw_rad=self._yaw.astype(np.float32), score=np.full(self.count, 0.8, np.float32),
+            label=np.zeros(self.count, np.uint16),
         )  # fmt: skip
 
 
