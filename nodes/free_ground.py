@@ -55,4 +55,4 @@ class FreeGround(Node):
         return FreeSpace(header=msgspec.structs.replace(painted.header, frame_id="base_link"), polygon_m=polygon)
 
 
-__all__ = ["FreeGroundConfig", "FreeGround"]
+__all__ = ["FreeGround", "FreeGroundConfig"]

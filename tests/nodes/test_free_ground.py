@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.messages import Header, PaintedPoints
-from perception.nodes.free_ground import FreeGroundConfig, FreeGround
+from perception.nodes.free_ground import FreeGround, FreeGroundConfig
 
 UNPAINTED, ROAD, CAR, SIDEWALK = 255, 0, 1, 2
 
