@@ -1,4 +1,4 @@
-"""`perception bench networks`: each network on ONNX Runtime beside eager torch of the same commit, in one run.
+"""`perception bench networks`, LiDAR: each network on ONNX Runtime beside eager torch of the same commit, in one run.
 
 Eager torch is in inference mode, convolutions channels_last, with the same threads. Medians of interleaved repeats.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from perception.benchmarks.fusion import FusionRow, fusion
 from perception.engines.cache import EngineCache
 from perception.engines.choose import EngineSettings, compile_parts
 from perception.engines.engine import run_on
@@ -31,12 +32,10 @@ from perception.runtime.launch_file.files import CALIBRATION
 from perception.simulation.drive import Drive
 
 LIDAR_CARDS = ("dsvt_pillar_waymo", "flatformer_waymo_1f", "dsvt_compact", "flatformer_compact")
-IMAGE_CARDS = (
-    "ddrnet23_slim_cityscapes", "ddrnet23_cityscapes", "ddrnet39_cityscapes", "p2at_s_cityscapes", "p2at_m_cityscapes",
-    "p2at_l_cityscapes",
-)  # fmt: skip
+MORE_LIDAR_CARDS = ("dsvt_voxel_waymo", "dsvt_nuscenes")
+FUSION_CARDS = {"deepinteraction_compact": 30_000, "deepinteraction_nuscenes": 300_000}
+"""And the points of a frame, all sweeps together."""
 POINT_COUNTS = (10_000, 30_000, 60_000, 120_000)
-IMAGE_SIZE = (512, 1024)
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,16 @@ class Row:
         return text
 
 
+def rows(card: str, threads: int, repeats: int, points: Sequence[int]) -> Iterator[Row | FusionRow]:
+    """Measure one network, on each of the point counts (by default the usual ones)."""
+    if card in FUSION_CARDS:
+        for count in points or [FUSION_CARDS[card]]:
+            yield fusion(card, count, threads, min(repeats, 3), Path(_cache_folder().name))
+    else:
+        for count in points or POINT_COUNTS:
+            yield lidar(card, count, threads, repeats)
+
+
 def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
     """Measure one LiDAR network on a simulated cloud of so many points."""
     network: Any = _loaded(card)
@@ -88,20 +97,6 @@ def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
         )
     what = f"{points} points, {voxels} voxels"
     return Row(card, what, threads, times["torch"], times["onnx"], times["split"], times["argsort"])
-
-
-def image(card: str, size: tuple[int, int], threads: int, repeats: int) -> Row:
-    """Measure one segmentation network on one picture."""
-    network: Any = _loaded(card)
-    torch.set_num_threads(threads)
-    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    axes = {"batch": 1, "height": size[0], "width": size[1]}
-    engine = _engine(network, threads, axes)
-    module = _channels_last(network)
-    wide = x.contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        times = _medians({"torch": lambda: module(wide), "onnx": lambda: engine("segment", {"image": x})}, repeats)
-    return Row(card, f"{size[0]} x {size[1]} pixels", threads, times["torch"], times["onnx"])
 
 
 def _loaded(card: str) -> nn.Module:
@@ -174,4 +169,7 @@ def simulated_cloud(points: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(cloud[random.permutation(len(cloud))[:points]])
 
 
-__all__ = ["IMAGE_CARDS", "IMAGE_SIZE", "LIDAR_CARDS", "POINT_COUNTS", "Row", "image", "lidar", "simulated_cloud"]
+__all__ = [
+    "FUSION_CARDS", "LIDAR_CARDS", "MORE_LIDAR_CARDS", "POINT_COUNTS", "FusionRow", "Row", "lidar", "rows",
+    "simulated_cloud",
+]  # fmt: skip

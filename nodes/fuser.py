@@ -38,6 +38,7 @@ from perception.messages import (
     TrackedObjects,
     derived,
     host,
+    mask_labels,
 )
 from perception.nodes._moving_points import MovingPoints, extrapolated
 from perception.ops.painting import UNKNOWN, boxes_of_points, hidden_points, labels_in_boxes
@@ -95,11 +96,12 @@ class Fuser(Node):
         if placed is not None:
             self._move_with_boxes(points, placed, now_ns, ego)
         classes, identities = _classes(masks)
-        label, camera = self._painted(points, masks, self._ring_gap_rad(sweep))
+        label, confidence, camera = self._painted(points, masks, self._ring_gap_rad(sweep))
         header = self._header(sweep, masks, boxes, ego)
         base_link_m = points.base_link_m(now_ns)
         yield "painted", PaintedPoints(
             header=header, classes=classes, xyz_m=base_link_m.astype(np.float32), label=label, camera=camera,
+            confidence=confidence, identities=identities,
             cameras=tuple(mask.header.frame_id.removesuffix("_optical") for mask in masks),
         )  # fmt: skip
         if boxes is not None and placed is not None:
@@ -165,34 +167,42 @@ class Fuser(Node):
 
     def _painted(
         self, points: MovingPoints, masks: Sequence[SegmentationMask], ring_gap_rad: float
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return (N,) classes and (N,) index of the camera that gave them."""
-        label = np.full(len(points.t_ns), UNKNOWN, np.uint8)
-        camera = np.full(len(points.t_ns), NO_CAMERA, np.uint8)
-        nearest_ns = np.full(len(points.t_ns), np.iinfo(np.int64).max)
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.uint8]]:
+        """Return (N,) classes, their confidence where a mask has it, and (N,) index of the camera that gave them."""
+        count = len(points.t_ns)
+        label, camera = np.full(count, UNKNOWN, np.uint8), np.full(count, NO_CAMERA, np.uint8)
+        confidence = np.zeros(count, np.uint8)
+        nearest_ns = np.full(count, np.iinfo(np.int64).max)
         for index, mask in enumerate(masks):
+            labels = mask_labels(mask)
             apart_ns = np.abs(mask.header.t_sensor_ns - points.t_ns)
-            found = self._seen_by(mask, points.base_link_m(mask.header.t_sensor_ns), ring_gap_rad)
+            at = points.base_link_m(mask.header.t_sensor_ns)
+            seen, row, column = self._seen_by(mask, labels.shape, at, ring_gap_rad)
+            found = np.full(count, UNKNOWN, np.uint8)
+            found[seen] = labels[row, column]
             takes = (found != UNKNOWN) & (apart_ns < nearest_ns)
             label[takes], camera[takes], nearest_ns[takes] = found[takes], index, apart_ns[takes]
-        return label, camera
+            if mask.confidence is not None:
+                certain = np.zeros(count, np.uint8)
+                certain[seen] = host(mask.confidence)[row, column]
+                confidence[takes] = certain[takes]
+        return label, confidence if any(mask.confidence is not None for mask in masks) else None, camera
 
-    def _seen_by(self, mask: SegmentationMask, base_link_m: NDArray[Any], ring_gap_rad: float) -> NDArray[np.uint8]:
-        """Return (N,) the class of the pixel that each point falls on, UNKNOWN where the camera does not see it."""
-        values = host(mask.label)
+    def _seen_by(
+        self, mask: SegmentationMask, size: tuple[int, ...], base_link_m: NDArray[Any], ring_gap_rad: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+        """Return (N,) True for the points that the camera sees, and the row and the column of the pixel of each."""
         optical = self.rig.base_link_from(mask.header.frame_id).inverse().apply(base_link_m)
-        pixels, valid = self._camera_of(mask).project(optical)
+        pixels, valid = self._camera_of(mask, size).project(optical)
         valid[valid] = ~hidden_points(optical[valid], ring_gap_rad)
         column, row = np.rint(pixels[valid]).astype(np.int64).T
-        label = np.full(len(base_link_m), UNKNOWN, np.uint8)
-        label[valid] = values[np.minimum(row, values.shape[0] - 1), np.minimum(column, values.shape[1] - 1)]
-        return label
+        return valid, np.minimum(row, size[0] - 1), np.minimum(column, size[1] - 1)
 
-    def _camera_of(self, mask: SegmentationMask) -> Camera:
+    def _camera_of(self, mask: SegmentationMask, size: tuple[int, ...]) -> Camera:
         sensor = self.rig.sensor_of_frame(mask.header.frame_id)
         if sensor is None or sensor.camera is None:
             raise ContractError(f"a mask stands in '{mask.header.frame_id}', no camera of rig '{self.rig.name}'")
-        height, width = host(mask.label).shape
+        height, width = size
         if (height, width) == (sensor.camera.height_px, sensor.camera.width_px):
             return sensor.camera
         return sensor.camera.scaled(width, height)

@@ -1,7 +1,9 @@
 """Detect objects in a LiDAR sweep and the pictures of surround cameras, together (DeepInteraction++).
 
 in:  scene.sweep, the reference; scene.images, of any number of cameras of any size. A camera that is lost or late is
-     left out, and the header says so; without a sweep there is no output.
+     left out, and the header says so.
+     pictures, the images once more, only for `without_lidar: degrade`: while no sweep comes, every round of pictures
+     gives boxes of the cameras alone, and the header says so. By default there is no output without a sweep.
      ego, which moves past sweeps and the cameras' poses to the instant of the sweep; without it the last sweep stands
      alone, and the header says so.
 out: detections, boxes in `base_link` with the stamp of the sweep.
@@ -12,13 +14,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from perception.engines.precision import EngineName, Precision
 from perception.errors import ContractError, ShapeError, WeightsError
 from perception.geometry.transforms import Transform
 from perception.messages import Detections3D, Header, Image, ModelId, Odometry, PointCloud, derived, host
@@ -26,7 +29,7 @@ from perception.networks.address import WeightsAddress
 from perception.nodes._contract import UNTRAINED
 from perception.nodes._pictures import rgb_of
 from perception.nodes.lidar_detector import scaled_intensity
-from perception.runtime.node import Join, Lookup, Many, Node, NodeConfig, NodeSetup, Out
+from perception.runtime.node import Join, Lookup, Many, Node, NodeConfig, NodeSetup, On, Out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from perception.networks.deepinteraction import DeepInteraction
     from perception.networks.part import RunPart
     from perception.ops.pinhole import PinholeView
+    from perception.ops.sparse_backend import SparseBackend
 
 NO_EGO_MOTION = "no ego motion: one sweep alone, and cameras as if at its instant"
 MAX_POINTS = 1_000_000
@@ -45,14 +49,24 @@ class FusionDetectorConfig(NodeConfig):
 
     weights: WeightsAddress
     """A DeepInteraction++."""
-    engine: str = "auto"
-    """auto, torch or onnxruntime."""
-    precision: str = "fp32"
-    """fp32, fp16 or bf16."""
+    engine: EngineName = "auto"
+    """The fastest that agrees (auto), or one by name."""
+    precision: Precision = "fp32"
+    """What the engine computes in; below fp32 it must still agree."""
     score_min: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Boxes below this score are left out."""
     sweeps: Annotated[int, Field(ge=1, le=20)] | None = None
     """Sweeps taken together, the last one included; by default the card's."""
+    fill_missing: bool = True
+    """Use the card's fill value for what the sensor does not measure; every output says so."""
+    any_height: bool = False
+    """Accept a LiDAR that is mounted at another height than the card's."""
+    without_lidar: Literal["refuse", "degrade"] = "refuse"
+    """While the LiDAR is lost: no output, or boxes of the cameras alone, marked; needs the input `pictures`."""
+    lidar_lost_after_ms: Annotated[float, Field(gt=0)] = 500.0
+    """Sensor time without a sweep after which the LiDAR is lost."""
+    sparse_convolution: Literal["own", "spconv"] = "own"
+    """own, or spconv where it is installed."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ class FusionDetector(Node):
     NETWORKS: ClassVar = ("deepinteraction",)
 
     scene = Join(sweep=PointCloud, images=Many[Image], tolerance_ms=60, deadline_ms=100)
+    pictures = On[Image](keep="all", bound=20, optional=True)
     ego = Lookup[Odometry](deadline_ms=100)
     detections = Out[Detections3D]()
 
@@ -78,26 +93,38 @@ class FusionDetector(Node):
     def create(cls, config: FusionDetectorConfig, setup: NodeSetup) -> Self:
         from torch import set_num_threads
 
-        from perception.engines.choose import EngineSettings, compile_parts
+        from perception.engines.choose import EngineSettings, compile_part, compile_parts
         from perception.engines.engine import run_on
         from perception.networks.deepinteraction import DeepInteraction
         from perception.networks.load import load_network
+        from perception.ops.sparse_backend import sparse_backend
 
+        if config.without_lidar == "degrade" and not setup.inputs.get("pictures"):
+            raise ContractError(
+                "without_lidar: degrade needs the input 'pictures': the topics of scene.images once more"
+            )
         set_num_threads(setup.threads)
         loaded = load_network(config.weights, DeepInteraction, *setup.search_folders[:1])
         if loaded.card.network not in cls.NETWORKS:
             raise WeightsError(
                 f"'{config.weights}' is of {loaded.card.network}; this node drives {', '.join(cls.NETWORKS)}"
             )
-        topics = next((topics for name, topics in setup.inputs.items() if name.endswith("images")), ())
+        topics = setup.inputs.get("images", ())
         said: list[str] = []
-        settings = EngineSettings(config.engine, config.precision, setup.threads)  # type: ignore[arg-type]
-        views = max(1, len(topics))
-        engines = compile_parts(loaded.network.parts(views=views), settings, say=said.append)
+        settings = EngineSettings(config.engine, config.precision, setup.threads)
+        parts = loaded.network.parts(views=max(1, len(topics)))
+        sparse_part = parts.pop("sparse_encoder")
+        engines = compile_parts(parts, settings, say=said.append)
+        on_gpu = any("cuda" in engine.name for engine in engines.values())
+        if config.engine == "auto" and not on_gpu:  # ONNX Runtime reads the empty neighbours, too: slower (measured)
+            settings = EngineSettings("torch", "fp32", setup.threads)
+        engines["sparse_encoder"] = compile_part(sparse_part, settings, say=said.append)
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
         cameras = tuple(topic.partition("/")[0] for topic in topics)
-        node = cls(config, loaded.card, loaded.network, run_on(engines), model, cameras=cameras)
+        sparse = None if config.sparse_convolution == "own" else sparse_backend(config.sparse_convolution)
+        node = cls(config, loaded.card, loaded.network, run_on(engines), model, cameras=cameras, sparse=sparse)
+        node.device = "cuda" if on_gpu else "cpu"
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
         node.notes = tuple(said)
         return node
@@ -111,12 +138,17 @@ class FusionDetector(Node):
         model: ModelId,
         *,
         cameras: tuple[str, ...],
+        sparse: SparseBackend | None = None,
     ) -> None:
         super().__init__(config)
         self.card, self.network, self.run, self.model, self.cameras = card, network, run, model, cameras
-        sweeps = config.sweeps or card.points.sweeps
-        self._past: deque[_Sweep] = deque(maxlen=sweeps - 1)
+        self.device = "cpu"
+        self.sparse, self.sweeps = sparse, config.sweeps or card.points.sweeps
+        self._past: deque[_Sweep] = deque(maxlen=self.sweeps - 1)
         self._pinholes: dict[str, PinholeView] = {}
+        self._last_sweep_ns: int | None = None
+        self._round: dict[str, Image] = {}
+        """Pictures since the last output, by camera, while the LiDAR is lost."""
 
     def warm_up(self) -> None:
         import torch
@@ -130,15 +162,59 @@ class FusionDetector(Node):
 
     def reset(self, reason: str) -> None:
         self._past.clear()
+        self._round.clear()
+        self._last_sweep_ns = None
 
     def on_scene(self, sweep: PointCloud, images: Sequence[Image]) -> Detections3D:
-        import torch
-
-        stamp = sweep.header.t_sensor_ns
-        now = self._odom_from_base_link(stamp)
+        self._last_sweep_ns = sweep.header.t_sensor_ns
+        self._round.clear()
+        now = self._odom_from_base_link(sweep.header.t_sensor_ns)
         base_link_from_card = self._base_link_from_card(sweep.header.frame_id)
         current, adaptations = self._in_base_link(sweep)
-        points = self._gathered(current, now, base_link_from_card.inverse())
+        points, count = self._gathered(current, now, base_link_from_card.inverse())
+        if count < self.sweeps:
+            adaptations = (*adaptations, f"{count} of {self.sweeps} sweeps")
+        if now is not None and self._past.maxlen:
+            self._past.appendleft(current)
+        return self._fused(sweep.header, points, images, now, base_link_from_card, adaptations)
+
+    def on_pictures(self, image: Image) -> Detections3D | None:
+        t_ns, camera = image.header.t_sensor_ns, image.header.frame_id
+        if self._last_sweep_ns is None:
+            self._last_sweep_ns = t_ns
+        lost = t_ns - self._last_sweep_ns > self.config.lidar_lost_after_ms * 1e6
+        if self.config.without_lidar == "refuse" or not lost:
+            self._round.clear()
+            return None
+        whole = list(self._round.values())
+        if camera not in self._round:  # else another round has begun: a camera is missing in the last
+            whole = [*whole, image]
+            self._round[camera] = image.keep()
+            if len(self._round) < len(self.cameras):
+                return None
+            self._round.clear()
+        else:
+            self._round = {camera: image.keep()}
+        return self._without_lidar(max((image.header for image in whole), key=lambda header: header.t_sensor_ns), whole)
+
+    def _without_lidar(self, header: Header, images: Sequence[Image]) -> Detections3D:
+        lidar = next((sensor for sensor in self.rig.sensors.values() if sensor.lidar is not None), None)
+        if lidar is None:
+            raise ContractError(f"rig '{self.rig.name}' has no LiDAR: where the card's frame lies is not known")
+        self._past.clear()
+        header = msgspec.structs.replace(
+            header, sensors=header.sensors | {lidar.name: "lost"}, degraded=(*header.degraded, f"without {lidar.name}")
+        )
+        none = np.zeros((0, 3 + len(self.card.points.features)), np.float32)
+        now = self._odom_from_base_link(header.t_sensor_ns)
+        return self._fused(header, none, images, now, self._base_link_from_card(lidar.frame), ())
+
+    def _fused(
+        self, reference: Header, points: NDArray[np.float32], images: Sequence[Image], now: Transform | None,
+        base_link_from_card: Transform, adaptations: tuple[str, ...],
+    ) -> Detections3D:  # fmt: skip
+        import torch
+
         used, left_out = self._usable(images)
         pictures, projections, poses = [], [], []
         for image, rgb in used:
@@ -151,13 +227,13 @@ class FusionDetector(Node):
             poses.append(optical_from_card.inverse().matrix)
         stacked = torch.cat(pictures)[None] if pictures else torch.zeros(1, 0, 3, *self.network.config.image_size)
         found = self._detect(stacked, points, _matrices(projections), _matrices(poses))
-        if now is not None and self._past.maxlen:
-            self._past.appendleft(current)
-        header = self._header(sweep, [image for image, _ in used], left_out, now is not None, adaptations)
+        header = self._header(reference, [image for image, _ in used], left_out, now is not None, adaptations)
         return self._message(found, header, base_link_from_card)
 
-    def _gathered(self, current: _Sweep, now: Transform | None, card_from_base: Transform) -> NDArray[np.float32]:
-        """Return the sweep and those kept of before, in the card's frame: x y z, intensity, time lag."""
+    def _gathered(
+        self, current: _Sweep, now: Transform | None, card_from_base: Transform
+    ) -> tuple[NDArray[np.float32], int]:
+        """Return the sweep and those kept of before, in the card's frame: x y z, intensity, time lag; and how many."""
         sweeps = [(current, Transform.identity())]
         for past in self._past if now is not None else ():
             then = self._odom_from_base_link(past.t_ns)
@@ -168,7 +244,7 @@ class FusionDetector(Node):
             lag = np.full(len(sweep.xyz), (current.t_ns - sweep.t_ns) * 1e-9)
             xyz = (card_from_base @ now_from_then).apply(sweep.xyz)
             rows.append(np.column_stack([xyz, sweep.intensity, lag]).astype(np.float32))
-        return np.concatenate(rows)
+        return np.concatenate(rows), len(rows)
 
     def _in_base_link(self, sweep: PointCloud) -> tuple[_Sweep, tuple[str, ...]]:
         xyz = host(sweep.xyz_m)
@@ -233,14 +309,15 @@ class FusionDetector(Node):
     def _detect(self, images: Tensor, points: NDArray[np.float32], projections: Tensor, poses: Tensor) -> Any:
         import torch
 
-        views = max(1, len(self.cameras))
+        views, given = max(1, len(self.cameras)), (x.to(self.device) for x in (images, projections, poses))
+        images, projections, poses = given
         with torch.inference_mode():
-            return self.network.detect(images, [points], projections, poses, self.run, views)[0]
+            return self.network.detect(images, [points], projections, poses, self.run, views, self.sparse)[0]
 
     def _header(
-        self, sweep: PointCloud, used: list[Image], reasons: list[str], moved: bool, adaptations: tuple[str, ...]
+        self, reference: Header, used: list[Image], reasons: list[str], moved: bool, adaptations: tuple[str, ...]
     ) -> Header:
-        header = derived(sweep.header, *(image.header for image in used), frame_id="base_link")
+        header = derived(reference, *(image.header for image in used), frame_id="base_link")
         present = {image.header.frame_id.removesuffix("_optical") for image in used}
         missing = [camera for camera in self.cameras if camera not in present]
         reasons = [*reasons, *(f"without {camera}" for camera in missing)]
@@ -255,6 +332,7 @@ class FusionDetector(Node):
         )
 
     def _message(self, found: Any, header: Header, base_link_from_card: Transform) -> Detections3D:
+        found = found.cpu()
         kept = (found.scores >= self.config.score_min).numpy()
         boxes = found.upright_boxes().transformed(base_link_from_card)
         flat = np.zeros((len(kept), 3))

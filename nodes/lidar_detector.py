@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from perception.engines.precision import EngineName, Precision
 from perception.errors import ShapeError, WeightsError
 from perception.geometry.boxes import Boxes
 from perception.geometry.transforms import Transform
@@ -33,10 +34,10 @@ class LidarDetectorConfig(NodeConfig):
 
     weights: WeightsAddress
     """A DSVT or FlatFormer."""
-    engine: str = "auto"
-    """auto, torch or onnxruntime."""
-    precision: str = "fp32"
-    """fp32, fp16 or bf16."""
+    engine: EngineName = "auto"
+    """The fastest that agrees (auto), or one by name."""
+    precision: Precision = "fp32"
+    """What the engine computes in; below fp32 it must still agree."""
     score_min: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Boxes below this score are left out."""
     fill_missing: bool = True
@@ -70,11 +71,12 @@ class LidarDetector(Node):
             )
         network: Any = loaded.network
         said: list[str] = []
-        settings = EngineSettings(config.engine, config.precision, setup.threads)  # type: ignore[arg-type]
+        settings = EngineSettings(config.engine, config.precision, setup.threads)
         engines = compile_parts(network.parts(), settings, say=said.append)
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
         node = cls(config, loaded.card, network, run_on(engines), model)
+        node.device = "cuda" if any("cuda" in engine.name for engine in engines.values()) else "cpu"
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
         node.notes = tuple(said)
         return node
@@ -82,6 +84,7 @@ class LidarDetector(Node):
     def __init__(self, config: LidarDetectorConfig, card: Card, network: Any, run: RunPart, model: ModelId) -> None:
         super().__init__(config)
         self.card, self.network, self.run, self.model = card, network, run, model
+        self.device = "cpu"  # where points go, and with them voxels and sets
 
     def warm_up(self) -> None:
         points = np.zeros((1000, 3), np.float32)
@@ -156,7 +159,7 @@ class LidarDetector(Node):
         import torch
 
         with torch.inference_mode():
-            boxes = self.network.detect(torch.from_numpy(np.ascontiguousarray(points)), self.run)
+            boxes = self.network.detect(torch.from_numpy(np.ascontiguousarray(points)).to(self.device), self.run)
         return _Found(boxes, self.card.points)
 
 

@@ -25,7 +25,8 @@ from perception.runtime.node import Lookup
 
 NO_EGO_MOTION = "no ego motion: one sweep alone, as measured"
 NEAREST_M = {"dsvt": 1.0, "flatformer": 5.0}
-"""Points of past sweeps that are nearer are left out, as in the published pipelines: the vehicle itself is there."""
+"""Points of past sweeps that were nearer when measured are left out, as in the published pipelines: the vehicle itself
+is there. DSVT (nuScenes): in x and in y from the sensor. FlatFormer: from the vehicle's origin."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ class LidarSweepsDetector(LidarDetector):
         rows = [np.concatenate((card_from_base_link.apply(moving.base_link_m(now_ns)), features), axis=1)]
         base_link_from_odom = Transform.from_quaternion(ego.translation_m, ego.rotation_xyzw).inverse()
         for number, past in enumerate(self._past, start=1):
-            xyz = base_link_from_odom.apply(past.odom_m)
-            kept = np.hypot(xyz[:, 0], xyz[:, 1]) >= NEAREST_M[self.card.network]
-            aged = self._aged(past.features[kept], number, (now_ns - past.t_ns) * 1e-9)
-            rows.append(np.concatenate((card_from_base_link.apply(xyz[kept]), aged), axis=1))
+            aged = self._aged(past.features, number, (now_ns - past.t_ns) * 1e-9)
+            xyz = card_from_base_link.apply(base_link_from_odom.apply(past.odom_m))
+            rows.append(np.concatenate((xyz, aged), axis=1))
         if len(rows) < self.card.points.sweeps:
             adaptations = (*adaptations, f"{len(rows)} of {self.card.points.sweeps} sweeps")
-        self._past.appendleft(_Past(now_ns, moving.odom_m, features))
+        kept = self._far_enough(sweep, finite)
+        self._past.appendleft(_Past(now_ns, moving.odom_m[kept], features[kept]))
         return np.concatenate(rows, dtype=np.float32), adaptations
 
     def _measured(self, sweep: PointCloud, finite: NDArray[np.bool_], ego: Odometry) -> MovingPoints:
@@ -86,6 +87,14 @@ class LidarSweepsDetector(LidarDetector):
             return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
 
         return MovingPoints.measured(xyz, times, pose_at)
+
+    def _far_enough(self, sweep: PointCloud, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which points, as measured, are kept for the sweeps to come, (N,)."""
+        xyz, nearest = host(sweep.xyz_m)[finite], NEAREST_M[self.card.network]
+        if self.card.network == "dsvt":
+            return np.asarray((np.abs(xyz[:, :2]) >= nearest).any(axis=1))
+        from_vehicle = self.rig.base_link_from(sweep.header.frame_id).apply(xyz.astype(np.float64))
+        return np.asarray(np.hypot(from_vehicle[:, 0], from_vehicle[:, 1]) > nearest)
 
     def _aged(self, features: NDArray[np.float32], number: int, lag_s: float) -> NDArray[np.float32]:
         """Return the features of a sweep that is `number` sweeps and `lag_s` seconds old."""

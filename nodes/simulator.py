@@ -1,6 +1,6 @@
 """Simulate the rig's sensors in a seeded street.
 
-out: what every LiDAR, camera and odometry of the rig measures, and the truth of it on `truth/...`.
+out: what every sensor of the rig measures, and the truth of it on `truth/...` (docs/simulation.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from perception.errors import UserError
 from perception.messages import Message
 from perception.runtime.node import Bound, NodeConfig, NodeSetup, Source
 from perception.simulation.drive import Drive
-from perception.simulation.scene import Motion
+from perception.simulation.motion import Motion
+from perception.simulation.weather import WeatherName
 
 
 class SimulatorConfig(NodeConfig):
@@ -24,7 +25,13 @@ class SimulatorConfig(NodeConfig):
     seed: int = 1
     """The same seed gives the same street and the same noise."""
     speed_mps: Annotated[float, Field(ge=0, le=40)] = 8.0
-    """Speed of the ego vehicle."""
+    """Mean speed of the ego vehicle."""
+    weather: WeatherName = "day"
+    """day, dusk or rain."""
+    sensors: tuple[str, ...] | None = None
+    """Simulate only these sensors of the rig; by default all."""
+    truth: bool = True
+    """Also publish the truth, on `truth/...`."""
     start_ns: int | None = None
     """Stamp of the first instant; the time of the start if not given."""
 
@@ -39,11 +46,15 @@ class Simulator(Source):
     def create(cls, config: SimulatorConfig, setup: NodeSetup) -> Self:
         if setup.rig is None:
             raise UserError("the simulator needs a rig to simulate; name one in the launch file")
-        return cls(config, Drive(setup.rig, config.seed, config.start_ns or 0, Motion(speed_mps=config.speed_mps)))
+        drive = Drive(
+            setup.rig, config.seed, config.start_ns or 0, Motion(speed_mps=config.speed_mps), weather=config.weather,
+            sensors=config.sensors, with_truth=config.truth,
+        )  # fmt: skip
+        return cls(config, drive)
 
     @classmethod
     def topics(cls, config: SimulatorConfig, setup: NodeSetup) -> Mapping[str, type[Message]]:
-        return {} if setup.rig is None else Drive.topics(setup.rig)
+        return {} if setup.rig is None else Drive.topics(setup.rig, config.sensors, with_truth=config.truth)
 
     def __init__(self, config: SimulatorConfig, drive: Drive) -> None:
         super().__init__(config)

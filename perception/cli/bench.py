@@ -64,34 +64,40 @@ def networks(
     only: Annotated[list[str] | None, typer.Option(help="Only this model card; may be repeated.")] = None,
     threads: Annotated[list[int] | None, typer.Option(help="Threads; by default one, and all.")] = None,
     points: Annotated[list[int] | None, typer.Option(help="Points of a sweep, for LiDAR networks.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="HEIGHTxWIDTH of a picture, for image networks.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
 ) -> None:
-    """Each network on ONNX Runtime beside eager torch: perception bench networks --only dsvt_pillar_waymo."""
+    """Each network on each engine beside eager torch: perception bench networks --only ddrnet_compact.
+
+    Only where named: dsvt_voxel_waymo, dsvt_nuscenes, and deepinteraction_compact and deepinteraction_nuscenes, which
+    are measured stage by stage, time and memory, beside the loops of the published code.
+    """
     import os
 
-    from perception.benchmarks import networks as bench
+    from perception.benchmarks import networks as lidar
+    from perception.benchmarks import segmentation
     from perception.benchmarks.runtime import machine
     from perception.errors import UserError, did_you_mean
 
-    known = (*bench.LIDAR_CARDS, *bench.IMAGE_CARDS)
-    chosen = tuple(only or known)
+    known = (*lidar.LIDAR_CARDS, *lidar.MORE_LIDAR_CARDS, *segmentation.CARDS, *lidar.FUSION_CARDS)
+    chosen = tuple(only or (*lidar.LIDAR_CARDS, *segmentation.CARDS))
     for card in chosen:
         if card not in known:
             raise UserError(f"--only {card}: expected one of {', '.join(known)}.{did_you_mean(card, known)}")
+    sizes = [_size(text) for text in size] if size else list(segmentation.SIZES)
     about = machine()
     if not as_json:
         print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
-    rows = []
+    rows: list[lidar.Row | lidar.FusionRow | segmentation.Row] = []
     for card in chosen:
         for count in threads or sorted({1, os.cpu_count() or 1}):
-            sizes = points or list(bench.POINT_COUNTS)
-            for size in sizes if card in bench.LIDAR_CARDS else [0]:
-                row = (
-                    bench.lidar(card, size, count, repeats)
-                    if size
-                    else bench.image(card, bench.IMAGE_SIZE, count, repeats)
-                )
+            measured = (
+                (segmentation.measure(card, picture, count, repeats) for picture in sizes)
+                if card in segmentation.CARDS
+                else lidar.rows(card, count, repeats, points or [])
+            )
+            for row in measured:
                 rows.append(row)
                 if not as_json:
                     print(row.line(), flush=True)
@@ -117,3 +123,34 @@ def outputs(
         return
     for row in rows:
         print(row.line())
+
+
+def _size(text: str) -> tuple[int, int]:
+    from perception.errors import UserError
+
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and min(int(height), int(width)) >= 8):
+        raise UserError(f"--size {text}: expected HEIGHTxWIDTH in pixels, such as 512x1024")
+    return int(height), int(width)
+
+
+@app.command()
+def logs(
+    seconds: Annotated[float, typer.Option(min=0.5, help="Of the made-up drive.")] = 10.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Read a recording beside the mcap library alone, and lockstep's own cost: perception bench logs."""
+    from perception.benchmarks import logs as bench
+    from perception.benchmarks.runtime import machine
+
+    about, rows = machine(), bench.reading(seconds, repeats)
+    overhead = bench.lockstep_overhead_us(5000, repeats)
+    if as_json:
+        rows_plain = [asdict(row) for row in rows]
+        print(json.dumps({"machine": about, "reading": rows_plain, "lockstep_us_per_message": overhead}, indent=1))
+        return
+    print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
+    for row in rows:
+        print(row.line())
+    print(f"lockstep, inline: {overhead:.0f} us for each message that a node takes, beyond its own work")

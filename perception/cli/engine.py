@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from perception.networks.part import Part
+ENGINES = "auto, torch, torch-cuda, onnxruntime, onnxruntime-cuda, openvino or tensorrt"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
-Weights = Annotated[str, typer.Argument(help="A weights address, for example filled:ddrnet_compact or a .safetensors.")]
 Axes = Annotated[
     list[str] | None, typer.Option("--axis", help="Fix a free axis, for example --axis batch=1 --axis height=256.")
 ]
@@ -27,39 +26,83 @@ def _engine() -> None:
 
 @app.command("build")
 def build(
-    weights: Weights,
-    engine: Annotated[str, typer.Option(help="auto, torch or onnxruntime.")] = "auto",
+    target: Annotated[
+        str, typer.Argument(metavar="NETWORK|FILE", help="A network, model card or weights address, or a launch file.")
+    ],
+    log: Annotated[Path | None, typer.Argument(help="The log, with --shapes from-log.")] = None,
+    engine: Annotated[str | None, typer.Option(help=f"{ENGINES}.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    shapes: Annotated[
+        str, typer.Option(help="auto: the network's own limits. from-log LOG: what a log brings.")
+    ] = "auto",
     axis: Axes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; progress goes to standard error.")] = False,
 ) -> None:
-    """Export, check and store every part of a network, for example: perception engine build filled:ddrnet_compact."""
-    from perception.engines.choose import compile_part, settings_of
+    """Export, check and store every part, for example: perception engine build ddrnet --precision fp16.
 
-    settings = settings_of(engine, axes=_sizes(axis))
-    for name, part in _parts(weights).items():
-        print(f"{name}: {compile_part(part, settings, say=print).name}")
+    Of a launch file, those of every node: perception engine build car.yaml --shapes from-log drive.mcap. Prints the
+    share of multiply-adds and of time inside the exported parts, and what stays in Python.
+    """
+    import json
+    import sys
+
+    from perception.cli.engine_build import build_launch, build_network, is_launch_file
+    from perception.engines.choose import settings_of
+    from perception.errors import UserError
+
+    if shapes not in ("auto", "from-log"):
+        raise UserError(f"--shapes {shapes}; expected auto, or from-log LOG")
+    if (shapes == "from-log") != (log is not None):
+        raise UserError("--shapes from-log and a LOG belong together: engine build car.yaml --shapes from-log LOG")
+    say = partial(print, file=sys.stderr) if as_json else print
+    settings = settings_of(engine or "auto", precision or "fp32", axes=_sizes(axis))
+    if is_launch_file(target):
+        if axis:
+            raise UserError("--axis is of a single network; nodes of a launch file state their sizes in their settings")
+        given = {name: value for name, value in (("engine", engine), ("precision", precision)) if value is not None}
+        built = build_launch(target, given, say, log)
+    elif log is not None:
+        raise UserError("--shapes from-log needs a launch file: a log's sensors reach a network through its node")
+    else:
+        built = [build_network(target, settings, say)]
+    if as_json:
+        print(json.dumps([entry.as_json() for entry in built], indent=1))
+        return
+    for entry in built:
+        print("\n".join(entry.lines()))
+    if not built:
+        print(f"{target}: no node of this graph has an engine")
 
 
 @app.command("bench")
 def bench(
-    weights: Weights,
+    targets: Annotated[
+        list[str], typer.Argument(metavar="NETWORK|FILE...", help="Networks, cards or weights; or one launch file.")
+    ],
+    engine: Annotated[list[str] | None, typer.Option(help=f"{ENGINES}; may be repeated.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16, bf16, int8; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Samples of a run; may be repeated.")] = None,
     axis: Axes = None,
     threads: Annotated[list[int] | None, typer.Option(help="Thread counts to compare.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each engine.")] = 20,
 ) -> None:
-    """Time every part of a network on each engine of this machine, side by side."""
-    from perception.engines.bench import bench_part
-    from perception.engines.choose import settings_of
+    """Time networks on the engines of this machine: perception engine bench ddrnet p2at --batch 1 --batch 4.
 
-    variants = [
-        settings_of(name, threads=count, axes=_sizes(axis))
-        for count in threads or [1]
-        for name in ("torch", "onnxruntime")
-    ]
-    print(f"{'part':<16} {'engine':<36} {'threads':>7} {'median':>11} {'p90':>11}")
-    for part in _parts(weights).values():
-        for timing in bench_part(part, variants, repeats, say=print):
-            measured = f"{timing.median_ms:>8.2f} ms {timing.p90_ms:>8.2f} ms" if not timing.error else timing.error
-            print(f"{timing.part:<16} {timing.engine:<36} {timing.threads:>7} {measured}")
+    Prints each part's time, then the networks as a whole, those that no other beats marked. Of a launch file, it times
+    the nodes and keeps the figures: launch warns where they cannot meet a deadline.
+    """
+    from perception.cli.engine_bench import bench_launch, bench_networks
+    from perception.cli.engine_build import is_launch_file
+    from perception.errors import UserError
+
+    if any(is_launch_file(target) for target in targets):
+        if len(targets) > 1 or engine or precision or batch or axis or threads:
+            raise UserError("a launch file is measured alone, with the engines, sizes and threads that it states")
+        bench_launch(Path(targets[0]), repeats, print)
+    else:
+        bench_networks(
+            targets, engine or [], precision or ["fp32"], batch or [], threads or [1], _sizes(axis), repeats, print
+        )
 
 
 @app.command("coverage")
@@ -91,7 +134,7 @@ def list_() -> None:
         print(
             f"{entry.folder.name[:12]}  {made_of['network']}.{made_of['part']:<12} {made_of['engine']} "
             f"{made_of['precision']}  {entry.size_bytes / 1e6:.1f} MB  used {used}  "
-            f"agrees within {certificate['worst_over_tolerance']:.2g} of the tolerance"
+            f"agrees within {certificate['worst_over_tolerance']:.2g} of the tolerance{_task(certificate)}"
         )
     print(f"{sum(1 for _ in cache.entries())} engines in {cache.folder}")
 
@@ -104,17 +147,8 @@ def clear() -> None:
     print(f"{EngineCache().clear()} engines removed")
 
 
-def _parts(weights: str) -> Mapping[str, Part]:
-    from torch import nn
-
-    from perception.errors import EngineError
-    from perception.networks.load import load_network
-
-    network = load_network(weights, nn.Module).network
-    parts: Callable[[], Mapping[str, Part]] | None = getattr(network, "parts", None)
-    if parts is None:
-        raise EngineError(f"{type(network).__name__} lists no exportable parts")
-    return parts()
+def _task(certificate: Mapping[str, Any]) -> str:
+    return "".join(f", {name} {share:.1%}" for name, share in (certificate.get("task") or {}).items())
 
 
 def _sizes(axes: list[str] | None) -> dict[str, int]:

@@ -1,47 +1,31 @@
-"""`perception evaluate`."""
+"""`perception evaluate`: a graph on a recorded log, or result files without a graph."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated, Literal
-
 import typer
+import typer.core
 
-SHOWN = ("sAMOTA", "AMOTA", "AMOTP", "MOTA", "MOTP", "IDS", "FRAG", "TP", "FP", "FN", "MT", "ML")
+from perception.cli.evaluate_graph import compare, graph
+from perception.cli.evaluate_results import detection, pose, recognition
+from perception.cli.evaluate_tracking import tracking
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+class _GraphByDefault(typer.core.TyperGroup):
+    """`perception evaluate car.yaml ...` is `perception evaluate graph car.yaml ...`."""
+
+    def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]  # click's own, which typer carries inside
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args.insert(0, "graph")
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_GraphByDefault, add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
 
 @app.callback()
 def evaluate() -> None:
-    """Score results against the truth by published rules."""
+    """Score a graph on a recorded log (perception evaluate car.yaml --replay LOG), or result files against truth."""
 
 
-@app.command()
-def tracking(
-    rules: Annotated[Literal["ab3dmot", "kitti"], typer.Option(help="ab3dmot: boxes in space; kitti: in the image.")],
-    truth: Annotated[Path, typer.Option(help="Folder with KITTI tracking labels NAME.txt.")],
-    results: Annotated[Path, typer.Option(help="Folder with KITTI tracking results NAME.txt.")],
-    sequence: Annotated[list[str] | None, typer.Option(help="Only this sequence; may be repeated.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Score tracks: perception evaluate tracking --rules ab3dmot --truth label --results tracks."""
-    from perception.evaluation.tracking import evaluate_tracking
-
-    found = evaluate_tracking(rules, truth, results, tuple(sequence or ()))
-    if as_json:
-        print(json.dumps({"rules": rules, **found}, indent=1))
-        return
-    for overlap, classes in found.items():
-        names = [name for name in SHOWN if any(name in figures for figures in classes.values())]
-        print(f"{overlap:<14}" + "".join(f"{name:>9}" for name in names))
-        for label, figures in classes.items():
-            cells = (
-                f"{figures[name]:>9.2f}" if isinstance(figures[name], float) else f"{figures[name]:>9}"
-                for name in names
-            )
-            print(f"{label:<14}" + "".join(cells))
-
-
-__all__ = ["app"]
+for command in (graph, compare, detection, tracking, pose, recognition):
+    app.command()(command)

@@ -150,11 +150,11 @@ def _run(
         return 0
     shown = view(plain or as_json)
     say = (lambda _: None) if as_json else shown.line
-    for line in _introduction(file, graph, replay):
+    for line in (*_introduction(file, graph, replay), *_budget(graph)):
         say(line)
     recorder = None if record is None else _recorder(record, graph)
     try:
-        with _stopped_by_signals() as stop:
+        with stopped_by_signals() as stop:
             summary = run_graph(
                 graph, duration_s=duration, stop=stop, on_line=say,
                 on_status=(lambda _: None) if as_json else shown.status, recorder=recorder,
@@ -164,11 +164,19 @@ def _run(
         if recorder is not None:
             recorder.close()
     if recorder is not None:
-        summary.recording, summary.recording_dropped = str(record), sum(recorder.dropped.values())
+        summary.recording, summary.recording_dropped = str(record), (recorder.dropped + summary.missed).total()
         if recorder.stopped:
             say(f"the recording ended early: {recorder.stopped}")
     print(json.dumps(summary_document(summary), indent=1) if as_json else "\n".join(summary_lines(summary)), flush=True)
     return summary.exit_code()
+
+
+def _budget(graph: Graph) -> Iterator[str]:
+    """Warn of outputs that what was measured on this machine cannot bring in time."""
+    from perception.runtime.latency_budget import late_outputs, measured_ms
+
+    if graph.mode != "lockstep":
+        yield from (f"warning: {line}" for line in late_outputs(graph, measured_ms(graph)))
 
 
 def _introduction(file: Path, graph: Graph, replay: Replay | None) -> Iterator[str]:
@@ -192,7 +200,7 @@ def _recorder(path: Path, graph: Graph) -> Recorder:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
+def stopped_by_signals() -> Iterator[threading.Event]:
     """Turn Ctrl-C and SIGTERM into an orderly end."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}

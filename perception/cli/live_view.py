@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ class LiveTable:
 
     def status(self, summary: Summary) -> None:
         with self._lock:
-            title = "" if summary.last_state is None else state_line(summary.last_state, summary)
-            self._live.update(status_table(list(summary.statuses.values()), title))
+            state = summary.last_state
+            title, states = ("", {}) if state is None else (state_line(state, summary), state.nodes)
+            self._live.update(status_table(list(summary.statuses.values()), title, states))
 
     def close(self) -> None:
         self._live.stop()
@@ -85,19 +86,30 @@ def state_line(state: GraphState, summary: Summary) -> str:
     return f"{state.state}{reasons} | {counts or 'nothing published yet'}"
 
 
-def status_table(statuses: list[NodeStatus], title: str, rates_hz: Callable[[str], float] | None = None) -> Table:
-    """Return a table of nodes: state, messages, latency, drops, memory, last error."""
+def status_table(
+    statuses: list[NodeStatus],
+    title: str,
+    states: Mapping[str, str],
+    rates_hz: Callable[[str], float] | None = None,
+) -> Table:
+    """Return a table of nodes: state, messages, latency, age, drops, memory, last error.
+
+    A node that is lost cannot say so itself: `states`, the graph's own, go before.
+    """
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", expand=False)
-    for column in ("node", "state", "published", *(["rate"] if rates_hz else []), "p50 ms", "p99 ms", "dropped", "MB"):
-        table.add_column(column, justify="left" if column in ("node", "state") else "right")
+    table = Table(title=title, title_justify="left", expand=False, box=None, padding=(0, 1, 0, 0))
+    rate = ["Hz"] if rates_hz else []
+    for column in ("node", "state", "sent", *rate, "p50 ms", "p99 ms", "age ms", "drops", "MB"):
+        left = column in ("node", "state")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for status in statuses:
-        cells = [status.node, status.state, str(sum(status.published.values()))]
+        cells = [status.node, states.get(status.node, status.state), str(sum(status.published.values()))]
         if rates_hz:
-            cells.append(f"{rates_hz(status.node):.1f} Hz")
+            cells.append(f"{rates_hz(status.node):.1f}")
         cells += [
-            f"{status.latency_p50_ms:.1f}", f"{status.latency_p99_ms:.1f}", str(dropped(status)),
+            f"{status.latency_p50_ms:.1f}", f"{status.latency_p99_ms:.1f}",
+            "" if status.age_ms is None else f"{status.age_ms:.0f}", str(dropped(status)),
             f"{status.memory_mb:.0f}",
         ]  # fmt: skip
         table.add_row(*cells)
@@ -132,6 +144,12 @@ def summary_lines(summary: Summary) -> list[str]:
         said += [*status.degraded, *status.notes]
         lines.append(f"  node {status.node}: {'; '.join(said) or 'ok'}")
     lines.append(f"  lost processes: {', '.join(summary.lost_processes) or 'none'}; restarts: {summary.restarts}")
+    if summary.missed:
+        missed = ", ".join(f"{count} of {topic}" for topic, count in sorted(summary.missed.items()))
+        lines.append(f"  not published and not recorded, since the launcher was busy: {missed}")
+    for process, links in summary.links.items():
+        crossed = [f"{link.topic} {'sent' if link.sent else 'received'} {link.sent or link.received}" for link in links]
+        lines.append(f"  between hosts, process {process}: {', '.join(crossed)}")
     if summary.recording:
         lines.append(f"  recorded to {summary.recording}; records dropped on the way: {summary.recording_dropped}")
     lines += [f"  FAILED: required output '{topic}' had no message" for topic in summary.missing_outputs]
@@ -145,7 +163,9 @@ def summary_document(summary: Summary) -> dict[str, Any]:
     return {
         "seconds": round(summary.seconds, 3), "outputs": dict(summary.outputs),
         "nodes": {name: msgspec.to_builtins(status) for name, status in summary.statuses.items()},
+        "links": {process: msgspec.to_builtins(links) for process, links in summary.links.items()},
         "lost_processes": summary.lost_processes, "restarts": summary.restarts,
+        "missed": dict(summary.missed),
         "missing_outputs": summary.missing_outputs, "recording": summary.recording,
         "recording_dropped": summary.recording_dropped,
         "state": None if summary.last_state is None else summary.last_state.state,

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
+from perception.cli.log_edit import compare, cut, export, merge, recover
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
 
 @app.callback()
 def log() -> None:
-    """Look into recorded logs: MCAP of ours, KITTI raw, nuScenes."""
+    """Look into recorded logs of any known format, cut, merge, recover, export and compare them."""
 
 
 @app.command()
@@ -34,6 +36,7 @@ def info(
         document = {
             "path": str(path), "format": opened.FORMAT, "start_ns": span.start_ns, "end_ns": span.end_ns,
             "topics": {topic: {"type": types[topic].SCHEMA, "messages": count} for topic, count in counts.items()},
+            "other_topics": {topic: {"type": kind, "messages": n} for topic, (kind, n) in opened.others.items()},
             "notes": opened.notes, "attachments": sorted(opened.attachments()),
             "rig": None if rig is None else {"name": rig.name, "sensors": sorted(rig.sensors)},
         }  # fmt: skip
@@ -41,10 +44,12 @@ def info(
         return
     start = datetime.fromtimestamp(span.start_ns * 1e-9, UTC).isoformat(timespec="milliseconds")
     print(f"{path}: {opened.FORMAT}, {seconds:.3f} s from {start}, {sum(counts.values())} messages")
-    width = max(map(len, counts))
+    width = max(map(len, counts), default=0)
     for topic, count in counts.items():
         rate = f"{(count - 1) / seconds:7.2f} Hz" if seconds > 0 and count > 1 else ""
         print(f"  {topic:<{width}}  {types[topic].SCHEMA:<28} {count:>7} messages {rate}")
+    for topic, (kind, count) in opened.others.items():
+        print(f"  {topic}  {kind}  {count} messages, not read: there is no counterpart here")
     if rig is not None:
         print(f"  rig {rig.name}: {', '.join(sorted(rig.sensors))}")
     for name in sorted(opened.attachments()):
@@ -67,3 +72,7 @@ def check(
     for reason, count in opened.skipped.items():
         print(f"  {count}: {reason}")
     return 1 if opened.skipped else 0
+
+
+for command in (cut, merge, recover, export, compare):
+    app.command()(command)

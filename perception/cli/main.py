@@ -14,6 +14,7 @@ from typing import Any
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "launch": ("perception.cli.launch:launch", "Start the graph of a launch file, live or from a recorded log."),
+    "host": ("perception.cli.host:host", "Be a further host of a rig: run what a launch places here."),
     "check": ("perception.cli.check:check", "Report every fault of a launch file at once."),
     "graph": ("perception.cli.graph:graph", "Draw the graph of a launch file."),
     "top": ("perception.cli.top:top", "Show a live table of rates, latencies, drops and states."),
@@ -24,8 +25,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("perception.cli.simulate:simulate", "Write a simulated drive with its truth to an MCAP file."),
     "log": ("perception.cli.log:app", "Look into recorded logs."),
     "track": ("perception.cli.track:track", "Track recorded detections."),
-    "evaluate": ("perception.cli.evaluate:app", "Score results against the truth by published rules."),
+    "evaluate": ("perception.cli.evaluate:app", "Score a graph on a log, or result files against truth."),
     "verify": ("perception.cli.verify:verify", "Run networks or engines against parity cases."),
+    "calibrate": (
+        "perception.cli.calibrate:app",
+        "Calibrate cameras, LiDARs and clocks; find a bumped sensor in a log.",
+    ),
     "weights": ("perception.cli.weights:app", "Import published checkpoints."),
     "engine": ("perception.cli.engine:app", "Build, list and clear compiled engines."),
     "bench": ("perception.cli.bench:app", "Measure speed, side by side with peers."),

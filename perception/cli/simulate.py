@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +13,12 @@ import typer
 def simulate(
     launch_file: Annotated[Path, typer.Argument(metavar="FILE", help="A launch file with a simulator, for its rig.")],
     out: Annotated[Path, typer.Option(help="The MCAP file to make; it must not exist.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 1,
     duration: Annotated[float, typer.Option(min=0.1, help="Seconds of driving.")] = 10.0,
     speed: Annotated[float, typer.Option(min=0, max=40, help="Of the vehicle, m/s.")] = 8.0,
+    weather: Annotated[str, typer.Option(help="day, dusk or rain.")] = "day",
+    sensor: Annotated[list[str] | None, typer.Option(help="Only this sensor; may be given several times.")] = None,
+    processes: Annotated[int, typer.Option(min=0, max=64, help="0 is one per core; the bytes are equal.")] = 0,
 ) -> None:
     """Write a simulated drive with its truth, as fast as it goes: perception simulate car.yaml --out drive.mcap.
 
@@ -23,20 +27,22 @@ def simulate(
     from perception.cli.graph_of import graph_of
     from perception.errors import UserError
     from perception.logs.mcap_writer import McapWriter
-    from perception.messages.codec import encode
     from perception.runtime.recorder import attachments_of
     from perception.simulation.drive import Drive
-    from perception.simulation.scene import Motion
+    from perception.simulation.motion import Motion
+    from perception.simulation.parallel import records
 
     graph = graph_of(launch_file)
     if graph.rig is None:
         raise UserError(f"{launch_file}: its rig is that of a log; expected one that names a rig, such as car.yaml")
-    drive = Drive(graph.rig, seed, START_NS, Motion(speed_mps=speed))
+    drive = Drive(
+        graph.rig, seed, START_NS, Motion(speed_mps=speed), weather=weather, sensors=sensor or None,
+    )  # fmt: skip
     started_s, count = time.monotonic(), 0
     stored = {name: data for name, data in attachments_of("", graph.rig.files).items() if name != "launch.yaml"}
-    with McapWriter(out, stored) as writer:
-        for topic, message in drive.messages(duration):
-            writer.write(topic, encode(message).to_bytes(), message.header.t_sensor_ns)
+    with McapWriter(out, stored, flush_s=None) as writer:
+        for topic, record, t_ns in records(drive, duration, processes or len(os.sched_getaffinity(0))):
+            writer.write(topic, record, t_ns)
             count += 1
     took_s = time.monotonic() - started_s
     times = duration / took_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from perception.messages import GraphState, NodeStatus
 
 REFRESH_S = 0.5
+WIDE = 160
+"""Columns where the table does not go to a terminal."""
 
 
 def top(
@@ -41,7 +44,7 @@ def top(
         if as_json:
             print(json.dumps(picture.document(), indent=1))
             return
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else WIDE)
         if once:
             console.print(picture.table())
             return
@@ -86,7 +89,8 @@ class _Picture:
         if self.state is not None:
             reasons = f": {'; '.join(self.state.reasons)}" if self.state.reasons else ""
             title = f"{self.state.header.run} {self.state.state}{reasons}"
-        return status_table(list(self.nodes.values()), title, self.rate_hz)
+        states = {} if self.state is None else self.state.nodes
+        return status_table(list(self.nodes.values()), title, states, self.rate_hz)
 
     def document(self) -> dict[str, object]:
         import msgspec

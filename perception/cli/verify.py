@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 def verify(
     cases: Annotated[list[Path], typer.Argument(help="Cases (<case>.json, <case>.npz beside it), or folders of them.")],
-    engine: Annotated[str, typer.Option(help="torch (the reference), onnxruntime, or auto.")] = "torch",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16; below fp32 the class `half` judges.")] = "fp32",
+    engine: Annotated[
+        str, typer.Option(help="torch (the reference), torch-cuda, onnxruntime, openvino, tensorrt or auto.")
+    ] = "torch",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, bf16 or int8; below fp32 the class `half` judges.")
+    ] = "fp32",
     save: Annotated[Path | None, typer.Option(help="Write our outputs to this npz (several cases: a folder).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> int:

@@ -7,17 +7,17 @@ float32 are judged by the class for those.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from perception.engines.engine import Engine, kept, resized_example
+from perception.engines.engine import Engine, kept, part_samples
+from perception.engines.task_agreement import task_figures
 from perception.engines.torch_engine import TorchEngine
 from perception.errors import EngineError
-from perception.networks.part import Axis, Part
+from perception.networks.part import Part
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Agreement:
     worst: float
     output: str
     """The output with that error."""
+    task: Mapping[str, float] = field(default_factory=dict)
+    """Figures in the terms of the task, the worst sample's (`task_agreement`)."""
 
 
 def confirm_agreement(engine: Engine, part: Part, half: bool = False) -> Agreement:
@@ -39,10 +41,11 @@ def confirm_agreement(engine: Engine, part: Part, half: bool = False) -> Agreeme
         half: the tolerance of engines below float32.
 
     Raises:
-        EngineError: an output differs by more than the tolerance, or has another shape.
+        EngineError: an output differs by more than the tolerance, or has another shape, or the task's result differs.
     """
     reference = TorchEngine(part)
-    samples, worst, output = _samples(part), -1.0, ""
+    samples, worst, output = part_samples(part), -1.0, ""
+    task: dict[str, float] = {}
     for sample in samples:
         inputs = dict(zip(part.inputs, (tensor.numpy() for tensor in sample), strict=True))
         expected, got = kept(reference.run(inputs)), kept(engine.run(inputs))
@@ -56,7 +59,14 @@ def confirm_agreement(engine: Engine, part: Part, half: bool = False) -> Agreeme
                 )
             if error > worst:
                 worst, output = error, name
-    return Agreement(len(samples), worst, output)
+        for figure in task_figures(got, expected, half):
+            if not figure.passed:
+                raise EngineError(
+                    f"{engine.name} disagrees with the torch reference in part '{part.name}': {figure.share:.1%} of "
+                    f"the {figure.name} agree, expected at least {figure.least:.1%}; it is not used"
+                )
+            task[figure.name] = min(figure.share, task.get(figure.name, 1.0))
+    return Agreement(len(samples), worst, output, task)
 
 
 def relative_error(got: NDArray[Any], expected: NDArray[Any], half: bool = False) -> float:
@@ -76,20 +86,11 @@ def relative_error(got: NDArray[Any], expected: NDArray[Any], half: bool = False
     return float((np.abs(ours - theirs) / bound).max())
 
 
-def _samples(part: Part) -> list[tuple[Tensor, ...]]:
-    """Return the part's example; where no input holds indices, it is also cut to another size of each free axis."""
-    samples = [part.example()]
-    if any(spec.dtype != "float32" for spec in part.inputs.values()):
-        return samples
-    smaller = {
-        axis.name: max(axis.minimum, min(tensor.shape[dim] // 2, axis.maximum))
-        for tensor, spec in zip(samples[0], part.inputs.values(), strict=True)
-        for dim, axis in enumerate(spec.shape)
-        if isinstance(axis, Axis)
-    }
-    return [*samples, resized_example(part, smaller)] if smaller else samples
-
-
 def certificate(agreement: Agreement) -> Mapping[str, object]:
     """Return what is stored beside the engine."""
-    return {"samples": agreement.samples, "worst_over_tolerance": agreement.worst, "output": agreement.output}
+    return {
+        "samples": agreement.samples,
+        "worst_over_tolerance": agreement.worst,
+        "output": agreement.output,
+        "task": dict(agreement.task),
+    }

@@ -1,24 +1,29 @@
-"""Measure a part's engines on this machine, in one run, taking turns so that noise meets all of them alike."""
+"""Measure a network's parts on this machine's engines, in one run, in turns, so that noise meets all of them alike."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from perception.engines.agreement import confirm_agreement
 from perception.engines.cache import EngineCache, Say
 from perception.engines.choose import EngineSettings, compile_part
-from perception.engines.engine import Engine, axis_names, resized_example
-from perception.errors import EngineError
+from perception.engines.engine import Engine, axis_names, pinned, resized_example
+from perception.errors import EngineError, NotInstalledError
+from perception.messages.array import host
 from perception.networks.part import Part
+
+BATCH_AXES = ("batch", "images", "clips")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one run of one part takes on one engine."""
+    """How long one run of one part takes on one engine, from inputs on the host to outputs on the host."""
 
     part: str
     engine: str
@@ -27,6 +32,40 @@ class Timing:
     p90_ms: float
     error: str = ""
     """Why it was not measured."""
+    agreement: float = 0.0
+    """The largest error over the tolerance of its class."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A network as a whole on one engine: what somebody who has a latency budget chooses from."""
+
+    network: str
+    engine: str
+    precision: str
+    batch: int
+    threads: int
+    latency_ms: float
+    """Medians of its parts, added up."""
+    parameters: int
+    agreement: float
+    error: str = ""
+
+    @property
+    def throughput_hz(self) -> float:
+        return 1e3 * self.batch / self.latency_ms
+
+    def beaten_by(self, other: Choice) -> bool:
+        """Whether the other is as good in everything and better in something."""
+        ours = (self.latency_ms, -self.throughput_hz, -self.parameters, self.precision != "fp32")
+        theirs = (other.latency_ms, -other.throughput_hz, -other.parameters, other.precision != "fp32")
+        return all(a >= b for a, b in zip(ours, theirs, strict=True)) and ours != theirs
+
+
+def pareto(choices: Iterable[Choice]) -> list[Choice]:
+    """Return the choices that no other beats in latency, throughput, size of the network and precision at once."""
+    measured = [choice for choice in choices if not choice.error]
+    return [choice for choice in measured if not any(choice.beaten_by(other) for other in measured)]
 
 
 def bench_part(
@@ -36,36 +75,65 @@ def bench_part(
     cache: EngineCache | None = None,
     say: Say = lambda text: None,
 ) -> list[Timing]:
-    """Time `part` on its example (at the fixed axes) on each engine; an engine that cannot be had says why."""
-    timings: list[Timing] = []
-    engines: list[tuple[EngineSettings, Engine]] = []
+    """Time `part` on its example (at the fixed axes) on each engine, in the order of `settings`; or say why not."""
+    engines: list[Engine | str] = []
     for chosen in settings:
         try:
-            engines.append((chosen, compile_part(part, chosen, cache, say)))
-        except EngineError as error:
-            timings.append(Timing(part.name, chosen.engine, chosen.threads or 0, 0.0, 0.0, str(error)))
-    samples: dict[int, list[float]] = {index: [] for index in range(len(engines))}
+            engines.append(compile_part(part, chosen, cache, say))
+        except (EngineError, NotInstalledError) as error:
+            engines.append(str(error))
+    samples: list[list[float]] = [[] for _ in engines]
     for round_ in range(repeats + 2):
-        for index, (chosen, engine) in enumerate(engines):
+        for index, (chosen, engine) in enumerate(zip(settings, engines, strict=True)):
+            if isinstance(engine, str):
+                continue
             elapsed = _run_ms(part, chosen, engine)
             if round_ >= 2:  # the first two rounds warm caches and allocators
                 samples[index].append(elapsed)
-    for index, (chosen, engine) in enumerate(engines):
-        ordered = sorted(samples[index])
-        median, p90 = statistics.median(ordered), ordered[int(0.9 * (len(ordered) - 1))]
-        timings.append(Timing(part.name, engine.name, chosen.threads or torch.get_num_threads(), median, p90))
-    return timings
+    return [_timing(part, *each) for each in zip(settings, engines, samples, strict=True)]
+
+
+def choices_of(
+    network: str, parts: Mapping[str, Part], settings: Sequence[EngineSettings], timings: Sequence[Sequence[Timing]]
+) -> list[Choice]:
+    """Add up the parts' timings, a choice for each of `settings`; `timings` holds a list per part, in their order."""
+    weights = {id(weight): weight.numel() for part in parts.values() for weight in part.module.parameters()}
+    found = []
+    for chosen, each in zip(settings, zip(*timings, strict=True), strict=True):
+        error = next((timing.error for timing in each if timing.error), "")
+        batch = next((chosen.axes[name] for name in BATCH_AXES if name in chosen.axes), 1)
+        latency_ms, size = sum(timing.median_ms for timing in each), sum(weights.values())
+        agreement, threads = max(timing.agreement for timing in each), each[0].threads
+        found.append(
+            Choice(network, chosen.engine, chosen.precision, batch, threads, latency_ms, size, agreement, error)
+        )
+    return found
+
+
+def _timing(part: Part, settings: EngineSettings, engine: Engine | str, samples: list[float]) -> Timing:
+    threads = settings.threads or torch.get_num_threads()
+    if isinstance(engine, str):
+        return Timing(part.name, f"{settings.engine} {settings.precision}", threads, 0.0, 0.0, engine)
+    ordered = sorted(samples)
+    median, p90 = statistics.median(ordered), ordered[math.ceil(0.9 * len(ordered)) - 1]
+    fixed = pinned(part, _axes(part, settings))
+    agreement = confirm_agreement(engine, fixed, half=settings.precision != "fp32").worst
+    return Timing(part.name, engine.name, threads, median, p90, agreement=agreement)
 
 
 def _run_ms(part: Part, settings: EngineSettings, engine: Engine) -> float:
-    axes = {name: size for name, size in settings.axes.items() if name in axis_names(part)}
-    example = resized_example(part, axes)
+    example = resized_example(part, _axes(part, settings))
     inputs = {name: tensor.numpy() for name, tensor in zip(part.inputs, example, strict=True)}
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads or threads)
     try:
         start = time.perf_counter()
-        engine.run(inputs)
+        for output in engine.run(inputs).values():
+            host(output)
         return (time.perf_counter() - start) * 1e3
     finally:
         torch.set_num_threads(threads)
+
+
+def _axes(part: Part, settings: EngineSettings) -> dict[str, int]:
+    return {name: size for name, size in settings.axes.items() if name in axis_names(part)}

@@ -25,6 +25,7 @@ from perception.networks.address import user_cache
 
 MANIFEST = "manifest.json"
 DEFAULT_LIMIT_BYTES = 8 << 30
+ABANDONED_AFTER_S = 86_400.0
 Say = Callable[[str], None]
 
 
@@ -86,7 +87,7 @@ class EngineCache:
         folders = [folder for folder in self.folder.glob("*") if folder.is_dir()]
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-        return len(folders)
+        return sum(not folder.name.startswith(".") for folder in folders)  # the others hold timings and shapes
 
     def _checked(self, folder: Path, say: Say) -> Entry | None:
         if not folder.is_dir():
@@ -104,6 +105,7 @@ class EngineCache:
     def _build(self, folder: Path, made_of: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._remove_abandoned()
             partial = Path(tempfile.mkdtemp(prefix=".building-", dir=self.folder))
         except OSError as error:
             raise EngineError(
@@ -123,6 +125,13 @@ class EngineCache:
             raise EngineError(f"{folder}: cannot write the engine ({error.strerror})") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def _remove_abandoned(self) -> None:
+        """Remove what builds left that were killed; none takes a day."""
+        for folder in self.folder.glob(".building-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime > ABANDONED_AFTER_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _trim(self, keep: Path) -> None:
         entries = sorted(self.entries(), key=lambda entry: entry.used_s, reverse=True)

@@ -3,28 +3,30 @@
     engines = compile_parts(network.parts(), "auto", say=print)
     boxes = network.detect(points, run_on(engines))
 
-"auto" takes the fastest engine of this machine that agrees with the torch reference, and says why where it had to take
-torch itself; a name takes that engine or raises.
+"auto" takes the fastest engine of this machine that agrees with the torch reference, and says why where it had to leave
+one out; a name takes that engine or raises.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
+from perception.engines import compiled_by
 from perception.engines.agreement import confirm_agreement
 from perception.engines.cache import EngineCache, Say
-from perception.engines.engine import Engine, axis_names, pinned, run_on
+from perception.engines.engine import Engine, axis_names, limited, pinned, run_on
+from perception.engines.log_shapes import stored_limits
+from perception.engines.precision import Compatibility, EngineName, Precision
 from perception.engines.torch_engine import TorchEngine
-from perception.errors import EngineError, UserError, did_you_mean
+from perception.errors import EngineError, NotInstalledError, UserError, did_you_mean
 from perception.networks.parity.verify import RunOn
 from perception.networks.part import Part, RunPart, run_in_torch
-
-EngineName: TypeAlias = Literal["auto", "torch", "onnxruntime"]
-Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class EngineSettings:
     """Threads of one run; None leaves it to the library."""
     axes: Mapping[str, int] = field(default_factory=dict)
     """Free axes to fix, for example {"batch": 1, "height": 256, "width": 512}: a fixed engine is faster."""
+    compatibility: Compatibility = "none"
+    """GPUs that a TensorRT engine must run on: the one it was built on, its compute capability, or Ampere and later."""
 
 
 def compile_part(
@@ -55,28 +59,69 @@ def compile_part(
     """
     settings = settings or EngineSettings()
     axes = {name: size for name, size in settings.axes.items() if name in axis_names(part)}
+    cache = cache or EngineCache()
+    part = limited(part, stored_limits(cache.folder, part))
     part = pinned(part, axes) if axes else part
     if settings.engine == "torch" and settings.precision == "fp32":
         return TorchEngine(part)
-    try:
-        return _compiled(part, settings, cache or EngineCache(), say)
-    except EngineError as error:
-        if settings.engine != "auto":
-            raise
-        say(f"part '{part.name}' runs on torch, the slow reference: {error}")
-        return TorchEngine(part)
+    for name, precision in _candidates(settings):
+        try:
+            return _compiled(part, name, replace(settings, precision=precision), cache, say)
+        except EngineError as error:
+            if settings.engine != "auto":
+                raise
+            say(f"part '{part.name}' does not run on {name} in {precision}: {error}")
+    say(f"part '{part.name}' runs on torch, the slow reference")
+    return TorchEngine(part)
 
 
-def _compiled(part: Part, settings: EngineSettings, cache: EngineCache, say: Say) -> Engine:
-    if settings.precision == "fp32":
+def _candidates(settings: EngineSettings) -> list[tuple[EngineName, Precision]]:
+    """Return what "auto" tries, the fastest first; what disagrees below float32 may agree in it."""
+    wanted = settings.precision
+    if settings.engine != "auto":
+        return [(settings.engine, wanted)]
+    found: list[tuple[EngineName, Precision]] = []
+    if torch.cuda.is_available():
+        if importlib.util.find_spec("tensorrt"):
+            found += [("tensorrt", wanted), ("tensorrt", "fp32")]
+        found += [("torch-cuda", wanted), ("torch-cuda", "fp32")]
+    if wanted in ("fp16", "bf16"):
+        found.append(("torch", wanted))
+    if wanted == "int8":
+        found.append(("onnxruntime", wanted))
+    return list(dict.fromkeys([*found, ("onnxruntime", "fp32")]))
+
+
+def _compiled(part: Part, name: EngineName, settings: EngineSettings, cache: EngineCache, say: Say) -> Engine:
+    if name == "openvino":
+        from perception.engines.openvino_engine import build_openvino
+
+        return build_openvino(part, cache, say, settings.threads, settings.precision)
+    if name == "torch-cuda":
+        from perception.engines.cuda_engine import build_cuda
+
+        return build_cuda(part, settings.precision, cache, say)
+    if name == "tensorrt":
+        return _tensorrt(part, settings, cache, say)
+    if name in ("onnxruntime", "onnxruntime-cuda"):
         from perception.engines.onnxruntime_engine import build_onnxruntime
 
-        return build_onnxruntime(part, cache, say, settings.threads)
-    if settings.engine == "onnxruntime":
-        raise EngineError(f"onnxruntime runs fp32 here, not {settings.precision}; torch runs fp16 and bf16")
+        device: Literal["cpu", "cuda"] = "cuda" if name == "onnxruntime-cuda" else "cpu"
+        return build_onnxruntime(part, cache, say, settings.threads, device, settings.precision)
     engine = TorchEngine(part, settings.precision)
     confirm_agreement(engine, part, half=True)
     return engine
+
+
+def _tensorrt(part: Part, settings: EngineSettings, cache: EngineCache, say: Say) -> Engine:
+    if importlib.util.find_spec("tensorrt") is None:
+        raise NotInstalledError(
+            "TensorRT is not installed: pip install tensorrt (from NVIDIA's index), or use an image that has it"
+        )
+    from perception.engines.tensorrt_build import BuildSettings
+    from perception.engines.tensorrt_engine import build_tensorrt
+
+    return build_tensorrt(part, settings.precision, cache, say, settings=BuildSettings(settings.compatibility))
 
 
 def compile_parts(
@@ -86,6 +131,8 @@ def compile_parts(
     say: Say = lambda text: None,
 ) -> dict[str, Engine]:
     """Build all parts of a network; see `compile_part`."""
+    if (compiler := compiled_by.current.get()) is not None:
+        return compiler(parts, settings or EngineSettings())
     return {name: compile_part(part, settings, cache, say) for name, part in parts.items()}
 
 

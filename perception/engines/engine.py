@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perception.engines.tensor_array import OnHost, TensorArray, device_tensor, host_tensor
 from perception.errors import EngineError, ShapeError
-from perception.messages.array import Array, host
+from perception.messages.array import Array, DeviceArray, host
 from perception.networks.part import Axis, Part, RunPart, TensorSpec
 
 
@@ -104,6 +105,22 @@ def pinned(part: Part, sizes: Mapping[str, int]) -> Part:
     )
 
 
+def limited(part: Part, limits: Mapping[str, Axis]) -> Part:
+    """Return the part with other limits of some of its free axes, by name."""
+
+    def changed(spec: TensorSpec) -> TensorSpec:
+        sides = (limits.get(axis.name, axis) if isinstance(axis, Axis) else axis for axis in spec.shape)
+        return TensorSpec(spec.dtype, tuple(sides))
+
+    if not limits:
+        return part
+    return replace(
+        part,
+        inputs={name: changed(spec) for name, spec in part.inputs.items()},
+        outputs={name: changed(spec) for name, spec in part.outputs.items()},
+    )
+
+
 def axis_names(part: Part) -> set[str]:
     """Return the names of the free axes of a part's inputs."""
     return {axis.name for spec in part.inputs.values() for axis in spec.shape if isinstance(axis, Axis)}
@@ -120,29 +137,43 @@ def resized_example(part: Part, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
+def part_samples(part: Part) -> list[tuple[Tensor, ...]]:
+    """Return the part's example; where no input holds indices, it is also cut to another size of each free axis."""
+    samples = [part.example()]
+    if any(spec.dtype != "float32" for spec in part.inputs.values()):
+        return samples
+    smaller = {
+        axis.name: max(axis.minimum, min(tensor.shape[dim] // 2, axis.maximum))
+        for tensor, spec in zip(samples[0], part.inputs.values(), strict=True)
+        for dim, axis in enumerate(spec.shape)
+        if isinstance(axis, Axis)
+    }
+    return [*samples, resized_example(part, smaller)] if smaller else samples
+
+
 def run_on(engines: Mapping[str, Engine]) -> RunPart:
-    """Return the runner that a network's methods take, on engines by part name."""
+    """Return the runner that a network's methods take, on engines by part name.
+
+    Tensors on a device are read there, and answered by tensors there; tensors on the host by tensors on the host.
+    """
 
     def run(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        outputs = engines[name].run({key: tensor.detach().cpu().numpy() for key, tensor in inputs.items()})
-        return {key: as_tensor(array) for key, array in outputs.items()}
+        outputs = engines[name].run({key: _array_of(tensor.detach()) for key, tensor in inputs.items()})
+        devices = [tensor.device for tensor in inputs.values() if tensor.is_cuda]
+        if not devices:
+            return OnHost(outputs)
+        return {
+            key: device_tensor(array, devices[0])
+            if isinstance(array, DeviceArray)
+            else host_tensor(array).to(devices[0])
+            for key, array in outputs.items()
+        }
 
     return run
 
 
-def as_tensor(array: Array) -> Tensor:
-    """Return the array as a tensor that shares its memory, read-only arrays included: whoever asks only reads."""
-    values = np.ascontiguousarray(host(array))
-    return torch.from_numpy(values if values.flags.writeable else np.asarray(_Writable(values)))
-
-
-class _Writable:
-    """Lets numpy see a read-only array's memory as writable, since torch warns about the others."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.array = array  # keeps the memory alive
-        interface = array.__array_interface__
-        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+def _array_of(tensor: Tensor) -> Array:
+    return TensorArray(tensor) if tensor.is_cuda else tensor.cpu().numpy()
 
 
 def _fits(size: int, axis: int | Axis) -> bool:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import Tensor
 
 from perception.engines.engine import resized_example
+from perception.engines.tensorrt_operators import operator_table, rewritten, unsupported
 from perception.errors import EngineError
 from perception.networks.part import Axis, Part
 
@@ -24,6 +26,8 @@ EXTERNAL_ABOVE_BYTES = 1 << 30
 
 def export_onnx(part: Part, path: Path) -> None:
     """Write `part` to `path` with torch's dynamo exporter (the older one writes wrong values for scatters, in silence).
+
+    What TensorRT's parser lacks is said with other operators, or is an `EngineWarning`: such a part is no engine there.
 
     Raises:
         EngineError: the exporter refuses the module.
@@ -48,6 +52,20 @@ def export_onnx(part: Part, path: Path) -> None:
     except Exception as error:  # torch raises its own errors, RuntimeError, ValueError and others
         reason = str(error).strip().splitlines()[:1]
         raise EngineError(f"part '{part.name}' cannot be exported to ONNX: {''.join(reason)}") from error
+    model = onnx.load(path, load_external_data=False)
+    if rewritten(model):
+        onnx.save(model, path)
+    if lacking := unsupported(model):
+        warnings.warn(
+            f"part '{part.name}': the ONNX parser of TensorRT {operator_table().version} does not read "
+            f"{'; '.join(lacking)}: no TensorRT engine can be built of it",
+            EngineWarning,
+            stacklevel=2,
+        )
+
+
+class EngineWarning(UserWarning):
+    """An exported graph that some engines cannot hold."""
 
 
 def _export_example(part: Part) -> tuple[Tensor, ...]:

@@ -18,8 +18,13 @@ from perception.engines.engine import described
 from perception.networks.part import Part
 
 
-def part_identity(part: Part, engine: str, precision: str, versions: Mapping[str, str]) -> dict[str, Any]:
-    """Return everything that decides the bytes and the numbers of an engine, as JSON, to be hashed into its key."""
+def part_identity(
+    part: Part, engine: str, precision: str, versions: Mapping[str, str], device: str | None = None
+) -> dict[str, Any]:
+    """Return everything that decides the bytes and the numbers of an engine, as JSON, to be hashed into its key.
+
+    `device` is this machine's processor if None; a GPU by name, capability and driver (`gpu_name`).
+    """
     return {
         "part": part.name,
         "network": type(part.module).__name__,
@@ -30,7 +35,7 @@ def part_identity(part: Part, engine: str, precision: str, versions: Mapping[str
         "inputs": {name: described(spec) for name, spec in part.inputs.items()},
         "outputs": {name: described(spec) for name, spec in part.outputs.items()},
         "versions": {"torch": torch.__version__, "python": platform.python_version(), **versions},
-        "device": cpu_name(),
+        "device": device or cpu_name(),
     }
 
 
@@ -72,6 +77,22 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+@cache
+def gpu_name(index: int = 0) -> str:
+    """Return name, compute capability and driver of a CUDA device: "NVIDIA H100 80GB HBM3 sm90 driver 580.65.06"."""
+    major, minor = torch.cuda.get_device_capability(index)
+    return f"{torch.cuda.get_device_name(index)} sm{major}{minor} driver {_driver()}"
+
+
+def _driver() -> str:
+    try:
+        stated = Path("/proc/driver/nvidia/version").read_text(errors="replace")
+    except OSError:  # a Jetson's driver belongs to its kernel
+        return platform.release()
+    numbers = [word for word in stated.splitlines()[0].split() if word.count(".") >= 1 and word[0].isdigit()]
+    return numbers[0] if numbers else stated.splitlines()[0]
 
 
 @cache

@@ -1,64 +1,17 @@
-"""Whether probabilities mean what they say: reliability diagram, calibration error, and the line that mends scores.
+"""The line that makes scores into probabilities: how often a result of such a score is right.
 
-Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (expected calibration error); Platt,
-"Probabilistic outputs for support vector machines", 1999 (logistic regression on the score, by Newton's method).
+Whether probabilities mean what they say tells `perception.evaluation.calibration.reliability`.
+
+Source: Platt, "Probabilistic outputs for support vector machines", 1999: logistic regression on the score, by Newton's
+method.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ShapeError
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Cases whose stated probability lies between `low` and `high`."""
-
-    low: float
-    high: float
-    count: int
-    stated: float
-    """Mean of the stated probabilities."""
-    happened: float
-    """Share of the cases that were true."""
-
-
-@dataclass(frozen=True)
-class ReliabilityDiagram:
-    """Bins that hold cases, and the expected calibration error: the mean gap, weighted by count."""
-
-    bins: tuple[ReliabilityBin, ...]
-    expected_error: float
-
-
-def reliability_diagram(stated: NDArray[np.float64], true: NDArray[np.bool_], bins: int = 10) -> ReliabilityDiagram:
-    """Compare stated probabilities (N,) with what happened (N,).
-
-    Raises:
-        ShapeError: shapes differ, or a probability is not between 0 and 1.
-    """
-    stated, true = np.asarray(stated, np.float64), np.asarray(true, np.bool_)
-    if stated.ndim != 1 or stated.shape != true.shape or not ((stated >= 0) & (stated <= 1)).all():
-        raise ShapeError(f"probabilities {stated.shape} and outcomes {true.shape}; expected (N,) each, 0 to 1")
-    index = np.minimum((stated * bins).astype(np.int64), bins - 1)
-    found = []
-    for number in np.unique(index):
-        members = index == number
-        found.append(
-            ReliabilityBin(
-                number / bins,
-                (number + 1) / bins,
-                int(members.sum()),
-                float(stated[members].mean()),
-                float(true[members].mean()),
-            )
-        )
-    gap = sum(one.count * abs(one.stated - one.happened) for one in found)
-    return ReliabilityDiagram(tuple(found), gap / len(stated) if len(stated) else 0.0)
 
 
 def fit_reliability(score: NDArray[np.float64], true: NDArray[np.bool_], steps: int = 100) -> tuple[float, float]:
@@ -84,4 +37,4 @@ def fit_reliability(score: NDArray[np.float64], true: NDArray[np.bool_], steps: 
     return float(line[0]), float(line[1])
 
 
-__all__ = ["ReliabilityBin", "ReliabilityDiagram", "fit_reliability", "reliability_diagram"]
+__all__ = ["fit_reliability"]

@@ -65,7 +65,7 @@ class Boxes:
 def from_nuscenes(center_m: NDArray[Any], size_wlh_m: NDArray[Any], rotation_wxyz: NDArray[Any]) -> Boxes:
     """nuScenes: geometric centre, (w, l, h), quaternion (w, x, y, z); the x axis of the box is its heading."""
     w, x, y, z = _rows(rotation_wxyz, 4).T
-    yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    yaw = np.arctan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)  # right for lengths other than 1, too
     return Boxes(_rows(center_m, 3), _rows(size_wlh_m, 3)[:, [1, 0, 2]], yaw)
 
 

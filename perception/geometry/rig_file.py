@@ -30,6 +30,28 @@ class FileModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+class CalibrationRecord(FileModel):
+    """How numbers were calibrated, and how good they are; `perception calibrate` writes it."""
+
+    method: str
+    date: str
+    """ISO 8601."""
+    source: str = ""
+    """What it was calibrated from."""
+    views: int = 0
+    """Pictures, sweeps or samples that were used."""
+    residual: dict[str, float] = {}
+    """What the fit leaves, unit in the name."""
+    coverage: dict[str, float] = {}
+    """How much of the sensor's field the data covered, 0 to 1, and angles that it spanned."""
+    uncertainty: dict[str, float] = {}
+    """Standard deviations, unit in the name."""
+    complaints: tuple[str, ...] = ()
+    """What is poor, and what to do; empty is good."""
+    content_hash: str
+    """Sixteen hexadecimal digits of the numbers that were calibrated."""
+
+
 class TransformFile(FileModel):
     """One transform; its key says the direction."""
 
@@ -57,6 +79,7 @@ class CameraFile(FileModel):
     center_px: Pair
     coefficients: tuple[float, ...] = ()
     max_angle_deg: Annotated[float, Field(gt=0, le=180)] | None = None
+    record: CalibrationRecord | None = None
 
 
 class LidarFile(FileModel):
@@ -72,6 +95,16 @@ class LidarFile(FileModel):
     has_ring: bool = True
     has_intensity: bool = True
     has_elongation: bool = False
+    beams_deg: tuple[float, ...] | None = None
+    """The beam table: elevation of each ring, ring 0 first; by default evenly spaced in `vertical_fov_deg`."""
+    columns: Annotated[int, Field(gt=0, le=65536)] = 900
+    """Firings per turn."""
+
+    @model_validator(mode="after")
+    def _a_beam_per_ring(self) -> Self:
+        if self.beams_deg is not None and len(self.beams_deg) != self.rings:
+            raise ValueError(f"beams_deg has {len(self.beams_deg)} elevations for {self.rings} rings")
+        return self
 
 
 class ImageSize(FileModel):
@@ -109,4 +142,24 @@ class RigFile(FileModel):
     transforms: dict[str, TransformFile] = {}
 
 
-__all__ = ["CameraFile", "FileModel", "ImageSize", "LidarFile", "RigFile", "SensorFile", "SensorKind", "TransformFile"]
+class ExtrinsicsFile(FileModel):
+    """Calibrated transforms, for `transforms:` of a rig.yaml, and clock offsets, for `offset_ms` of a launch file."""
+
+    transforms: dict[str, TransformFile] = {}
+    offset_ms: dict[str, float] = {}
+    """Added to the stamps of a topic, it lays them on those of the other."""
+    record: CalibrationRecord
+
+
+__all__ = [
+    "CalibrationRecord",
+    "CameraFile",
+    "ExtrinsicsFile",
+    "FileModel",
+    "ImageSize",
+    "LidarFile",
+    "RigFile",
+    "SensorFile",
+    "SensorKind",
+    "TransformFile",
+]

@@ -2,7 +2,7 @@
 
 A log gives messages in the order of their stamps: after a message with stamp t nothing with a smaller stamp comes, on
 any topic. What cannot be read is skipped, counted and named in `skipped`; what the log does not hold and the reader had
-to assume is said in `notes`.
+to assume is said in `notes`. Topics of types that have no counterpart here stand in `others` with type and count.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Log(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
+        self.others: dict[str, tuple[str, int]] = {}
         self.skipped: Counter[str] = Counter()
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import yaml
 
@@ -15,7 +16,7 @@ from perception.geometry.transforms import Transform
 
 @dataclass(frozen=True)
 class LogCamera:
-    """A pinhole camera without distortion, as logs of rectified pictures have.
+    """A camera; without distortion unless coefficients are given, as logs of rectified pictures have it.
 
     Attributes:
         size_wh_px: width and height.
@@ -29,6 +30,8 @@ class LogCamera:
     center_px: tuple[float, float]
     base_link_from_optical: Transform
     rate_hz: float
+    model: Literal["plumb_bob", "rational_polynomial", "kannala_brandt", "ocam", "double_sphere"] = "plumb_bob"
+    coefficients: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def rig_of(name: str, base_link: str, lidar: LogLidar | None, cameras: Mapping[s
         sensors[camera] = SensorFile(kind="camera", rate_hz=found.rate_hz, clock="log", calibration=file)
         transforms[f"base_link_from_{camera}"] = _written(found.base_link_from_optical @ CAMERA_FROM_OPTICAL.inverse())
         intrinsics[camera] = CameraFile(
-            model="plumb_bob", width_px=found.size_wh_px[0], height_px=found.size_wh_px[1],
-            focal_px=found.focal_px, center_px=found.center_px, coefficients=(0.0, 0.0, 0.0, 0.0, 0.0),
+            model=found.model, width_px=found.size_wh_px[0], height_px=found.size_wh_px[1],
+            focal_px=found.focal_px, center_px=found.center_px, coefficients=found.coefficients,
         )  # fmt: skip
     document = RigFile(name=name, base_link=base_link, sensors=sensors, transforms=transforms)
     files = {"rig.yaml": _yaml(document)} | {f"{camera}.yaml": _yaml(file) for camera, file in intrinsics.items()}

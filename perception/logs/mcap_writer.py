@@ -31,12 +31,17 @@ class McapWriter:
     Args:
         path: the file to make; it must not exist.
         attachments: files that let the recording replay alone (launch file, calibration, cards), by name.
+        flush_s: chunks are closed at least so often, by the clock; None only by size, so that equal records give equal
+            bytes.
 
     Raises:
         LogError: the file exists or cannot be made.
     """
 
-    def __init__(self, path: Path, attachments: Mapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self, path: Path, attachments: Mapping[str, bytes] | None = None, *, flush_s: float | None = FLUSH_S
+    ) -> None:
+        self._flush_s = flush_s
         try:
             self._file = path.open("xb")
         except FileExistsError:
@@ -71,7 +76,7 @@ class McapWriter:
             raise LogError(f"{self.path}: cannot go on writing: {error.strerror}") from None
         self.messages += 1
         self._dirty = True
-        if time.monotonic() - self._flushed_s >= FLUSH_S:
+        if self._flush_s is not None and time.monotonic() - self._flushed_s >= self._flush_s:
             self.flush()
 
     def flush(self) -> None:
@@ -93,7 +98,7 @@ class McapWriter:
 
     def size(self) -> int:
         """Bytes on disk so far."""
-        return self._file.tell()
+        return self.path.stat().st_size if self._file.closed else self._file.tell()
 
     def close(self) -> None:
         """Write the summary and close the file."""

@@ -8,9 +8,15 @@ from perception.errors import LogError
 from perception.logs.log import Log
 
 FORMATS = """\
-  a .mcap file                      MCAP with our records (perception launch --record, perception record)
-  a file of events                  Prophesee RAW (EVT2, EVT2.1, EVT3) and DAT, AEDAT-2, Event Stream, N-MNIST
+  a .mcap file                      MCAP with our records (perception launch --record, perception record), or with ROS 2
+                                    CDR, Foxglove JSON or protobuf
+  a file of events                  Prophesee RAW (EVT2, EVT2.1, EVT3) and DAT, AEDAT4, AEDAT-2, Event Stream (.es),
+                                    N-MNIST, HDF5 (DSEC, M3ED), .npy, .npz, text with t x y p
+  a .pcap or .pcapng file           UDP packets of a Velodyne, Hesai or Ouster LiDAR
+  a ROS 1 or ROS 2 bag              .bag, .db3 or a folder with metadata.yaml: sensors, packets, odometry, events
   a folder with velodyne_points or image_0N     KITTI raw, <date>_drive_<n>_sync or a subset of it
+  a folder with velodyne            KITTI object (image_2, calib, label_2) or SemanticKITTI (labels, poses.txt)
+  a folder with mav0 or cam0        EuRoC
   a folder with v1.0-*/sample.json  nuScenes tables
   a folder with info.json           one nuScenes keyframe in mmdetection3d's format"""
 
@@ -30,6 +36,8 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
         raise LogError(f"{path}: there is no such log. Expected one of:\n{FORMATS}")
     if path.is_file():
         return _open_file(path)
+    from perception.logs.euroc import EurocLog, euroc_folder
+    from perception.logs.kitti_object import KittiObjectLog, looks_like_kitti_object
     from perception.logs.kitti_raw import KittiRawLog, looks_like_kitti_raw
     from perception.logs.nuscenes_info import NuscenesInfoLog
     from perception.logs.nuscenes_tables import NuscenesTablesLog
@@ -40,33 +48,64 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
         return NuscenesTablesLog(path)
     if (path / "info.json").is_file():
         return NuscenesInfoLog(path)
+    if euroc_folder(path) is not None:
+        return EurocLog(path)
+    if looks_like_kitti_object(path):
+        return KittiObjectLog(path, assume_rate_hz=assume_rate_hz)
+    if (path / "metadata.yaml").is_file():
+        from perception.logs.ros.bag_log import open_bag
+
+        return open_bag(path)
     raise LogError(f"{path}: the folder holds no known log. Expected one of:\n{FORMATS}")
 
 
 def _open_file(path: Path) -> Log:
-    from perception.logs.mcap_log import MAGIC, McapLog
+    from perception.logs.mcap_log import MAGIC
 
     try:
         with path.open("rb") as file:
-            head = file.read(len(MAGIC))
+            head = file.read(64)
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from None
     if not head:
         raise LogError(f"{path}: the file is empty. Expected one of:\n{FORMATS}")
-    if head == MAGIC:
-        return McapLog(path)
+    if head.startswith(MAGIC):
+        return _open_mcap(path)
+    from perception.logs.lidar.pcap import is_capture
+
+    if is_capture(head):
+        from perception.logs.pcap_log import PcapLog
+
+        return PcapLog(path)
+    from perception.logs.events.ros_bag import ROS1_MAGIC, SQLITE_MAGIC, is_bag_database
+
+    if head.startswith(ROS1_MAGIC) or (head.startswith(SQLITE_MAGIC) and is_bag_database(path)):
+        from perception.logs.ros.bag_log import open_bag
+
+        return open_bag(path)
     event_log = _event_log(path)
     if event_log is not None:
         return event_log
-    raise LogError(f"{path}: not a known log (it begins with {head.hex(' ')}). Expected one of:\n{FORMATS}")
+    raise LogError(f"{path}: not a known log (it begins with {head[:8].hex(' ')}). Expected one of:\n{FORMATS}")
+
+
+def _open_mcap(path: Path) -> Log:
+    from perception.logs.mcap_file import McapFile
+    from perception.logs.mcap_log import McapLog, type_of
+
+    file = McapFile(path)
+    foreign = any(channel.message_encoding != "msgpack" for channel in file.channels.values())
+    if foreign and all(type_of(file, channel) is None for channel in file.channels.values()):
+        from perception.logs.foreign_mcap import ForeignMcapLog
+
+        return ForeignMcapLog(file)
+    return McapLog(path, file)
 
 
 def _event_log(path: Path) -> Log | None:
-    from perception.logs.events.event_file import HEAD_BYTES, EventFileLog, recognised
+    from perception.logs.events.open_events import open_event_file
 
-    with path.open("rb") as file:
-        found = recognised(file.read(HEAD_BYTES), path)
-    return None if found is None else EventFileLog(path, found)
+    return open_event_file(path)
 
 
 __all__ = ["open_log"]

@@ -1,6 +1,7 @@
 """Typed records: what sensors, networks and planners exchange, and its bytes."""
 
 from perception.messages.array import Array, DeviceArray, host
+from perception.messages.masks import mask_labels, runs_of
 from perception.messages.message import Header, Message, ModelId, SensorState, Span, Timing, derived
 from perception.messages.outputs import (
     Detections2D,
@@ -9,6 +10,7 @@ from perception.messages.outputs import (
     FusedObject,
     GraphState,
     InputStatus,
+    LinkStatus,
     NodeStatus,
     ObjectClass,
     ObjectMotion,
@@ -35,8 +37,8 @@ from perception.messages.sensors import (
 
 __all__ = [
     "Array", "CameraInfo", "Detections2D", "Detections3D", "DeviceArray", "EventPacket", "FreeSpace", "FusedObject",
-    "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "Message", "ModelId", "NodeStatus", "ObjectClass",
-    "ObjectMotion", "Odometry", "PaintedPoints", "PastPose", "PointCloud", "Pose3D", "RawPackets", "Recognition",
-    "SegmentationMask", "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived",
-    "host",
+    "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "LinkStatus", "Message", "ModelId", "NodeStatus",
+    "ObjectClass", "ObjectMotion", "Odometry", "PaintedPoints", "PastPose", "PointCloud", "Pose3D", "RawPackets",
+    "Recognition", "SegmentationMask", "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects",
+    "Trigger", "derived", "host", "mask_labels", "runs_of",
 ]  # fmt: skip

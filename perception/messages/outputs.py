@@ -101,6 +101,7 @@ class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()  # topics
     semantics: tuple[ObjectClass, ...] = ()  # share of painted classes among its points
     num_points: int = 0
+    visibility: float | None = None  # share that nothing hides from the sensor, where known: truth
     motion: ObjectMotion | None = None  # None where its velocity is not known
     history: tuple[PastPose, ...] = ()  # oldest first
     recognitions: tuple[ObjectClass, ...] = ()  # of the recogniser whose region is this object's
@@ -117,13 +118,17 @@ class TrackedObjects(Message, frozen=True, kw_only=True):
 
 
 class SegmentationMask(Message, frozen=True, kw_only=True):
-    """A class for each pixel of the full-size picture; 255 is unknown."""
+    """A class for each pixel of the full-size picture; 255 is unknown. `mask_labels(mask)` writes runs out."""
 
     SCHEMA: ClassVar[str] = "perception.segmentation_mask/1"
     classes: tuple[str, ...]
-    label: Annotated[Array, ArraySpec("uint8", "(H, W)")]
+    label: Annotated[Array, ArraySpec("uint8", "(H, W) or, in runs, (R,)")]
     confidence: Annotated[Array | None, ArraySpec("uint8", "(H, W)")] = None  # 255 is certain
     identities: tuple[str, ...] = ()  # what each class is to a planner; empty: its name
+    entropy: Annotated[Array | None, ArraySpec("uint8", "(H, W)")] = None  # 0 is certain, 255 all classes alike
+    run_length: Annotated[Array | None, ArraySpec("uint32", "(R,)")] = None  # pixels of each run, row by row
+    height_px: int = 0  # of a mask in runs
+    width_px: int = 0
 
 
 class PaintedPoints(Message, frozen=True, kw_only=True):
@@ -136,10 +141,11 @@ class PaintedPoints(Message, frozen=True, kw_only=True):
     confidence: Annotated[Array | None, ArraySpec("uint8", "(N,)")] = None
     camera: Annotated[Array | None, ArraySpec("uint8", "(N,)")] = None  # index into cameras, 255 none
     cameras: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()  # what each class is to a planner; empty: its name
 
 
 class FreeSpace(Message, frozen=True, kw_only=True):
-    """A polygon on the ground plane that is free, counter-clockwise."""
+    """A polygon on the ground plane that is known to be free, counter-clockwise; no points where none is known."""
 
     SCHEMA: ClassVar[str] = "perception.free_space/1"
     polygon_m: Annotated[Array, ArraySpec("float32", "(N, 2)")]
@@ -186,9 +192,18 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     latency_p50_ms: float
     latency_p99_ms: float
     memory_mb: float
+    age_ms: float | None = None  # of the sensor data in its last output, when that was published; None for a source
     last_error: str = ""
     degraded: tuple[str, ...] = ()  # what makes its output worth less, for example "untrained weights"
     notes: tuple[str, ...] = ()  # facts, for example "paced by detector: 12 of lidar/points held back"
+
+
+class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One topic of a process that crosses to, or comes from, another host; counted since the process started."""
+
+    topic: str
+    sent: int = 0  # records given to TCP, once for all readers
+    received: int = 0  # records taken from TCP
 
 
 class Status(Message, frozen=True, kw_only=True):
@@ -199,6 +214,8 @@ class Status(Message, frozen=True, kw_only=True):
     host: str
     pid: int
     nodes: tuple[NodeStatus, ...]
+    sources_ended: bool = False  # its sources have given their last message; True where it has none
+    links: tuple[LinkStatus, ...] = ()  # what crosses between hosts; empty on a rig of one
 
 
 class GraphState(Message, frozen=True, kw_only=True):

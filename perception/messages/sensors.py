@@ -48,6 +48,7 @@ class EventPacket(Message, frozen=True, kw_only=True):
     y: Annotated[Array, ArraySpec("uint16", "(N,)")]
     polarity: Annotated[Array, ArraySpec("uint8", "(N,)")]  # 1 brighter, 0 darker
     dropped: int = 0  # events that the source or an overload policy left out of this span
+    events_before: int | None = None  # of the stream, dropped ones included: a gap tells how many were lost on the way
 
 
 class Trigger(Message, frozen=True, kw_only=True):

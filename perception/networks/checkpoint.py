@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import _compat_pickle
 import collections
+import io
+import math
 import pickle
+import pickletools
 import sys
 import warnings
 import zipfile
@@ -63,6 +66,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _loaded(path: Path) -> object:
+    _refuse_bombs(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about TypedStorage, which old files hold
@@ -71,6 +75,37 @@ def _loaded(path: Path) -> object:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception:  # noqa: BLE001 (it refuses with several types; the reader below decides what the file is)
         return _described(path)
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Refuse archives that unpack to more than they are, before anything is unpacked: torch stores, it never packs.
+
+    Raises:
+        WeightsError: an entry is compressed, or lies in the archive more often than once.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            size = path.stat().st_size
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # what is damaged is told apart below
+    packed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if packed or sum(entry.file_size for entry in entries) > size:
+        what = f"'{packed[0].filename}' is compressed" if packed else "its entries overlap"
+        raise WeightsError(f"{path}: refused: {what}, which torch never writes: it would unpack to more than it is")
+
+
+def _refuse_hostile_sizes(data: bytes) -> None:
+    """Walk through a pickle's steps without doing them, and refuse those that reserve memory for nothing.
+
+    Raises:
+        ValueError: a memo index or a length that the file cannot mean.
+    """
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(str(argument)) > len(data):
+            raise ValueError(f"a memo entry number {argument} in {len(data)} bytes")
 
 
 def _state_in(content: object) -> dict[str, Any] | None:
@@ -177,8 +212,10 @@ def _parameter(data: object, *rest: object) -> object:
 def _described(path: Path) -> object:
     """Unpickle a checkpoint in torch's archive format into descriptions and placeholders."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(_member(archive, "data.pkl")) as file:
-            return _Reader(file).load()
+        with zipfile.ZipFile(path) as archive:
+            data = archive.read(_member(archive, "data.pkl"))
+        _refuse_hostile_sizes(data)
+        return _Reader(io.BytesIO(data)).load()
     except _RefusedError as error:
         raise WeightsError(
             f"{path}: refused: it asks to use {error}, which no checkpoint needs; nothing of it was run"
@@ -214,6 +251,8 @@ def _tensor(archive: zipfile.ZipFile, stored: _StoredTensor) -> Tensor:
     empty = 0 in stored.size
     if min((stored.offset, *stored.size, *stored.stride), default=0) < 0 or (not empty and (last + 1) * item > wanted):
         raise ValueError(f"a tensor of shape {stored.size} reaches outside its storage of {wanted} bytes")
+    if math.prod(stored.size) * item > wanted:
+        raise ValueError(f"a tensor of shape {stored.size} out of a storage of {wanted} bytes")
     if empty:
         return torch.empty(stored.size, dtype=stored.dtype)
     flat = torch.frombuffer(bytearray(archive.read(info)), dtype=stored.dtype)

@@ -204,8 +204,8 @@ class DDRNet(nn.Module):
 
     def parts(self) -> Mapping[str, Part]:
         """Return the one part, `segment`: image (B, 3, H, W) to logits (B, K, ceil(H / 8), ceil(W / 8))."""
-        batch, height, width = Axis("batch", 1, 1, 8), Axis("height", 64, 512, 1088), Axis("width", 64, 1024, 2048)
-        rows, columns = Axis("rows", 8, 64, 136), Axis("columns", 8, 128, 256)
+        batch, height, width = Axis("batch", 1, 1, 8), Axis("height", 8, 512, 2176), Axis("width", 8, 1024, 4096)
+        rows, columns = Axis("rows", 1, 64, 272), Axis("columns", 1, 128, 512)
         part = Part(
             name="segment",
             module=self,

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from perception.errors import ShapeError
 from perception.geometry.boxes import Boxes
@@ -45,10 +46,18 @@ from perception.networks.layers.interaction_parts import (
     sparse_part,
 )
 from perception.networks.layers.second import Second, SecondConfig, SecondNeck
-from perception.networks.layers.sparse_encoder import SparseEncoder, SparseEncoderConfig, SparseTables, sparse_tables
+from perception.networks.layers.sparse_encoder import (
+    SparseEncoder,
+    SparseEncoderConfig,
+    SparseTables,
+    device_tables,
+    sparse_tables,
+)
 from perception.networks.layers.swin import SwinConfig, SwinTransformer
 from perception.networks.part import Part, RunPart
+from perception.ops.device_voxels import device_voxels
 from perception.ops.hard_voxels import HardVoxels, hard_voxels
+from perception.ops.sparse_backend import SparseBackend
 from perception.ops.sparse_conv import weight_from_spconv2
 
 CLASSES = (
@@ -97,20 +106,20 @@ class DeepInteractionConfig:
 
 DEEPINTERACTION_PLUSPLUS = DeepInteractionConfig()
 DEEPINTERACTION_COMPACT = DeepInteractionConfig(
-    image_size=(192, 352),
+    image_size=(128, 256),
     point_range=(-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
-    voxel_size=(0.16, 0.16, 0.2),
+    voxel_size=(0.2, 0.2, 0.2),
     max_voxels=60_000,
-    pillar_size=(1.28, 1.28, 8.0),
+    pillar_size=(1.6, 1.6, 8.0),
     max_pillars=10_000,
     keep_box_range=(-60.0, -60.0, -10.0, 60.0, 60.0, 10.0),
     radii=(1.0, 61.0, 2.0),
-    swin=SwinConfig(embed_dims=32, depths=(2, 2, 4), num_heads=(1, 2, 4)),
+    swin=SwinConfig(embed_dims=32, depths=(2, 2, 2), num_heads=(1, 2, 4)),
     pyramid_channels=64,
-    sparse=SparseEncoderConfig((41, 640, 640), 5, (16, 32, 48, 64), out_channels=64),
+    sparse=SparseEncoderConfig((41, 512, 512), 5, (16, 16, 32, 64), out_channels=64),
     second=SecondConfig(128, (64, 128), (3, 3), neck_channels=(64, 64)),
-    interaction=InteractionConfig(64, 64, 64, layers=1, heads=4, hidden=256, radii=30),
-    decoder=DecoderConfig(64, queries=100, layers=2, heads=4, origin=(-51.2, -51.2), cell=(1.28, 1.28)),
+    interaction=InteractionConfig(64, 64, 64, layers=1, heads=4, points=2, hidden=128, radii=30),
+    decoder=DecoderConfig(64, queries=100, layers=2, heads=4, origin=(-51.2, -51.2), cell=(1.6, 1.6)),
 )
 """For the demo and for training on the synthetic world."""
 
@@ -125,6 +134,10 @@ class Detections:
     """(K,)."""
     labels: Tensor
     """(K,) int64, index into the classes."""
+
+    def cpu(self) -> Detections:
+        """Return them in the memory of the host."""
+        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
 
     def upright_boxes(self) -> Boxes:
         """Return the boxes in our convention, in the LiDAR frame: geometric centre, l w h, yaw counter-clockwise.
@@ -195,6 +208,7 @@ class DeepInteraction(nn.Module):
         lidar_from_camera: Tensor,
         run: RunPart,
         views: int = 1,
+        sparse: SparseBackend | None = None,
     ) -> list[Detections]:
         """Detect objects.
 
@@ -207,23 +221,44 @@ class DeepInteraction(nn.Module):
             run: runs `parts`.
             views: the number of views that the parts were compiled for: missing ones are filled up with cameras that
                 see nothing, to the same result. Parts that run in torch take any number.
+            sparse: runs the sparse encoder in place of its part.
 
         Raises:
             ShapeError: arrays that do not fit each other or the configuration.
         """
         self._check(images, clouds, image_from_lidar, lidar_from_camera)
         images, image_from_lidar, lidar_from_camera = fill_views(images, image_from_lidar, lidar_from_camera, views)
-        lidar = prepare_lidar(clouds, self.config)
+        points = [torch.from_numpy(cloud).to(images.device) for cloud in clouds]
+        prepared = lidar_on_device(points, self.config) if images.is_cuda and sparse is None else None
+        pillars = (
+            join_pillars(group_pillars(clouds, self.config), self.config) if prepared is None else prepared.pillars
+        )
         size = (images.shape[3], images.shape[4])
         calibration = view_geometry(image_from_lidar, lidar_from_camera, size, self.config.geometry)
-        points = [torch.from_numpy(cloud) for cloud in clouds]
-        frame = frame_geometry(points, lidar.pillars, image_from_lidar, size, self.config.geometry)
+        frame = frame_geometry(points, pillars.to(images.device), image_from_lidar, size, self.config.geometry)
         image = run("image", {"images": images.flatten(0, 1)})
-        bev = run("sparse_encoder", sparse_inputs(lidar.voxels, lidar.tables))
-        bev = run("bev_backbone", {"bev": bev["bev"]})
+        bev = run("bev_backbone", {"bev": self._encoded(clouds, prepared, images.device, run, sparse)})
         fused = run("interaction", {**image, **bev, **geometry_inputs(calibration, frame)})
         decoded = run("decoder", {**fused, "image_from_lidar": image_from_lidar})
         return decode_boxes(decoded_from(decoded), self.pts_bbox_head, self.config.keep_box_range)
+
+    def _encoded(
+        self,
+        clouds: Sequence[NDArray[np.float32]],
+        prepared: Lidar | None,
+        device: torch.device,
+        run: RunPart,
+        sparse: SparseBackend | None,
+    ) -> Tensor:
+        """Return the bird's-eye view of the points, (B, C, S_y, S_x)."""
+        if prepared is not None:
+            return run("sparse_encoder", sparse_inputs(prepared.voxels, prepared.tables))["bev"]
+        features, coordinates = voxel_means(clouds, self.config)
+        if sparse is not None:
+            return self.pts_middle_encoder.encode(features.to(device), coordinates, len(clouds), sparse)
+        tables = sparse_tables(coordinates, self.config.sparse, len(clouds))
+        voxels, tables = features[tables.order].to(device), tables.to(device)
+        return run("sparse_encoder", sparse_inputs(voxels, tables))["bev"]
 
     def _check(
         self, images: Tensor, clouds: Sequence[NDArray[np.float32]], image_from_lidar: Tensor, lidar_from_camera: Tensor
@@ -267,13 +302,42 @@ def fill_views(
 
 def prepare_lidar(clouds: Sequence[NDArray[np.float32]], config: DeepInteractionConfig) -> Lidar:
     """Group the points of every sample into voxels and pillars, and work out where the sparse convolutions read."""
+    features, coordinates = voxel_means(clouds, config)
+    tables = sparse_tables(coordinates, config.sparse, len(clouds))
+    return Lidar(features[tables.order], tables, join_pillars(group_pillars(clouds, config), config))
+
+
+def lidar_on_device(points: Sequence[Tensor], config: DeepInteractionConfig) -> Lidar:
+    """Do what `prepare_lidar` does in tensors, where the points of each sample (N, F) lie."""
+    voxels, pillars = (
+        [device_voxels(cloud, config.point_range, size, slots, most) for cloud in points]
+        for size, slots, most in (
+            (config.voxel_size, config.points_per_voxel, config.max_voxels),
+            (config.pillar_size, config.points_per_pillar, config.max_pillars),
+        )
+    )
+    coordinates = torch.cat([F.pad(group.coordinates, (1, 0), value=b) for b, group in enumerate(voxels)])
+    means = torch.cat([group.means() for group in voxels])
+    if not len(means):  # as in `voxel_means`
+        coordinates, means = coordinates.new_zeros(1, 4), means.new_zeros(1, config.sparse.in_channels)
+    tables = device_tables(coordinates, config.sparse, len(points))
+    rows, columns = config.geometry.bev
+    cells = [
+        (b * rows + group.coordinates[:, 1]) * columns + group.coordinates[:, 2] for b, group in enumerate(pillars)
+    ]
+    grouped, counts = torch.cat([group.points for group in pillars]), torch.cat([group.counts for group in pillars])
+    return Lidar(means[tables.order], tables, Pillars(grouped, counts, torch.cat(cells)))
+
+
+def voxel_means(
+    clouds: Sequence[NDArray[np.float32]], config: DeepInteractionConfig
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Return the mean point of every occupied voxel, (N, F), and where it is, (N, 4) sample, z, y, x."""
     voxels = group_voxels(clouds, config)
     coordinates, features = with_sample(voxels), np.concatenate([group.means() for group in voxels])
     if not len(coordinates):  # engines take no empty arrays: one voxel of zeros, in the corner
         coordinates, features = np.zeros((1, 4), np.int64), np.zeros((1, config.sparse.in_channels), np.float32)
-    tables = sparse_tables(coordinates, config.sparse, len(clouds))
-    means = torch.from_numpy(features)
-    return Lidar(means[tables.order], tables, join_pillars(group_pillars(clouds, config), config))
+    return torch.from_numpy(features), coordinates
 
 
 def group_voxels(clouds: Sequence[NDArray[np.float32]], config: DeepInteractionConfig) -> list[HardVoxels]:

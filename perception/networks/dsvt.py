@@ -21,13 +21,13 @@ from torch.nn import functional as F
 from perception.networks.layers.bev_backbone import BevBackbone, BevBackboneConfig
 from perception.networks.layers.boxes import Boxes3D
 from perception.networks.layers.center_head import BevCells, CenterHead, CenterHeadConfig, read_out, suppress
+from perception.networks.layers.point_encoder import PointEncoder, decorated
 from perception.networks.layers.transfusion_head import TransFusionConfig, TransFusionHead
 from perception.networks.part import Axis, Part, RunPart, TensorSpec
-from perception.ops.dynamic_voxels import DynamicVoxels, VoxelGrid, dynamic_voxels, voxel_max, voxel_mean
+from perception.ops.dynamic_voxels import DynamicVoxels, VoxelGrid, dynamic_voxels
 from perception.ops.window_sets import WindowSets, window_sets
 
 Window: TypeAlias = tuple[int, int, int]
-EPS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -62,38 +62,6 @@ class DSVTConfig:
     @property
     def voxel_grid(self) -> VoxelGrid:
         return VoxelGrid(self.minimum_m, self.voxel_m, self.grid)
-
-
-class PointLayer(nn.Module):
-    """One layer of the voxel feature encoder."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_channels, out_channels, bias=False)
-        self.norm = nn.BatchNorm1d(out_channels, eps=EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.linear(x)))
-
-
-class VoxelEncoder(nn.Module):
-    """Points of a voxel to its features, twice by a linear layer and a maximum."""
-
-    def __init__(self, point_features: int, channels: int) -> None:
-        super().__init__()
-        self.pfn_layers = nn.ModuleList([PointLayer(point_features + 6, channels // 2), PointLayer(channels, channels)])
-
-    def forward(self, voxels: DynamicVoxels, grid: VoxelGrid) -> Tensor:
-        """Return (V, C)."""
-        count = len(voxels.coords)
-        points, xyz = voxels.points[:, 1:], voxels.points[:, 1:4]
-        size, minimum = xyz.new_tensor(grid.voxel_m), xyz.new_tensor(grid.minimum_m)
-        cell = voxels.coords[voxels.voxel][:, [3, 2, 1]].float()
-        center = cell * size + (size / 2 + minimum)
-        x = torch.cat((points, xyz - voxel_mean(xyz, voxels.voxel, count)[voxels.voxel], xyz - center), dim=1)
-        x = self.pfn_layers[0](x)
-        x = torch.cat((x, voxel_max(x, voxels.voxel, count)[voxels.voxel]), dim=1)
-        return voxel_max(self.pfn_layers[1](x), voxels.voxel, count)
 
 
 class Attention(nn.Module):
@@ -188,7 +156,7 @@ class InputLayer(nn.Module):
                 nn.ModuleList([PositionEmbedding(dims, config.channels) for _ in range(2)]) for _ in range(stage.blocks)
             ]
             self.posembed_layers.append(nn.ModuleList(blocks))
-            height //= stage.pool_z
+            height = -(-height // stage.pool_z)
 
 
 class AttentionPooling(nn.Module):
@@ -293,7 +261,7 @@ class DSVT(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("global_step", torch.zeros(1, dtype=torch.long))
-        self.vfe = VoxelEncoder(config.point_features, config.channels)
+        self.vfe = PointEncoder(config.point_features, config.channels // 2, config.channels, "pfn_layers")
         self.backbone_3d = Backbone3D(config)
         self.backbone_2d = BevBackbone(config.backbone)
         self.dense_head: CenterHead | TransFusionHead = (
@@ -304,12 +272,18 @@ class DSVT(nn.Module):
         """Sort points (N, 4 + C), batch, x, y, z, features, into voxels."""
         return dynamic_voxels(points, self.config.voxel_grid, test_z=self.config.test_z)
 
+    def voxel_features(self, voxels: DynamicVoxels, run: RunPart) -> Tensor:
+        """Return the features of the voxels, (V, C)."""
+        grid, points, count = self.config.voxel_grid, voxels.points[:, 1:], len(voxels.coords)
+        size, minimum = points.new_tensor(grid.voxel_m), points.new_tensor(grid.minimum_m)
+        cell = voxels.coords[voxels.voxel][:, [3, 2, 1]].float()
+        x = decorated(points, voxels.voxel, cell * size + (size / 2 + minimum), count)
+        return self.vfe(x, voxels.voxel, count) if self.training else self.vfe.encoded(x, voxels.voxel, count, run)
+
     def stage_inputs(self, coords: Tensor, number: int) -> StageInputs:
         """Cut the voxels that enter a stage into sets."""
         stage = self.config.stages[number]
-        height = self.config.grid[2]
-        for earlier in self.config.stages[:number]:
-            height //= earlier.pool_z
+        height = self._height(number)
         grid = (self.config.grid[0], self.config.grid[1], height)
         shifts = ((0, 0, 0), stage.shift)
         first, second = (
@@ -342,7 +316,8 @@ class DSVT(nn.Module):
         flat = x.new_zeros(batch * ny * nx, x.shape[1])
         sample, _, row, column = coords.long().unbind(1)
         flat[(sample * ny + row) * nx + column] = x
-        return flat.view(batch, ny, nx, -1).permute(0, 3, 1, 2).contiguous()
+        found = flat.view(batch, ny, nx, -1).permute(0, 3, 1, 2)
+        return found if found.is_cuda else found.contiguous()  # convolutions on a GPU take channels last as they are
 
     def maps(self, points: Tensor, batch: int, run: RunPart, watch: Watch | None = None) -> Mapping[str, Tensor]:
         """Return the head's raw maps and, for a `watch`, everything on the way to them.
@@ -359,7 +334,7 @@ class DSVT(nn.Module):
         if len(voxels.coords) == 0:
             x, coords = points.new_zeros(0, self.config.channels), voxels.coords
         else:
-            x = self.vfe(voxels, self.config.voxel_grid)
+            x = self.voxel_features(voxels, run)
             watch("vfe_features", x)
             x, coords = self._stages(x, voxels.coords, run, watch)
         outputs = run("bev", {"bev": self.bev(x, coords, batch)})
@@ -408,8 +383,8 @@ class DSVT(nn.Module):
         return BevCells(self.config.minimum_m[:2], (voxel[0] * stride, voxel[1] * stride))
 
     def parts(self) -> Mapping[str, Part]:
-        """Return the parts: `stage_0`, `pool_0`, ..., `bev`, and the head's own."""
-        found = {}
+        """Return the parts: `points`, `voxels`, `stage_0`, `pool_0`, ..., `bev`, and the head's own."""
+        found = self.vfe.parts()
         first_block = 0
         for number, stage in enumerate(self.config.stages):
             found[f"stage_{number}"] = self._stage_part(number, stage, first_block)
@@ -448,7 +423,7 @@ class DSVT(nn.Module):
     def _height(self, number: int) -> int:
         height = self.config.grid[2]
         for earlier in self.config.stages[:number]:
-            height //= earlier.pool_z
+            height = -(-height // earlier.pool_z)
         return height
 
     def _example(self, number: int, order: list[str]) -> tuple[Tensor, ...]:
@@ -475,7 +450,7 @@ class DSVT(nn.Module):
         nx, ny, _ = self.config.grid
         batch, c = Axis("batch", 1, 1, 8), self.config.channels
         stride = self.config.backbone.up_strides[0]
-        rows, columns = round(ny * stride), round(nx * stride)
+        rows, columns = int(ny * stride), int(nx * stride)
         outputs = {"features": TensorSpec("float32", (batch, self.config.backbone.out_channels, rows, columns))}
         for name, channels in self.dense_head.maps.items():
             shape = (columns, rows) if self.config.head == "transfusion" else (rows, columns)

@@ -207,7 +207,8 @@ class StereoAttention(nn.Module):
         value = value.reshape(batch, self.num_heads, dim // self.num_heads, height, width)
         offsets = self.sampling_offsets(query).reshape(batch, joints, self.num_heads, self.num_points, 2)
         weights = self.attention_weights(query).reshape(batch, joints, self.num_heads, self.num_points).softmax(-1)
-        locations = anchors[:, :, None, None] + offsets / torch.tensor((width, height), dtype=offsets.dtype)
+        moved = torch.stack((offsets[..., 0] / width, offsets[..., 1] / height), dim=-1)
+        locations = anchors[:, :, None, None] + moved
         out: Tensor = self.output_proj(deformable_attention(value, locations, weights))
         return out
 

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from perception.networks.layers.attention import Attention
 from perception.networks.layers.boxes import Boxes3D
+from perception.networks.layers.point_encoder import PointEncoder, decorated
 from perception.networks.part import Axis, Part, RunPart, TensorSpec
 from perception.ops.boxes_bev import rotated_nms
-from perception.ops.dynamic_voxels import voxel_max, voxel_mean
 from perception.ops.flat_windows import FlatGroups, flat_groups, flat_orders
 
 EPS = 1e-3
@@ -84,40 +84,6 @@ class Pillars:
     points: Tensor
     pillar: Tensor
     coords: Tensor
-
-
-class PointLayer(nn.Module):
-    """One layer of the pillar feature encoder."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(out_channels, eps=EPS)
-        self.linear = nn.Linear(in_channels, out_channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.linear(x)))
-
-
-class PillarEncoder(nn.Module):
-    """Points of a pillar to its features, twice by a linear layer and a maximum."""
-
-    def __init__(self, config: FlatFormerConfig) -> None:
-        super().__init__()
-        first, second = config.vfe_channels
-        self.config = config
-        self.vfe_layers = nn.ModuleList([PointLayer(config.point_features + 6, first), PointLayer(2 * first, second)])
-
-    def forward(self, pillars: Pillars) -> Tensor:
-        """Return (V, C)."""
-        low, high = self.config.minimum_m, self.config.maximum_m
-        count, index = len(pillars.coords), pillars.pillar
-        points, xyz = pillars.points[:, 1:], pillars.points[:, 1:4]
-        size = xyz.new_tensor((*self.config.pillar_m, high[2] - low[2]))
-        center = pillars.coords[index][:, [3, 2, 1]].float() * size + (size / 2 + xyz.new_tensor(low))
-        x = torch.cat((points, xyz - voxel_mean(xyz, index, count)[index], xyz - center), dim=1)
-        x = self.vfe_layers[0](x)
-        x = torch.cat((x, voxel_max(x, index, count)[index]), dim=1)
-        return voxel_max(self.vfe_layers[1](x), index, count)
 
 
 class GroupAttention(nn.Module):
@@ -291,6 +257,12 @@ class RawBoxes:
             self.label[index],
         )  # fmt: skip
 
+    def cpu(self) -> RawBoxes:
+        """Return them in the memory of the host."""
+        return RawBoxes(
+            self.center.cpu(), self.size.cpu(), self.yaw.cpu(), self.velocity.cpu(), self.score.cpu(), self.label.cpu()
+        )
+
 
 class FlatFormer(nn.Module):
     """Points to boxes."""
@@ -298,7 +270,7 @@ class FlatFormer(nn.Module):
     def __init__(self, config: FlatFormerConfig) -> None:
         super().__init__()
         self.config = config
-        self.voxel_encoder = PillarEncoder(config)
+        self.voxel_encoder = PointEncoder(config.point_features, *config.vfe_channels, "vfe_layers")
         self.middle_encoder = FlatBackbone(config)
         self.backbone = Second(config)
         self.neck = Neck(config)
@@ -318,17 +290,26 @@ class FlatFormer(nn.Module):
         rows = unique // nx
         coords = torch.stack((rows // ny, torch.zeros_like(unique), rows % ny, unique % nx), dim=1).int()
         if self.config.published_faults and len(unique):
-            leads = torch.ones(len(unique), dtype=torch.bool)
+            leads = torch.ones_like(unique, dtype=torch.bool)
             leads[1:] = coords[1:, 0] != coords[:-1, 0]
             kept = ~leads[index]
             points, index = points[kept], (torch.cumsum(~leads, 0) - 1)[index[kept]]
             coords = coords[~leads]
         return Pillars(points, index, coords)
 
+    def pillar_features(self, pillars: Pillars, run: RunPart) -> Tensor:
+        """Return the features of the pillars, (V, C)."""
+        low, high = self.config.minimum_m, self.config.maximum_m
+        points, pillar, count = pillars.points[:, 1:], pillars.pillar, len(pillars.coords)
+        size = points.new_tensor((*self.config.pillar_m, high[2] - low[2]))
+        center = pillars.coords[pillar][:, [3, 2, 1]].float() * size + (size / 2 + points.new_tensor(low))
+        x, encoder = decorated(points, pillar, center, count), self.voxel_encoder
+        return encoder(x, pillar, count) if self.training else encoder.encoded(x, pillar, count, run)
+
     def position(self, coords: Tensor) -> Tensor:
         """Return the sine and cosine embedding of the pillars' places, (V, C): x in the first half, y in the second."""
         half = self.config.channels // 2
-        channel = torch.arange(half, dtype=torch.float32)
+        channel = torch.arange(half, dtype=torch.float32, device=coords.device)
         frequency = 10000 ** (2 * torch.div(channel, 2, rounding_mode="floor") / half)
         halves = []
         for axis in (3, 2):
@@ -356,7 +337,8 @@ class FlatFormer(nn.Module):
         flat = x.new_zeros(batch * ny * nx, x.shape[1])
         sample, _, row, column = coords.long().unbind(1)
         flat[(sample * ny + row) * nx + column] = x
-        return flat.view(batch, ny, nx, -1).permute(0, 3, 1, 2).contiguous()
+        found = flat.view(batch, ny, nx, -1).permute(0, 3, 1, 2)
+        return found if found.is_cuda else found.contiguous()  # convolutions on a GPU take channels last as they are
 
     def maps(self, points: Tensor, batch: int, run: RunPart, watch: Watch | None = None) -> Mapping[str, Tensor]:
         """Return the head's raw maps and, for a `watch`, everything on the way to them.
@@ -373,7 +355,7 @@ class FlatFormer(nn.Module):
         watch("voxel_coords", coords)
         x = points.new_zeros(0, self.config.channels)
         if len(coords):
-            x = self.voxel_encoder(pillars)
+            x = self.pillar_features(pillars, run)
             watch("vfe_features", x)
             position, (index, first) = self.position(coords), self.groups(coords)
             watch("pe", position)
@@ -423,7 +405,7 @@ class FlatFormer(nn.Module):
             inside = ((center >= limit[:3]) & (center <= limit[3:])).all(dim=1)
             yaw = torch.atan2(numbers["rot"][:, 0], numbers["rot"][:, 1])
             boxes = RawBoxes(center, numbers["dim"].exp(), yaw, numbers["vel"], score[sample], best[sample] // most)
-            found.append(boxes.chosen(torch.nonzero(inside & (score[sample] > config.score_min)).squeeze(1)))
+            found.append(boxes.chosen(torch.nonzero(inside & (score[sample] > config.score_min)).squeeze(1)).cpu())
         return found
 
     def _suppressed(self, boxes: RawBoxes) -> RawBoxes:
@@ -443,13 +425,13 @@ class FlatFormer(nn.Module):
         return final.chosen(torch.nonzero(inside).squeeze(1))
 
     def parts(self) -> Mapping[str, Part]:
-        """Return the parts: `blocks` on pillars, `bev` on the map."""
+        """Return the parts: `points` and `voxels` of the encoder, `blocks` on pillars, `bev` on the map."""
         config = self.config
         pillars, groups = Axis("pillars", 1, 10_000, 400_000), Axis("groups", 1, 80, 4000)
         batch, (nx, ny), c = Axis("batch", 1, 1, 8), config.grid, config.channels
         rows = TensorSpec("float32", (pillars, c))
         maps = {"neck": sum(config.neck_channels), **self.bbox_head.maps}
-        return {
+        return self.voxel_encoder.parts() | {
             "blocks": Part(
                 "blocks",
                 self.middle_encoder,

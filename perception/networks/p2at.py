@@ -411,8 +411,8 @@ class P2AT(nn.Module):
 
     def parts(self) -> Mapping[str, Part]:
         """Return the one part, `segment`: image (B, 3, H, W) to logits (B, K, ceil(H / 4), ceil(W / 4))."""
-        batch, height, width = Axis("batch", 1, 1, 8), Axis("height", 32, 512, 1088), Axis("width", 32, 1024, 2048)
-        rows, columns = Axis("rows", 8, 128, 272), Axis("columns", 8, 256, 512)
+        batch, height, width = Axis("batch", 1, 1, 8), Axis("height", 8, 512, 2176), Axis("width", 8, 1024, 4096)
+        rows, columns = Axis("rows", 2, 128, 544), Axis("columns", 2, 256, 1024)
         part = Part(
             name="segment",
             module=self,

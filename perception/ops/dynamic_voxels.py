@@ -55,7 +55,7 @@ def dynamic_voxels(points: Tensor, grid: VoxelGrid, *, test_z: bool = True) -> D
         raise ShapeError(f"points have shape {tuple(points.shape)}; expected (N, 4 or more): batch, x, y, z, features")
     points = points[torch.isfinite(points).all(dim=1)]
     minimum, voxel = points.new_tensor(grid.minimum_m), points.new_tensor(grid.voxel_m)
-    size = torch.tensor(grid.size)
+    size = points.new_tensor(grid.size)
     place = torch.floor((points[:, 1:4] - minimum) / voxel)
     if not test_z:
         place[:, 2] = 0

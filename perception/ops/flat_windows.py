@@ -41,7 +41,7 @@ def flat_groups(counts: Tensor, group: int, *, beyond: bool = False) -> FlatGrou
         if count == 0:
             continue
         total = -(-count // group) * group
-        place = torch.arange(total)
+        place = torch.arange(total, device=counts.device)
         if count >= group:
             place[count:] -= group
         elif beyond and slots:
@@ -49,9 +49,9 @@ def flat_groups(counts: Tensor, group: int, *, beyond: bool = False) -> FlatGrou
         else:
             place[count:] %= count
         padded.append(place + start)
-        first.append(torch.arange(count) + slots)
+        first.append(torch.arange(slots, slots + count, device=counts.device))
         start, slots = start + count, slots + total
-    empty = torch.zeros(0, dtype=torch.int64)
+    empty = counts.new_zeros(0)
     return FlatGroups(torch.cat([empty, *padded]) % max(start, 1), torch.cat([empty, *first]))
 
 

@@ -30,6 +30,15 @@ class Normalization:
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
+def jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
+    """Return (height, width) of a JPEG, from its header alone; ShapeError where it has none."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise ShapeError(f"not a JPEG image: {error}") from error
+    return int(height), int(width)
+
+
 def decoded_jpeg(data: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
     """Decode a JPEG to RGB (H, W, 3).
 
@@ -83,6 +92,17 @@ def _read_only(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
+class Segmentation:
+    """What a network says of each pixel of an image, uint8 (H, W) each."""
+
+    label: NDArray[np.uint8]
+    confidence: NDArray[np.uint8] | None = None
+    """Softmax probability of the class: 255 is certain."""
+    entropy: NDArray[np.uint8] | None = None
+    """Of the softmax: 0 is one class alone, 255 is all classes alike."""
+
+
+@dataclass(frozen=True)
 class Letterbox:
     """How an image of any size lies in a network's input: scaled without distortion, centred, the rest filled.
 
@@ -127,32 +147,32 @@ class Letterbox:
         _look_up(_read_only(image), _table(normalization), out, *self.offset)
         return torch.from_numpy(out[None])
 
-    def labels(self, logits: NDArray[np.float32], align_corners: bool = False) -> NDArray[np.uint8]:
-        """Return the class of each pixel of the image, uint8 (H, W), from logits (K, h, w) that span the whole input.
+    def segmented(
+        self,
+        logits: NDArray[np.float32],
+        align_corners: bool = False,
+        *,
+        confidence: bool = False,
+        entropy: bool = False,
+    ) -> Segmentation:
+        """Return the class of each pixel of the image from logits (K, h, w) that span the whole input.
 
         The logits are interpolated at each pixel's own place, so that edges are as sharp as the network drew them;
         taking the class first and enlarging that would leave steps.
+
+        Raises:
+            ShapeError: not (K, h, w) of 1 to 255 classes.
         """
-        return self._labelled(logits, align_corners, with_confidence=False)[0]
-
-    def labels_and_confidence(
-        self, logits: NDArray[np.float32], align_corners: bool = False
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return the class of each pixel and its softmax probability (255 is certain), both uint8 (H, W)."""
-        return self._labelled(logits, align_corners, with_confidence=True)
-
-    def _labelled(
-        self, logits: NDArray[np.float32], align_corners: bool, with_confidence: bool
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if logits.ndim != 3 or min(logits.shape) < 1 or logits.shape[0] > 255:
             raise ShapeError(f"logits {logits.shape}; expected (K, h, w) of 1 to 255 classes")
         rows = self._places(0, logits.shape[1], align_corners)
         columns = self._places(1, logits.shape[2], align_corners)
         labels = np.empty(self.image_size, np.uint8)
-        confidence = np.empty(self.image_size if with_confidence else (0, 0), np.uint8)
+        certain = np.empty(self.image_size if confidence else (0, 0), np.uint8)
+        spread = np.empty(self.image_size if entropy else (0, 0), np.uint8)
         channels_last = np.ascontiguousarray(logits.transpose(1, 2, 0), np.float32)
-        _label_pixels(channels_last, channels_last.argmax(2), *rows, *columns, labels, confidence)
-        return labels, confidence
+        _label_pixels(channels_last, channels_last.argmax(2), *rows, *columns, labels, certain, spread)
+        return Segmentation(labels, certain if confidence else None, spread if entropy else None)
 
     def _places(self, axis: int, cells: int, align_corners: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return for each pixel of one axis the logit cell before its centre, and how far it lies towards the next."""
@@ -175,14 +195,17 @@ def _label_pixels(
     column_share: NDArray[np.float32],
     labels: NDArray[np.uint8],
     confidence: NDArray[np.uint8],
+    entropy: NDArray[np.uint8],
 ) -> None:
-    """Interpolate logits (h, w, K) at each pixel and write its class, and its probability unless that array is empty.
+    """Interpolate logits (h, w, K) at each pixel; write its class and, where arrays are given, what its softmax says.
 
     A class that is the strongest in all four cells around a pixel is the strongest between them, so inside an object
     nothing has to be interpolated. The full-size logits, 160 MB for Cityscapes, never exist.
     """
     height, width, classes = logits.shape
     values = np.empty(classes, np.float32)
+    soft = confidence.size + entropy.size > 0
+    largest = np.float32(np.log(classes)) if classes > 1 else np.float32(1)
     for row in range(labels.shape[0]):
         above, down = row_before[row], row_share[row]
         below = min(above + 1, height - 1)
@@ -191,7 +214,7 @@ def _label_pixels(
             right = min(left + 1, width - 1)
             best = strongest[above, left]
             agreed = best == strongest[above, right] == strongest[below, left] == strongest[below, right]
-            if agreed and not confidence.size:
+            if agreed and not soft:
                 labels[row, column] = best
                 continue
             for k in range(classes):
@@ -200,8 +223,16 @@ def _label_pixels(
                 values[k] = (1 - down) * upper + down * lower
             best = values.argmax()
             labels[row, column] = best
+            if not soft:
+                continue
+            total, weighted = np.float32(0), np.float32(0)
+            for k in range(classes):
+                below_best = values[k] - values[best]
+                share = np.exp(below_best)
+                total += share
+                weighted += share * below_best
             if confidence.size:
-                total = np.float32(0)
-                for k in range(classes):
-                    total += np.exp(values[k] - values[best])
                 confidence[row, column] = np.uint8(np.rint(255 / total))
+            if entropy.size:  # of p = share / total: log(total) - sum(p * below_best)
+                bits = (np.log(total) - weighted / total) / largest
+                entropy[row, column] = np.uint8(np.rint(255 * min(max(bits, np.float32(0)), np.float32(1))))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from perception.errors import ShapeError
 from perception.geometry.cameras import Camera
+from perception.ops.image import Letterbox
 
 Projection: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(joints, references) to coordinates (B, V, J, 2) within 0 and 1, and (B, V, J) True where they are in view."""
@@ -94,3 +95,18 @@ def _into_one_view(
     places = np.where(seen[:, None], (pixels + 0.5) / size, 0.0).clip(0.0, 1.0).reshape(*points.shape[:2], 2)
     place = torch.from_numpy(places).to(device=joints.device, dtype=joints.dtype)
     return place, torch.from_numpy(seen.reshape(points.shape[:2])).to(joints.device)
+
+
+def letterboxed(project: Projection, boxes: Sequence[Letterbox]) -> Projection:
+    """Return the projection into pictures that lie in a network's input as the letterboxes say, one per view."""
+
+    def fitted(joints: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+        places, seen = project(joints, references)
+        views = []
+        for view, box in enumerate(boxes):
+            (height, width), (rows, columns), (top, left) = box.inner_size, box.input_size, box.offset
+            scale, shift = places.new_tensor((width, height)), places.new_tensor((left, top))
+            views.append((places[:, view] * scale + shift) / places.new_tensor((columns, rows)))
+        return torch.stack(views, dim=1), seen
+
+    return fitted

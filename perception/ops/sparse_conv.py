@@ -202,7 +202,8 @@ def sparse_conv(features: Tensor, table: Tensor, weight: Tensor, pairs: Pairs | 
         (M, Cout), rows in the order of the output grid.
     """
     channels, out_channels = weight.shape[-2:]
-    if torch.compiler.is_exporting():  # which rows meet an input depends on the data: read a row of zeros instead
+    if torch.compiler.is_exporting() or features.is_cuda:
+        # Which rows meet an input depends on the data, which a graph cannot hold: read a row of zeros instead
         padded = torch.cat([features, features.new_zeros(1, channels)])
         return padded[table.T].reshape(table.shape[1], -1) @ weight.reshape(-1, out_channels)
     output = features.new_zeros(table.shape[1], out_channels)

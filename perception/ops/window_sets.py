@@ -68,10 +68,10 @@ def _slots(held: Tensor, set_size: int) -> Tensor:
     """Return (S, T): which voxel, counted over all windows in order, each slot holds (Eq. 3 of the paper)."""
     sets = -(-held // set_size)
     start = torch.cumsum(held, 0) - held
-    window = torch.repeat_interleave(torch.arange(len(held)), sets)
+    window = torch.repeat_interleave(sets)
     first_set = torch.cumsum(sets, 0) - sets
-    number = torch.arange(len(window)) - first_set[window]
-    slot = number.unsqueeze(1) * set_size + torch.arange(set_size)
+    number = torch.arange(len(window), device=held.device) - first_set[window]
+    slot = number.unsqueeze(1) * set_size + torch.arange(set_size, device=held.device)
     share = slot.double() * held[window].double().unsqueeze(1) / (sets[window] * set_size).double().unsqueeze(1)
     return torch.floor(share).long() + start[window].unsqueeze(1)
 
@@ -79,8 +79,8 @@ def _slots(held: Tensor, set_size: int) -> Tensor:
 def _first_slots(index: Tensor, voxels: int) -> Tensor:
     """Return (2, V): the first flat slot of each voxel."""
     flat = index.flatten(1)
-    places = torch.arange(flat.shape[1]).expand_as(flat)
-    first = torch.full((2, voxels), flat.shape[1], dtype=torch.long)
+    places = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
+    first = torch.full((2, voxels), flat.shape[1], dtype=torch.long, device=flat.device)
     return first.scatter_reduce_(1, flat, places, reduce="amin")
 
 

@@ -1,4 +1,4 @@
-"""One running node: takes messages and bounds, decides what may run, runs it, and counts.
+"""One running node: takes messages and bounds, runs what may run, and counts.
 
 No clock, no threads, no sockets. A runner drives it:
 
@@ -8,62 +8,29 @@ No clock, no threads, no sockets. A runner drives it:
     executor.output_bound()             the promise to give on for the node's outputs
     executor.finish()                   after the last message
 
-What may run, by input: an `On` runs its messages; a `Join` its decided sets; an `Every` the multiples of its period
-that sensor time has passed; a `Lookup` only holds others back until it can answer. Live, what came first runs first. In
-lockstep, candidates run in the order (t_sensor_ns, topic rank, seq), and none runs before every other input is decided
-up to it, so that the order does not depend on how messages travelled.
+What may run, and when, is decided by `NodeInputs` (`inputs.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from perception.errors import GraphError, PerceptionError
-from perception.messages import Message, NodeStatus, Span
+from perception.messages import Message, NodeStatus, SensorState, Span
 from perception.messages.outputs import InputStatus
-from perception.runtime.counters import InputCounters, LatencyHistogram
-from perception.runtime.graph import Edge, NodeSpec
-from perception.runtime.histories import AFTER_ALL, BEFORE_ALL, History, LookupHandle
-from perception.runtime.joins import JoinedSet, JoinState
-from perception.runtime.node import Every, Join, Lookup, Node, On
+from perception.runtime.batches import Batch
+from perception.runtime.counters import LatencyHistogram
+from perception.runtime.graph import NodeSpec
+from perception.runtime.inputs import Call, NodeInputs
+from perception.runtime.joins import JoinedSet
+from perception.runtime.node import Drop, Node
 from perception.runtime.output_stamper import OutputStamper, RunContext
-from perception.runtime.ownership import message_bytes
+from perception.runtime.sensor_states import SensorsBehind
 
 LOG = logging.getLogger(__name__)
 MAX_CRASHES_IN_A_ROW = 10
 MAX_REASON = 200
-
-
-@dataclass
-class _Queue:
-    """An `On` input."""
-
-    edge: Edge
-    messages: deque[Message]
-    bound_ns: int = BEFORE_ALL
-
-
-@dataclass(frozen=True)
-class _TopicReaders:
-    """What of one node reads a topic."""
-
-    queues: list[_Queue]
-    joins: list[JoinState]
-    lookups: list[tuple[Lookup[Message], History]]
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One call of a method: what it is of, and which message it is charged to."""
-
-    port: str
-    t_ns: int
-    rank: int
-    seq: int
-    argument: Message | JoinedSet | None
 
 
 class NodeExecutor:
@@ -74,92 +41,27 @@ class NodeExecutor:
         node: the node itself.
         ranks: rank by topic, the order of topics in the graph; lockstep breaks ties by it.
         context: what all nodes share.
+        behind: the sensors behind each topic, to say in headers what a join had to go on without.
     """
 
-    def __init__(self, spec: NodeSpec, node: Node, ranks: Mapping[str, int], context: RunContext) -> None:
-        self.spec, self.node, self.context = spec, node, context
-        self._ranks = ranks
-        self.counters: dict[str, InputCounters] = {edge.topic: InputCounters() for edge in spec.edges}
+    def __init__(
+        self,
+        spec: NodeSpec,
+        node: Node,
+        ranks: Mapping[str, int],
+        context: RunContext,
+        behind: SensorsBehind | None = None,
+    ) -> None:
+        self.spec, self.node, self.context, self._behind = spec, node, context, behind
+        self.inputs = NodeInputs(spec, node, ranks, context)
+        self.counters = self.inputs.counters
+        self.offer, self.bound = self.inputs.offer, self.inputs.bound
+        self.output_bound, self.is_idle = self.inputs.output_bound, self.inputs.is_idle
+        self.reset = self.inputs.reset
         self.latency = LatencyHistogram()
         self.stamper = OutputStamper(spec, context)
         self.last_error = ""
         self._crashes = 0
-        self._queues: dict[str, _Queue] = {}
-        self._joins: dict[str, JoinState] = {}
-        self._lookups: dict[str, tuple[Lookup[Message], History, list[Edge]]] = {}
-        self._ticks: dict[str, int | None] = {}
-        self._now_ns = BEFORE_ALL
-        self._bounds = {edge.topic: BEFORE_ALL for edge in spec.edges}
-        self._bind_ports()
-        self._inputs = {topic: self._readers_of(topic) for topic in self.counters}
-
-    def _bind_ports(self) -> None:
-        for port, declared in self.node.inputs().items():
-            edges = [edge for edge in self.spec.edges if edge.input.partition(".")[0] == port]
-            if isinstance(declared, Every):
-                self._ticks[port] = None
-            elif isinstance(declared, Join):
-                settings, lockstep = self.spec.joins[port], self.context.lockstep
-                self._joins[port] = JoinState(port, declared, settings, edges, self.counters, lockstep=lockstep)
-            elif isinstance(declared, Lookup):
-                history = History()
-                self._lookups[port] = (declared, history, edges)
-                setattr(self.node, port, LookupHandle(history))
-            else:
-                assert isinstance(declared, On)
-                for edge in edges:
-                    self._queues[f"{port} {edge.topic}"] = _Queue(edge, deque())
-
-    def _readers_of(self, topic: str) -> _TopicReaders:
-        queues = [queue for queue in self._queues.values() if queue.edge.topic == topic]
-        ports = {edge.input.partition(".")[0] for edge in self.spec.edges if edge.topic == topic}
-        lookups = [(lookup, history) for port, (lookup, history, _) in self._lookups.items() if port in ports]
-        return _TopicReaders(queues, [join for port, join in self._joins.items() if port in ports], lookups)
-
-    def offer(self, topic: str, message: Message) -> None:
-        """Take a message that arrived on an input topic."""
-        counters = self.counters[topic]
-        counters.received += 1
-        t_ns = message.header.t_sensor_ns
-        counters.stamps.append(t_ns)
-        self._bounds[topic] = max(self._bounds[topic], t_ns)
-        self._now_ns = max(self._now_ns, t_ns)
-        readers = self._inputs[topic]
-        for queue in readers.queues:
-            self._enqueue(queue, message, counters)
-        for join in readers.joins:
-            join.offer(topic, message)
-            if not self.context.lockstep:
-                join.limit_history()
-        for lookup, history in readers.lookups:
-            history.add(t_ns, message)
-            history.bound_ns = max(history.bound_ns, t_ns)
-            if not self.context.lockstep:
-                history.forget_before(t_ns - round(lookup.history_ms * 1e6))
-
-    def _enqueue(self, queue: _Queue, message: Message, counters: InputCounters) -> None:
-        queue.bound_ns = max(queue.bound_ns, message.header.t_sensor_ns)
-        if not self.context.lockstep:
-            if queue.edge.keep == "latest" and queue.messages:
-                counters.drop("newer message", len(queue.messages))
-                queue.messages.clear()
-            elif len(queue.messages) >= queue.edge.bound:
-                queue.messages.popleft()
-                counters.drop("queue full")
-        queue.messages.append(message)
-
-    def bound(self, topic: str, t_ns: int) -> None:
-        """Take the promise that nothing below `t_ns` comes on the topic any more."""
-        self._bounds[topic] = max(self._bounds[topic], t_ns)
-        if t_ns < AFTER_ALL:
-            self._now_ns = max(self._now_ns, t_ns)
-        readers = self._inputs[topic]
-        for queue in readers.queues:
-            queue.bound_ns = max(queue.bound_ns, t_ns)
-        for join in readers.joins:
-            join.bound(topic, t_ns)
-        for _, history in readers.lookups:
-            history.bound_ns = max(history.bound_ns, t_ns)
 
     def run_next(self) -> list[tuple[str, Message]] | None:
         """Run the next call that may run.
@@ -170,136 +72,52 @@ class NodeExecutor:
         Raises:
             GraphError: the node failed too often in a row, or a lockstep join holds more than it may.
         """
-        call = self._next_call()
+        call = self.inputs.next_call()
         return None if call is None else self._run(call)
 
-    def _next_call(self) -> _Call | None:
-        candidates = [*self._queued(), *self._due_ticks()] if self._ticks else list(self._queued())
-        best = candidates[0] if len(candidates) == 1 else min(candidates, key=_order, default=None)
-        if self.context.lockstep:
-            return self._lockstep_call(best)
-        for port, join in self._joins.items():
-            if self._lookups_answer(join.oldest_open_ns()) and (joined := join.take()) is not None:
-                return _Call(port, joined.t_ns, 0, 0, joined)
-        if best is None or not self._lookups_answer(best.t_ns):
-            return None
-        return self._taken(best)
-
-    def _lockstep_call(self, best: _Call | None) -> _Call | None:
-        """Return the first call in lockstep's order, if no input can bring an earlier one."""
-        while True:
-            port, join = min(self._joins.items(), key=lambda item: item[1].oldest_open_ns(), default=("", None))
-            if join is None or (best is not None and best.t_ns < join.oldest_open_ns()):
-                break
-            t_ns = join.oldest_open_ns()
-            self._check_join_size(port, join)
-            if not (self._others_decided(t_ns, None) and self._lookups_answer(t_ns)):
-                return None
-            if (joined := join.take()) is not None:
-                return _Call(port, t_ns, 0, 0, joined)
-            if join.oldest_open_ns() == t_ns:
-                return None  # not decided yet; else it was dropped, and the next one may be decided
-        if best is None or not (self._others_decided(best.t_ns, best) and self._lookups_answer(best.t_ns)):
-            return None
-        return self._taken(best)
-
-    def _others_decided(self, t_ns: int, call: _Call | None) -> bool:
-        for queue in self._queues.values():
-            if queue.messages:
-                continue  # its first message is a candidate itself and was not earlier
-            rank = self._ranks.get(queue.edge.topic, 0)
-            earliest_allowed = t_ns if call is not None and rank > call.rank else t_ns + 1
-            if queue.bound_ns < earliest_allowed:
-                return False
-        return all(join.oldest_open_ns() >= t_ns for join in self._joins.values())
-
-    def _queued(self) -> Iterator[_Call]:
-        for name, queue in self._queues.items():
-            if queue.messages:
-                header = queue.messages[0].header
-                rank = self._ranks.get(queue.edge.topic, 0)
-                yield _Call(name, header.t_sensor_ns, rank, header.seq, queue.messages[0])
-
-    def _due_ticks(self) -> Iterator[_Call]:
-        """Yield the next tick of each `Every` that all inputs have passed (lockstep), or sensor time has (live)."""
-        passed = min(self._bounds.values(), default=BEFORE_ALL) if self.context.lockstep else self._now_ns
-        if passed in (BEFORE_ALL, AFTER_ALL):
-            return
-        for port, last in self._ticks.items():
-            period = self._every(port)
-            following = (passed // period) * period if last is None else last + period
-            if last is None:
-                self._ticks[port] = following  # the first tick is the first multiple after the first message
-            elif following <= passed:
-                yield _Call(port, following, -1, 0, None)
-
-    def _every(self, port: str) -> int:
-        declared = self.node.inputs()[port]
-        assert isinstance(declared, Every)
-        return declared.period_ns
-
-    def _taken(self, call: _Call) -> _Call:
-        if call.argument is None:
-            self._ticks[call.port] = call.t_ns
-        else:
-            self._queues[call.port].messages.popleft()
-        return call
-
-    def _lookups_answer(self, t_ns: int) -> bool:
-        if t_ns in (BEFORE_ALL, AFTER_ALL):
-            return True
-        for lookup, history, edges in self._lookups.values():
-            late = not self.context.lockstep and self._now_ns >= t_ns + round(lookup.deadline_ms * 1e6)
-            if edges and history.bound_ns < t_ns and not late:
-                return False
-        return True
-
-    def _check_join_size(self, port: str, join: JoinState) -> None:
-        held = join.held_bytes(message_bytes)
-        if held > self.context.max_join_bytes:
-            raise GraphError(
-                f"node '{self.spec.name}': its join '{port}' holds {held >> 20} MiB and waits for "
-                f"{', '.join(join.waiting_for()) or 'nothing'}; is that topic in the log?"
-            )
-
-    def _run(self, call: _Call) -> list[tuple[str, Message]]:
+    def _run(self, call: Call) -> list[tuple[str, Message]]:
         started_ns = self.context.clock_ns()
         argument = call.argument
-        sources = _sources(argument)
-        topic = self._topic_of(call)
-        port = call.port.partition(" ")[0]
-        method = getattr(self.node, f"on_{port}")
+        topics = self.inputs.topics_of(call)
+        method = getattr(self.node, f"on_{call.port.partition(' ')[0]}")
+        drops: list[Drop] = []
         try:
             if isinstance(argument, JoinedSet):
                 result = method(**argument.arguments)
+            elif isinstance(argument, Batch):
+                result = method(argument.messages)
             else:
                 result = method(call.t_ns if argument is None else argument)
-            produced = self.stamper.collect(result)
+            produced = self.stamper.collect(result, drops)
         except PerceptionError as error:
-            self._drop(topic, str(error))
+            self._drop(topics, str(error))
             return []
         except Exception as error:  # noqa: BLE001 - a live graph survives one bad frame, whatever it broke
-            self._crash(topic, error)
+            self._crash(topics, error)
             return []
+        for drop in drops:
+            self._drop((argument.topics[drop.sensor],) if isinstance(argument, Batch) else topics, drop.reason)
         self._crashes = 0
         duration_ns = self.context.clock_ns() - started_ns
         self.latency.add(duration_ns)
         span = Span(self.spec.name, started_ns, duration_ns)
-        residuals = argument.residuals_ns if isinstance(argument, JoinedSet) else {}
-        return [self.stamper.complete(name, message, sources, span, residuals) for name, message in produced]
+        residuals: Mapping[str, int] = {}
+        missing: Mapping[str, SensorState] = {}
+        if isinstance(argument, JoinedSet):
+            residuals = argument.residuals_ns
+            missing = self._behind.missing(argument.silent_ns) if self._behind else {}
+        return [
+            self.stamper.complete(name, message, _sources(argument, name), span, residuals, missing)
+            for name, message in produced
+        ]
 
-    def _topic_of(self, call: _Call) -> str | None:
-        if isinstance(call.argument, JoinedSet):
-            return self._joins[call.port].reference_topic
-        return None if call.argument is None else self._queues[call.port].edge.topic
-
-    def _drop(self, topic: str | None, reason: str) -> None:
+    def _drop(self, topics: tuple[str, ...], reason: str) -> None:
         self.last_error = reason
-        if topic is not None:
+        for topic in topics:
             self.counters[topic].drop(reason[:MAX_REASON])
 
-    def _crash(self, topic: str | None, error: Exception) -> None:
-        self._drop(topic, f"{type(error).__name__}: {error}")
+    def _crash(self, topics: tuple[str, ...], error: Exception) -> None:
+        self._drop(topics, f"{type(error).__name__}: {error}")
         self._crashes += 1
         LOG.error("node '%s' failed on one message, which is dropped", self.spec.name, exc_info=error)
         if self._crashes >= MAX_CRASHES_IN_A_ROW:
@@ -307,46 +125,16 @@ class NodeExecutor:
                 f"node '{self.spec.name}' failed {self._crashes} times in a row, last by {self.last_error}"
             ) from error
 
-    def output_bound(self) -> int:
-        """Return the instant below which no output comes any more: what waits, and what may still come."""
-        ahead = [
-            queue.messages[0].header.t_sensor_ns if queue.messages else queue.bound_ns
-            for queue in self._queues.values()
-        ]
-        ahead += [join.oldest_open_ns() for join in self._joins.values()]
-        if any(bound < AFTER_ALL for bound in self._bounds.values()):
-            ahead += [BEFORE_ALL if last is None else last + self._every(port) for port, last in self._ticks.items()]
-        return min(ahead, default=AFTER_ALL)
-
     def finish(self) -> list[tuple[str, Message]]:
         """Run `finish` of the node after the last message."""
         started_ns = self.context.clock_ns()
         try:
             produced = self.stamper.collect(self.node.finish())
         except PerceptionError as error:
-            self._drop(None, str(error))
+            self._drop((), str(error))
             return []
         span = Span(self.spec.name, started_ns, self.context.clock_ns() - started_ns)
-        return [self.stamper.complete(port, message, (), span, {}) for port, message in produced]
-
-    def reset(self, reason: str) -> None:
-        """Forget what belongs to the past: after a seek, a loop, a clock jump or a restart."""
-        for queue in self._queues.values():
-            queue.messages.clear()
-            queue.bound_ns = BEFORE_ALL
-        for join in self._joins.values():
-            join.clear()
-        for _, history, _ in self._lookups.values():
-            history.clear()
-            history.bound_ns = BEFORE_ALL
-        self._bounds = dict.fromkeys(self._bounds, BEFORE_ALL)
-        self._ticks = dict.fromkeys(self._ticks)
-        self._now_ns = BEFORE_ALL
-        self.node.reset(reason)
-
-    def is_idle(self) -> bool:
-        """True where no message waits to be run (joins may hold what is not decided yet)."""
-        return not any(queue.messages for queue in self._queues.values())
+        return [self.stamper.complete(port, message, (), span) for port, message in produced]
 
     def status(self, memory_mb: float = 0.0) -> NodeStatus:
         """Return how the node is doing."""
@@ -360,19 +148,18 @@ class NodeExecutor:
         return NodeStatus(
             node=self.spec.name, state="degraded" if self._crashes else "ok", epoch=self.context.epoch, inputs=inputs,
             published=dict(self.stamper.published), latency_p50_ms=self.latency.percentile_ms(50),
-            latency_p99_ms=self.latency.percentile_ms(99), memory_mb=memory_mb, last_error=self.last_error,
-            degraded=self.node.degraded, notes=tuple(notes),
+            latency_p99_ms=self.latency.percentile_ms(99),
+            age_ms=None if self.stamper.age_ns is None else self.stamper.age_ns / 1e6, memory_mb=memory_mb,
+            last_error=self.last_error, degraded=self.node.degraded, notes=tuple(notes),
         )  # fmt: skip
 
 
-def _order(call: _Call) -> tuple[int, int, int]:
-    return call.t_ns, call.rank, call.seq
-
-
-def _sources(argument: Message | JoinedSet | None) -> tuple[Message, ...]:
-    """Return the messages that a call is made with, the reference first."""
+def _sources(argument: Message | JoinedSet | Batch | None, port: str) -> tuple[Message, ...]:
+    """Return the messages that an output was made with, the reference first."""
     if argument is None:
         return ()
+    if isinstance(argument, Batch):
+        return argument.sources(port)
     return tuple(argument.messages()) if isinstance(argument, JoinedSet) else (argument,)
 
 

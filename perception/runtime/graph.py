@@ -62,6 +62,8 @@ class NodeSpec:
     paced_by: str | None = None
     """For a source topic's readers: the node whose readiness admits instants (see DESIGN, Queues)."""
     threads: int = 1
+    cores: tuple[int, ...] = ()
+    """Cores that its process may use; empty for all."""
     is_source: bool = False
     own_code: bool = False
 
@@ -94,6 +96,23 @@ class SensorHealth:
 
 
 @dataclass(frozen=True)
+class Network:
+    """The hosts of a rig beside the launch host."""
+
+    rig_interface: str
+    """Address of the launch host on the rig's own network."""
+    port: int
+    """Port of every host's gate on that network; Ray's own ports on loopback follow it."""
+    hosts: Mapping[str, str]
+    """Address by name."""
+    max_clock_error_ns: int
+
+
+LOCAL = "local"
+"""The launch host."""
+
+
+@dataclass(frozen=True)
 class Graph:
     """A checked graph."""
 
@@ -120,7 +139,10 @@ class Graph:
     restart_limit: int = 5
     """Restarts of one process within restart_window_s before it is given up."""
     restart_window_s: float = 60.0
-    rig_interface: str | None = None
+    machine_check_s: float = 2.0
+    """How often disks, memory and heat are looked at."""
+    network: Network | None = None
+    """None where the launch host is the only one."""
 
     def node(self, name: str) -> NodeSpec:
         return next(node for node in self.nodes if node.name == name)
@@ -129,3 +151,20 @@ class Graph:
         """Nodes by process, in the order of the launch file."""
         names = dict.fromkeys(node.process for node in self.nodes)
         return {name: tuple(node for node in self.nodes if node.process == name) for name in names}
+
+    def hosts(self) -> dict[str, str]:
+        """Host by process."""
+        return {node.process: node.host for node in self.nodes}
+
+    def other_hosts(self) -> tuple[str, ...]:
+        """The hosts beside the launch host that run something."""
+        return tuple(dict.fromkeys(node.host for node in self.nodes if node.host != LOCAL))
+
+    def host_index(self, host: str) -> int:
+        """Return the place of a host in the launch file, 0 for the launch host."""
+        return 0 if host == LOCAL or self.network is None else list(self.network.hosts).index(host) + 1
+
+    def address_of(self, host: str) -> str:
+        """Return the address of a host on the rig's network."""
+        assert self.network is not None
+        return self.network.rig_interface if host == LOCAL else self.network.hosts[host]

@@ -12,8 +12,10 @@ from perception.messages import Message
 from perception.runtime.executor import NodeExecutor
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.inputs import CLOCK_JUMP_NS
 from perception.runtime.node import Node
 from perception.runtime.output_stamper import OutputStamper, RunContext
+from perception.runtime.sensor_states import SensorMarks, SensorsBehind
 
 Emit = Callable[[str, Message], None]
 EmitBound = Callable[[str, int], None]
@@ -35,9 +37,10 @@ class Group:
     ) -> None:
         ranks = {topic: rank for rank, topic in enumerate(graph.message_types)}
         specs = [spec for spec in graph.nodes if spec.name in nodes]
+        behind, self._marks = SensorsBehind(graph), SensorMarks(graph)
         self._emit, self._emit_bound = emit, emit_bound
         self.executors = {
-            spec.name: NodeExecutor(spec, nodes[spec.name], ranks, context)
+            spec.name: NodeExecutor(spec, nodes[spec.name], ranks, context, behind)
             for spec in downstream_first(specs)
             if not spec.is_source
         }
@@ -65,14 +68,19 @@ class Group:
 
     def source_message(self, source: str, topic: str, message: Message) -> None:
         """Publish a message that a source of the group measured."""
-        self._publish(topic, self.sources[source].stamp(topic, message))
+        self._publish(topic, self.sources[source].stamp(topic, self._marks.marked(topic, message)))
 
     def source_bound(self, topic: str, t_ns: int) -> None:
         """Move on the bound of a source's topic."""
-        if t_ns > self._given_bounds.get(topic, BEFORE_ALL):
+        if self._has_moved(topic, t_ns):
             self._given_bounds[topic] = t_ns
             self.bound(topic, t_ns)
             self._emit_bound(topic, t_ns)
+
+    def _has_moved(self, topic: str, t_ns: int) -> bool:
+        """True where a bound went on, or far back, as after a clock was set back."""
+        given_ns = self._given_bounds.get(topic, BEFORE_ALL)
+        return t_ns > given_ns or BEFORE_ALL < t_ns < given_ns - CLOCK_JUMP_NS
 
     def step(self) -> bool:
         """Run at most one call of one node, the one farthest downstream that may run; False when none may."""
@@ -90,7 +98,7 @@ class Group:
         for executor in reversed(self.executors.values()):
             t_ns = executor.output_bound()
             for topic in executor.spec.outputs.values():
-                if t_ns > self._given_bounds.get(topic, BEFORE_ALL):
+                if self._has_moved(topic, t_ns):
                     self._given_bounds[topic] = t_ns
                     self.bound(topic, t_ns)
                     self._emit_bound(topic, t_ns)

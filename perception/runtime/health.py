@@ -6,25 +6,34 @@ and only a graph in which nothing moves at all is judged by the clock that the c
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 from perception.messages import GraphState, Header, Message, NodeStatus, SensorState
 from perception.runtime.graph import Graph, OutputSpec, SensorHealth
-from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.rig_gate import ClockOffset
+
+OUT_OF_ORDER_NS = 100_000_000
+"""Stamps may go back by so much without a clock having jumped: packets and topics overtake each other."""
+AHEAD_NS = 2_000_000_000
+NODE_SILENT_NS = 5_000_000_000
+"""A node that says nothing for so long is late: a call of its process does not return."""
+JUMP_TOLD_NS = 10_000_000_000
+"""How long a jump degrades the graph."""
 
 
 @dataclass
 class _Sensor:
     health: SensorHealth
-    last_ns: int = BEFORE_ALL
     last_seen_ns: int = 0
-    same: int = 0
-    digest: bytes = b""
-    jumps: int = 0
+    frozen: dict[str, bool] = field(default_factory=dict)
+    """By topic."""
+    stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By topic, the last stamp and when it was seen here."""
+    jump_ns: int = 0
+    jumped_at_ns: int = 0
 
 
 class Health:
@@ -40,30 +49,46 @@ class Health:
         self._sensors = {sensor.sensor: _Sensor(sensor, last_seen_ns=now_ns) for sensor in graph.sensors}
         self._by_topic = {topic: self._sensors[sensor.sensor] for sensor in graph.sensors for topic in sensor.topics}
         self._outputs: dict[str, int] = {}
-        self._nodes: dict[str, NodeStatus] = {}
+        self._nodes: dict[str, tuple[NodeStatus, int]] = {}
         self._lost: set[str] = set()
         self._restarts: dict[str, int] = {}
         self._missed: Mapping[str, int] = {}
+        self._lost_hosts: set[str] = set()
+        self._clocks: Mapping[str, ClockOffset] = {}
+        self._machine: tuple[str, ...] = ()
 
-    def sensor_message(self, topic: str, message: Message, now_ns: int, content: bytes | memoryview) -> None:
-        """Take a message of a sensor's topic and its bytes without header, by which a frozen sensor is noticed."""
+    def sensor_message(self, topic: str, message: Message, now_ns: int) -> None:
+        """Take a message of a sensor's topic; whether its payload is frozen was marked where it entered the graph."""
         sensor = self._by_topic.get(topic)
         if sensor is None:
             return
         t_ns = message.header.t_sensor_ns
-        if sensor.last_ns != BEFORE_ALL and t_ns < sensor.last_ns:
-            sensor.jumps += 1
-        digest = hashlib.blake2b(content, digest_size=8).digest()
-        sensor.same = sensor.same + 1 if digest == sensor.digest else 0
-        sensor.digest, sensor.last_ns, sensor.last_seen_ns = digest, t_ns, now_ns
+        sensor.frozen[topic] = message.header.sensors.get(sensor.health.sensor) == "frozen"
+        before = sensor.stamps.get(topic)
+        if before is not None:
+            jump_ns = self._jump_ns(t_ns - before[0], now_ns - before[1])
+            if jump_ns:
+                sensor.jump_ns, sensor.jumped_at_ns = jump_ns, now_ns
+        sensor.stamps[topic] = (t_ns, now_ns)
+        sensor.last_seen_ns = now_ns
+
+    def _jump_ns(self, stamps_ns: int, passed_ns: int) -> int:
+        """Return by how much a clock jumped between two messages; 0 where it did not.
+
+        Back is always a jump; ahead it is one, live, where far more time lies between the stamps than passed here.
+        """
+        if stamps_ns < -OUT_OF_ORDER_NS:
+            return stamps_ns
+        ahead_ns = stamps_ns - passed_ns
+        return ahead_ns if self._graph.mode == "live" and ahead_ns > AHEAD_NS else 0
 
     def output_message(self, topic: str, now_ns: int) -> None:
         """Take note that an output was published."""
         self._outputs[topic] = now_ns
 
-    def node_status(self, status: NodeStatus) -> None:
-        """Take what a node says of itself."""
-        self._nodes[status.node] = status
+    def node_status(self, status: NodeStatus, now_ns: int) -> None:
+        """Take what a node says of itself, as each does once a second."""
+        self._nodes[status.node] = (status, now_ns)
 
     def process_lost(self, nodes: Mapping[str, object] | list[str]) -> None:
         """Take note that the process of these nodes is gone."""
@@ -75,16 +100,44 @@ class Health:
         """Take note that these nodes run again."""
         self._lost.difference_update(nodes)
 
+    def host_changed(self, host: str, *, lost: bool) -> None:
+        """Take note that another host of the rig is gone, or there again."""
+        self._lost_hosts.discard(host)
+        if lost:
+            self._lost_hosts.add(host)
+
+    def machine_faults(self, faults: Sequence[str]) -> None:
+        """Take what is wrong with the machines that the graph runs on."""
+        self._machine = tuple(faults)
+
+    def host_clocks(self, clocks: Mapping[str, ClockOffset]) -> None:
+        """Take how far the clocks of the other hosts are from this one's."""
+        self._clocks = clocks
+
+    def _host_faults(self) -> list[str]:
+        faults = [f"host {host} is lost" for host in sorted(self._lost_hosts)]
+        if self._graph.network is None:
+            return faults
+        limit_ns = self._graph.network.max_clock_error_ns
+        for host, clock in self._clocks.items():
+            if abs(clock.offset_ns) - clock.error_ns > limit_ns:
+                side = "ahead" if clock.offset_ns > 0 else "behind"
+                allowed = f"{limit_ns / 1e6:g} ms are allowed"
+                faults.append(f"clock of host {host} is {abs(clock.offset_ns) / 1e6:.1f} ms {side}, {allowed}")
+            elif clock.error_ns > limit_ns:
+                faults.append(f"clock of host {host} cannot be read closer than {clock.error_ns / 1e6:.1f} ms")
+        return faults
+
     def sensor_state(self, name: str, now_ns: int) -> SensorState:
         """Return how a sensor is doing."""
         sensor = self._sensors[name]
         silent_ns = now_ns - sensor.last_seen_ns
         if silent_ns > sensor.health.lost_after_ns:
             return "lost"
-        if sensor.same >= sensor.health.frozen_after:
+        if any(sensor.frozen.values()):
             return "frozen"
         late_ns = sensor.health.late_after_ns
-        if late_ns is not None and sensor.last_ns != BEFORE_ALL and silent_ns > late_ns:
+        if late_ns is not None and sensor.stamps and silent_ns > late_ns:
             return "late"
         return "ok"
 
@@ -104,8 +157,10 @@ class Health:
             if state != "ok":
                 serious = self._sensors[name].health.required and state in ("lost", "frozen")
                 (unsafe if serious else reasons).append(f"sensor {name} is {state}")
-            if self._sensors[name].jumps:
-                reasons.append(f"clock of {name} jumped back {self._sensors[name].jumps} times")
+            sensor = self._sensors[name]
+            if sensor.jump_ns and now_ns - sensor.jumped_at_ns < JUMP_TOLD_NS:
+                reasons.append(f"clock of {name} jumped by {sensor.jump_ns / 1e9:+.3f} s")
+        reasons += [*self._machine, *self._host_faults()]
         for output in self._graph.outputs:
             fault = self._output_fault(output, now_ns)
             if fault:
@@ -115,12 +170,8 @@ class Health:
             if more:
                 reasons.append(f"output {output.publish_as} missed {more} deadlines ({output.on_late})")
         self._missed = dict(missed)
-        nodes = {name: status.state for name, status in self._nodes.items()}
-        for name in self._lost:
-            nodes[name] = "lost"
-            reasons.append(f"node {name} is lost and being restarted")
-        for name, status in self._nodes.items():
-            reasons += [f"{name}: {note}" for note in status.degraded]
+        nodes, faults = self._node_states(now_ns)
+        reasons += faults
         word: Literal["ok", "degraded", "unsafe"] = "unsafe" if unsafe else "degraded" if reasons else "ok"
         header = Header(
             frame_id="", t_sensor_ns=now_ns, seq=seq, run=run, schema=GraphState.SCHEMA,
@@ -134,6 +185,21 @@ class Health:
             nodes=dict(sorted(nodes.items())),
             late=dict(missed),
         )
+
+    def _node_states(self, now_ns: int) -> tuple[dict[str, str], list[str]]:
+        """Return the state of each node, and what is wrong with any."""
+        states: dict[str, str] = {}
+        reasons: list[str] = []
+        for name, (status, seen_ns) in self._nodes.items():
+            states[name] = status.state
+            reasons += [f"{name}: {note}" for note in status.degraded]
+            if now_ns - seen_ns > NODE_SILENT_NS and name not in self._lost:
+                states[name] = "late"
+                reasons.append(f"node {name} has said nothing for {(now_ns - seen_ns) / 1e9:.0f} s")
+        for name in sorted(self._lost):
+            states[name] = "lost"
+            reasons.append(f"node {name} is lost and being restarted")
+        return states, reasons
 
     def _output_fault(self, output: OutputSpec, now_ns: int) -> str:
         last_ns = self._outputs.get(output.topic)

@@ -36,6 +36,11 @@ class History:
         best = min(around, key=lambda index: (abs(self._stamps[index] - t_ns), index), default=None)
         return None if best is None else (self._stamps[best], self._messages[best])
 
+    def last_before(self, t_ns: int) -> int:
+        """Return the last stamp at or before `t_ns`, or `BEFORE_ALL`."""
+        at = bisect_right(self._stamps, t_ns) - 1
+        return self._stamps[at] if at >= 0 else BEFORE_ALL
+
     def around(self, t_ns: int) -> tuple[Message | None, Message | None]:
         """Return the last message at or before `t_ns` and the first at or after it."""
         before, after = bisect_right(self._stamps, t_ns) - 1, bisect_left(self._stamps, t_ns)

@@ -27,7 +27,8 @@ class JoinedSet:
     t_ns: int
     arguments: Mapping[str, Message | tuple[Message, ...] | None]
     residuals_ns: Mapping[str, int]
-    missing: tuple[str, ...]
+    silent_ns: Mapping[str, int | None]
+    """By topic that is missing, how long before the set's instant its last message was; None where none ever came."""
 
     def messages(self) -> Iterable[Message]:
         """All messages of the set, the reference first."""
@@ -63,6 +64,7 @@ class JoinState:
         self._limit = max(1, next(edge.bound for edge in edges if edge.topic == self.reference_topic))
         self._open: deque[tuple[int, Message]] = deque()
         self._history = {topic: History() for topic in members if topic != self.reference_topic}
+        self._last_ns = dict.fromkeys(self._history, BEFORE_ALL)
         self._used: dict[str, set[int]] = {topic: set() for topic in self._history}
         self.reference_bound_ns = BEFORE_ALL
         self._now_ns = BEFORE_ALL
@@ -97,6 +99,9 @@ class JoinState:
     def oldest_open_ns(self) -> int:
         """Stamp of the oldest set that is not decided yet, else the reference's bound."""
         return self._open[0][0] if self._open else self.reference_bound_ns
+
+    def open_sets(self) -> int:
+        return len(self._open)
 
     def held_bytes(self, size_of: Callable[[Message], int]) -> int:
         """Bytes of all messages that the join holds."""
@@ -141,7 +146,7 @@ class JoinState:
     def _assemble(self, t_ns: int, reference: Message) -> JoinedSet | None:
         arguments: dict[str, Message | tuple[Message, ...] | None] = {}
         residuals: dict[str, int] = {}
-        missing: list[str] = []
+        silent_ns: dict[str, int | None] = {}
         lacks_plain = False
         for name, member in self.join.members.items():
             if name == self._reference_member:
@@ -149,20 +154,21 @@ class JoinState:
                 continue
             found: list[Message] = []
             for topic in self._topics[name]:
-                nearest = self._history[topic].nearest(t_ns)
+                nearest, last = self._history[topic].nearest(t_ns), self._history[topic].last_before(t_ns)
+                self._last_ns[topic] = max(self._last_ns[topic], last)
                 if nearest is not None and abs(nearest[0] - t_ns) <= self.settings.tolerance_ns:
                     found.append(nearest[1])
                     residuals[topic] = nearest[0] - t_ns
                     self._used[topic].add(nearest[0])
                 else:
-                    missing.append(topic)
+                    silent_ns[topic] = None if self._last_ns[topic] == BEFORE_ALL else t_ns - self._last_ns[topic]
             lacks_plain |= not member.optional and not found
             arguments[name] = tuple(found) if member.many else (found[0] if found else None)
         self._forget(t_ns)
-        if lacks_plain or (missing and self.settings.on_missing == "skip"):
-            self._counters[self.reference_topic].drop(f"set without {', '.join(missing)}")
+        if lacks_plain or (silent_ns and self.settings.on_missing == "skip"):
+            self._counters[self.reference_topic].drop(f"set without {', '.join(silent_ns)}")
             return None
-        return JoinedSet(reference, t_ns, arguments, residuals, tuple(missing))
+        return JoinedSet(reference, t_ns, arguments, residuals, silent_ns)
 
     def _forget(self, t_ns: int) -> None:
         """Drop what no later set can use: later references have stamps of at least this one's."""
@@ -187,6 +193,7 @@ class JoinState:
         self.reference_bound_ns = self._now_ns = BEFORE_ALL
         for topic, history in self._history.items():
             history.clear()
+            self._last_ns[topic] = BEFORE_ALL
             self._used[topic].clear()
             history.bound_ns = BEFORE_ALL
 

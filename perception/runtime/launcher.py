@@ -9,21 +9,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import msgspec
-import numpy as np
 
 from perception.errors import PerceptionError
-from perception.messages import GraphState, Message, NodeStatus, SensorState, Status, Timing
+from perception.messages import GraphState, Header, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
 from perception.messages.codec import content, decode, encode
 from perception.runtime.curve_keys import publisher_keys
 from perception.runtime.deadlines import Deadlines, record_of
 from perception.runtime.graph import Graph
 from perception.runtime.health import Health
 from perception.runtime.inline_runner import run_inline
+from perception.runtime.machine import MachineWatch
 from perception.runtime.publisher import Publisher
-from perception.runtime.ray_runner import RayRunner
+from perception.runtime.ray_runner import Event, RayRunner, Stopped
 from perception.runtime.recorder import Recorder
 from perception.runtime.run_lock import RunLock
-from perception.runtime.shared_memory import SharedMemoryHost
+from perception.runtime.shared_memory import Reader, SharedMemoryHost
+from perception.runtime.tcp_edges import TcpReader, TcpTopic
 from perception.runtime.topology import LAUNCHER, Topology, topology_of
 
 TICK_S = 0.1
@@ -39,7 +40,11 @@ class Summary:
     outputs: Counter[str] = field(default_factory=Counter)
     """Messages by published topic."""
     statuses: dict[str, NodeStatus] = field(default_factory=dict)
+    links: dict[str, tuple[LinkStatus, ...]] = field(default_factory=dict)
+    """By process, what crossed between hosts."""
     lost_processes: list[str] = field(default_factory=list)
+    missed: Counter[str] = field(default_factory=Counter)
+    """Records by topic that the launcher was too slow for: neither published nor recorded."""
     restarts: int = 0
     seconds: float = 0.0
     late: Counter[str] = field(default_factory=Counter)
@@ -120,8 +125,11 @@ class _Run:
         self._sources = {topic for node in graph.nodes if node.is_source for topic in node.outputs.values()}
         self._sensor_states: dict[str, SensorState] = {}
         self.deadlines = Deadlines(graph)
+        self._sources_ended = dict.fromkeys(graph.processes(), False)
         self._state_seq = 0
         self._next_state_s = 0.0
+        folders = [] if recorder is None else [recorder.folder]
+        self._machine, self._own_faults, self._next_look_s = MachineWatch(folders), list[str](), 0.0
         self.first_message_s: float | None = None
 
     def inline(self, duration_s: float | None) -> Summary:
@@ -131,35 +139,35 @@ class _Run:
         def handle(topic: str, message: Message) -> None:
             self.handle(topic, message, encode(message).to_bytes(), time.time_ns())
 
-        started_s = time.monotonic()
         result = run_inline(
             replace(self.graph, mode="lockstep"), on_message=handle, stop=self.stop, run=self.graph.name,
             duration_ns=None if duration_s is None else round(duration_s * 1e9),
         )  # fmt: skip
         self.summary.statuses = {status.node: status for status in result.statuses}
-        return self.finished(started_s)
+        return self.finished()
 
     def on_ray(self, duration_s: float | None) -> Summary:
         """Run as processes."""
         topology = topology_of(self.graph, recorded=self.recorder is not None)
-        runner = RayRunner(self.graph, topology, self.lock.run, self.on_line)
+        memory = SharedMemoryHost(self.lock.run, LAUNCHER, topology.limits(), topology.processes())
+        reading = _Reading(memory, topology)
+        runner = RayRunner(self.graph, topology, self.lock.run, self.on_line, self.stop, reading.connect)
         try:
-            memory = SharedMemoryHost(self.lock.run, LAUNCHER, topology.limits(), topology.processes())
-            reading = _Reading(memory, topology)
             runner.start()
             self.lock.note_processes([*runner.pids(), _own_pid()])
-            started_s = time.monotonic()
             self.health = Health(self.graph, time.time_ns())  # sensors are not late for what start-up took
             self.on_line("running")
             self._watch(runner, reading, duration_s)
+        except Stopped:
+            self.on_line("stopped before it ran")
         finally:
             self.summary.restarts = runner.restarts
             runner.stop()
-        reading.drain(self)
-        return self.finished(started_s)
+            reading.drain(self)
+            reading.close()
+        return self.finished()
 
     def _watch(self, runner: RayRunner, reading: _Reading, duration_s: float | None) -> None:
-        groups = self.graph.processes()
         next_poll_s = 0.0
         idle_since_s: float | None = None
         while not self.stop.is_set():
@@ -174,16 +182,14 @@ class _Run:
             if now_s >= next_poll_s:
                 next_poll_s = now_s + 2 * TICK_S
                 for event in runner.poll():
-                    nodes = [node.name for node in groups[event.process]]
-                    if event.kind == "lost":
-                        self.health.process_lost(nodes)
-                        self.summary.lost_processes.append(event.process)
-                    else:
-                        self.health.process_back(nodes)
-                        self.lock.note_processes([*runner.pids(), _own_pid()])
-                    self.on_line(f"process '{event.process}' {event.kind}{': ' + event.reason if event.reason else ''}")
+                    self._take_event(event, runner)
+                self.health.host_clocks(runner.clocks())
+                if now_s >= self._next_look_s:
+                    self._next_look_s = now_s + self.graph.machine_check_s
+                    self._own_faults = self._machine.faults()
+                self.health.machine_faults([*self._own_faults, *runner.machine_faults()])
                 self._tell_state()
-                if runner.have_ended():
+                if all(self._sources_ended.values()) and runner.have_ended():
                     idle_since_s = idle_since_s or now_s
                     if now_s - idle_since_s > DRAIN_S:
                         return
@@ -194,18 +200,37 @@ class _Run:
             self.publisher.greet()
             reading.sleep(TICK_S)
 
+    def _take_event(self, event: Event, runner: RayRunner) -> None:
+        reason = f": {event.reason}" if event.reason else ""
+        if event.kind in ("host lost", "host joined"):
+            lost = event.kind == "host lost"
+            self.health.host_changed(event.name, lost=lost)
+            self.on_line(f"host '{event.name}' {'is lost; the rest goes on' if lost else 'has joined'}{reason}")
+            return
+        nodes = [node.name for node in self.graph.processes()[event.name]]
+        if event.kind == "lost":
+            self.health.process_lost(nodes)
+            self.summary.lost_processes.append(event.name)
+        else:
+            self.health.process_back(nodes)
+            self.lock.note_processes([*runner.pids(), _own_pid()])
+        self.on_line(f"process '{event.name}' {event.kind}{reason}")
+
     def handle(self, topic: str, message: Message, record: bytes | memoryview, now_ns: int) -> None:
         """Take one message of the graph."""
         if isinstance(message, Status):
+            if message.links:
+                self.summary.links[message.process] = message.links
+            self._sources_ended[message.process] = message.sources_ended
             for status in message.nodes:
-                self.health.node_status(status)
+                self.health.node_status(status, now_ns)
                 self.summary.statuses[status.node] = status
             self.publisher.publish("status", record)
             return
         if self.first_message_s is None and topic in self._sources:
             self.first_message_s = time.monotonic()
         if topic in self._sensor_topics:
-            self.health.sensor_message(topic, message, now_ns, fingerprint(message))
+            self.health.sensor_message(topic, message, now_ns)
         self.deadlines.seen(topic, message, now_ns)
         output = self._publish_as.get(topic)
         if output is not None and self.deadlines.arrived(topic, message):
@@ -246,10 +271,10 @@ class _Run:
             self.recorder.record("state", record, state.header.t_sensor_ns)
         self.on_status(self.summary)
 
-    def finished(self, started_s: float) -> Summary:
+    def finished(self) -> Summary:
         """Complete the summary."""
         summary = self.summary
-        summary.seconds = time.monotonic() - (self.first_message_s or started_s)
+        summary.seconds = 0.0 if self.first_message_s is None else time.monotonic() - self.first_message_s
         summary.missing_outputs = [
             output.publish_as
             for output in self.graph.outputs
@@ -262,10 +287,25 @@ class _Reading:
     """The launcher's own reading ends."""
 
     def __init__(self, memory: SharedMemoryHost, topology: Topology) -> None:
-        self._readers = [
-            memory.reader(reading.topic, reading.buffer, reading.borrowed) for reading in topology.readings[LAUNCHER]
-        ]
         self._sleeper = memory.sleeper(LAUNCHER)
+        self._last_seq: dict[str, tuple[int, int]] = {}
+        far = topology.far_readings(LAUNCHER)
+        self._tcp_reader = TcpReader(far, (), memory.waker(LAUNCHER).wake) if far else None
+        self._readers: list[Reader | TcpTopic] = [
+            self._tcp_reader.topic(reading.topic)
+            if self._tcp_reader is not None and topology.publisher[reading.topic] in far
+            else memory.reader(reading.topic, reading.buffer, reading.borrowed)
+            for reading in topology.readings[LAUNCHER]
+        ]
+
+    def connect(self, process: str, endpoint: str) -> None:
+        """Read a process of another host at this endpoint."""
+        if self._tcp_reader is not None:
+            self._tcp_reader.connect(process, endpoint)
+
+    def close(self) -> None:
+        if self._tcp_reader is not None:
+            self._tcp_reader.close()
 
     def drain(self, run: _Run) -> None:
         """Hand everything that has arrived to the run."""
@@ -276,19 +316,19 @@ class _Reading:
                 except PerceptionError as error:
                     run.on_line(f"a record on '{reader.topic}' cannot be read: {error}")
                     continue
+                self._count_gap(reader.topic, message.header, run.summary)
                 run.handle(reader.topic, message, record, time.time_ns())
+
+    def _count_gap(self, topic: str, header: Header, summary: Summary) -> None:
+        """Count what was replaced before it was read here: it was neither published nor recorded."""
+        epoch, seq = self._last_seq.get(topic, (header.epoch, -1))
+        self._last_seq[topic] = (header.epoch, header.seq)
+        missed = header.seq - (seq if epoch == header.epoch else -1) - 1
+        if missed > 0:
+            summary.missed[topic] += missed
 
     def sleep(self, seconds: float) -> None:
         self._sleeper.sleep(seconds)
-
-
-def fingerprint(message: Message) -> bytes:
-    """Return bytes that differ when a sensor's payload does: a sample of its arrays, or all its numbers."""
-    arrays = [value for name in message.__struct_fields__ if isinstance(value := getattr(message, name), np.ndarray)]
-    if not arrays:
-        fields = [getattr(message, name) for name in message.__struct_fields__ if name not in ("header", "timing")]
-        return repr(fields).encode()
-    return b"".join(array.reshape(-1)[:: max(1, array.size // 1024)].tobytes() for array in arrays)
 
 
 def _timing_bytes(timing: Timing) -> bytes:
@@ -301,4 +341,4 @@ def _own_pid() -> int:
     return os.getpid()
 
 
-__all__ = ["Summary", "fingerprint", "run_graph"]
+__all__ = ["Summary", "run_graph"]

@@ -56,12 +56,18 @@ class _Port(Generic[T]):
 class On(_Port[T]):
     """One call per message. `keep` and `bound` are defaults that a launch file may change.
 
-    `holds` is how many messages of this input the node keeps beyond its method, as views. An `optional` input may be
-    left out of the launch file.
+    `holds` is how many messages of this input the node keeps beyond its method, as views. One that is `optional` may
+    be left unconnected.
+
+    With `batch`, a call takes one message of each of the input's topics, as a mapping by sensor (the topic without its
+    last word): live, what waits when the node is free, and it never waits for more; in lockstep, the messages of one
+    stamp. The method may yield a `Drop` for a message that is not usable, and goes on with the others.
     """
 
-    def __init__(self, *, keep: Keep = "latest", bound: int = 10, holds: int = 0, optional: bool = False) -> None:
-        self.keep, self.bound, self.holds, self.optional = keep, bound, holds, optional
+    def __init__(
+        self, *, keep: Keep = "latest", bound: int = 10, holds: int = 0, optional: bool = False, batch: bool = False
+    ) -> None:
+        self.keep, self.bound, self.holds, self.optional, self.batch = keep, bound, holds, optional, batch
 
 
 class Lookup(_Port[T]):
@@ -163,7 +169,15 @@ class NodeSetup:
     """Threads an engine may use."""
 
 
-Output: TypeAlias = "Message | Iterator[tuple[str, Message]] | None"
+@dataclass(frozen=True)
+class Drop:
+    """One message of a batch that the node could not use: a counted drop of its topic with this reason."""
+
+    sensor: str
+    reason: str
+
+
+Output: TypeAlias = "Message | Iterator[tuple[str, Message] | Drop] | None"
 
 
 class Node:
@@ -244,6 +258,6 @@ def _ports(cls: type[Node]) -> Iterator[tuple[str, Any]]:
 
 
 __all__ = [
-    "Bound", "Every", "Join", "Keep", "Lookup", "Many", "Maybe", "Member", "Node", "NodeConfig", "NodeSetup", "On",
-    "OnMissing", "Out", "Output", "Source",
+    "Bound", "Drop", "Every", "Join", "Keep", "Lookup", "Many", "Maybe", "Member", "Node", "NodeConfig", "NodeSetup",
+    "On", "OnMissing", "Out", "Output", "Source",
 ]  # fmt: skip

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 
-from perception.messages import Header, Message, Span, Timing
+from perception.messages import Header, Message, SensorState, Span, Timing
 from perception.runtime.graph import NodeSpec
+from perception.runtime.node import Drop
 from perception.runtime.ownership import settled
+from perception.runtime.sensor_states import with_states
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
+NO_STATES: Mapping[str, SensorState] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,11 @@ class OutputStamper:
         self.spec, self.context = spec, context
         self.published: dict[str, int] = dict.fromkeys(spec.outputs.values(), 0)
         self.copied = 0
+        self.age_ns: int | None = None
+        """Of the sensor data in the last output: from its stamp, where that is host time, else from its arrival."""
 
-    def collect(self, result: object) -> list[tuple[str, Message]]:
-        """Return (port, message) for what a method returned or yielded.
+    def collect(self, result: object, drops: list[Drop] | None = None) -> list[tuple[str, Message]]:
+        """Return (port, message) for what a method returned or yielded; a `Drop` among it goes into `drops`.
 
         Raises:
             TypeError: the node gives out what it did not declare.
@@ -48,6 +56,9 @@ class OutputStamper:
             return [(ports[0], result)]
         produced: list[tuple[str, Message]] = []
         for item in result:  # type: ignore[attr-defined]
+            if isinstance(item, Drop) and drops is not None:
+                drops.append(item)
+                continue
             port, message = item
             if port not in self.spec.outputs:
                 raise TypeError(f"the node has no output '{port}', only {list(self.spec.outputs)}")
@@ -55,7 +66,13 @@ class OutputStamper:
         return produced
 
     def complete(
-        self, port: str, message: Message, sources: Sequence[Message], span: Span, residuals: Mapping[str, int]
+        self,
+        port: str,
+        message: Message,
+        sources: Sequence[Message],
+        span: Span,
+        residuals: Mapping[str, int] = NOTHING,
+        missing: Mapping[str, SensorState] = NO_STATES,
     ) -> tuple[str, Message]:
         """Return (topic, message) as it is published.
 
@@ -68,12 +85,17 @@ class OutputStamper:
         received_ns = given.t_received_ns or next((source.timing.t_received_ns for source in sources), 0)
         spans = (*(given.spans or _way(sources, span)), span)
         timing = Timing(t_received_ns=received_ns, t_published_ns=self.context.clock_ns(), spans=spans)
+        since_ns = message.header.t_sensor_ns if message.header.clock == "host" else received_ns
+        self.age_ns = timing.t_published_ns - since_ns
         topic = self.spec.outputs[port]
-        return topic, msgspec.structs.replace(message, header=self._header(topic, message, residuals), timing=timing)
+        header = self._header(topic, message, residuals)
+        if missing:  # of a sensor that took part in another way, the header knows better
+            header = with_states(header, {name: state for name, state in missing.items() if name not in header.sensors})
+        return topic, msgspec.structs.replace(message, header=header, timing=timing)
 
     def stamp(self, topic: str, message: Message) -> Message:
         """Return the message of a source with schema, run, epoch, seq and calibration in its header."""
-        return msgspec.structs.replace(message, header=self._header(topic, message, {}))
+        return msgspec.structs.replace(message, header=self._header(topic, message, NOTHING))
 
     def _header(self, topic: str, message: Message, residuals: Mapping[str, int]) -> Header:
         seq = self.published.get(topic, 0)

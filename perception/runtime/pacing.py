@@ -15,6 +15,7 @@ from perception.messages import EventPacket, Image, Message, PointCloud
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
 from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.inputs import CLOCK_JUMP_NS
 from perception.runtime.node import On
 from perception.runtime.node_factory import node_class
 
@@ -69,6 +70,15 @@ class Pacer:
         """True within half a period of the topic around the admitted instant: one message is, the nearest."""
         half_ns = self._half_ns.get(topic, HALF_NS)
         return self._admitted_ns is not None and -half_ns <= t_ns - self._admitted_ns < half_ns
+
+    def forget(self) -> None:
+        """Count what waits as held back, and begin anew."""
+        self.held_back.update([self._instant[0]] if self._instant is not None else [])
+        self.held_back.update(self._held.keys())
+        self._instant, self._admitted_ns = None, None
+        self._held.clear()
+        self._half_ns.clear()
+        self._last_ns.clear()
 
     def promised_ns(self) -> int | None:
         """Return the stamp of the instant that waits: nothing of the references comes before it; None without one."""
@@ -144,7 +154,12 @@ class PacedSource:
         self._longest_ns = 0
 
     def offer(self, topic: str, message: Message) -> None:
-        """Take what the source measured."""
+        """Take what the source measured; where its clock was set back, begin anew."""
+        if message.header.t_sensor_ns < self._newest_ns - CLOCK_JUMP_NS:
+            self.pacer.forget()
+            self._newest_ns, self._admitted_ns, self._longest_ns = BEFORE_ALL, None, 0
+            for reader in self._readers:
+                reader.given_ns, reader.given_up_at_ns = BEFORE_ALL, None
         self._newest_ns = max(self._newest_ns, message.header.t_sensor_ns)
         self._free += self.pacer.offer(topic, message)
 
@@ -183,9 +198,13 @@ class PacedSource:
 
 
 def paced_topics(spec: NodeSpec, graph: Graph) -> frozenset[str]:
-    """Return the topics of a source that come in instants: sweeps, pictures, events."""
+    """Return the topics of a source that come in instants: sweeps, pictures, events; not the truth of a simulator."""
     kinds = (Image, PointCloud, EventPacket)
-    return frozenset(topic for topic in spec.outputs.values() if issubclass(graph.message_types[topic], kinds))
+    return frozenset(
+        topic
+        for topic in spec.outputs.values()
+        if issubclass(graph.message_types[topic], kinds) and not topic.startswith("truth/")
+    )
 
 
 def paced_readers(spec: NodeSpec, graph: Graph) -> tuple[NodeSpec, ...]:

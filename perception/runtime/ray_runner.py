@@ -1,81 +1,41 @@
 """Run the processes of a graph as Ray actors: Ray places, starts and restarts them; no message goes through it.
 
-The only file that imports ray. Ray is started for this run alone: on loopback, with token authentication, without
-dashboard and client server, and its workers at nice 0.
+Only this file, `ray_cluster.py` and `ray_node.py` import ray.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import shutil
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-# Ray reads these when it is imported, not when it is started.
-os.environ.update(
-    RAY_AUTH_MODE="token",
-    RAY_AUTH_TOKEN=secrets.token_hex(32),
-    RAY_worker_niceness="0",
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # on every system: without it Ray's ports answer on all interfaces
-)
-
-import ray
-from ray.exceptions import RayActorError, RayError
-
 from perception.errors import GraphError, PerceptionError
 from perception.runtime.graph import Graph
-from perception.runtime.shared_memory import root_of
-from perception.runtime.topology import Topology
+from perception.runtime.machine import MachineWatch
+from perception.runtime.process_actor import Prepared, ProcessActor
+from perception.runtime.ray_cluster import RayCluster, Stopped
+from perception.runtime.rig_gate import ClockOffset
+from perception.runtime.topology import LAUNCHER, Topology
+
+import ray  # isort: skip - after its environment was set, in ray_cluster
+from ray.exceptions import RayActorError, RayError  # isort: skip
 
 LOG = logging.getLogger(__name__)
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 3600.0
+"""An engine that is compiled for the first time may take long; what is waited for is said every `TELL_S`."""
+TELL_S = 10.0
+CALL_TIMEOUT_S = 60.0
+STEP_S = 0.2
+LINK_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 1.5
 FIRST_BACK_OFF_S = 0.1
 LONGEST_BACK_OFF_S = 10.0
-OBJECT_STORE_BYTES = 80 << 20
-
-
-class ProcessActor:
-    """The Ray side of one process: holds its worker. Methods run in threads of their own."""
-
-    def __init__(self, process: str) -> None:
-        self.process = process
-        self._worker: Any = None
-
-    def prepare(self, graph: Graph, topology: Topology, run: str, epoch: int) -> int:
-        """Make nodes and channels; returns the pid."""
-        from perception.runtime.allocator import keep_freed_memory
-        from perception.runtime.worker import Worker
-
-        keep_freed_memory()
-        self._worker = Worker(graph, topology, self.process, run, epoch)
-        return os.getpid()
-
-    def start(self) -> None:
-        self._worker.start()
-
-    def wait(self) -> None:
-        """Return when the worker was stopped; raises what ended it otherwise."""
-        self._worker.wait()
-
-    def ended(self) -> tuple[bool, bool]:
-        """Return whether its sources have ended (True where it has none), and whether nothing waits."""
-        return self._worker.sources_ended(), self._worker.is_idle()
-
-    def stop(self) -> None:
-        self._worker.stop()
 
 
 @dataclass
@@ -83,20 +43,22 @@ class _Process:
     """One process as the runner sees it."""
 
     name: str
+    host: str
     actor: Any = None
+    preparing: Any = None
     waiting: Any = None
     pid: int = 0
+    endpoint: str = ""
     epoch: int = 0
     starts_s: deque[float] = field(default_factory=deque)
     start_again_s: float | None = None
-    given_up: str = ""
 
 
 @dataclass(frozen=True)
-class ProcessEvent:
-    """Something that happened to a process: "lost", "restarted" or "given up"."""
+class Event:
+    """Something that happened to a process, "lost" or "restarted", or to a host, "host lost" or "host joined"."""
 
-    process: str
+    name: str
     kind: str
     reason: str = ""
 
@@ -109,13 +71,23 @@ class RayRunner:
         topology: its channels.
         run: the run id.
         progress: called with a line for each step of the start.
+        stop: set it to break off the start.
+        on_endpoint: called with (process, endpoint) where the launcher reads a process of another host.
     """
 
     def __init__(
-        self, graph: Graph, topology: Topology, run: str, progress: Callable[[str], None] = lambda line: None
+        self,
+        graph: Graph,
+        topology: Topology,
+        run: str,
+        progress: Callable[[str], None] = lambda line: None,
+        stop: threading.Event | None = None,
+        on_endpoint: Callable[[str, str], None] = lambda process, endpoint: None,
     ) -> None:
         self.graph, self.topology, self.run, self._progress = graph, topology, run, progress
-        self._processes = {name: _Process(name) for name in graph.processes()}
+        self._stop, self._on_endpoint = stop or threading.Event(), on_endpoint
+        self._processes = {name: _Process(name, host) for name, host in graph.hosts().items()}
+        self._cluster = RayCluster(graph, run, progress, self._stop)
         self.restarts = 0
 
     def start(self) -> None:
@@ -123,52 +95,75 @@ class RayRunner:
 
         Raises:
             PerceptionError: what a node says it lacks.
-            GraphError: Ray or a process does not start.
+            GraphError: Ray, a host or a process does not start.
+            Stopped: the start was broken off.
         """
         started_s = time.monotonic()
-        self._start_ray()
-        self._progress(f"Ray is up after {time.monotonic() - started_s:.1f} s")
+        self._cluster.start()
         preparing = {self._create(process): process for process in self._processes.values()}
         pending = list(preparing)
+        began_s = told_s = time.monotonic()
         while pending:
-            ready, pending = ray.wait(pending, num_returns=1, timeout=START_TIMEOUT_S)
-            if not ready:
-                names = ", ".join(preparing[reference].name for reference in pending)
+            self._check_stop()
+            ready, pending = ray.wait(pending, num_returns=1, timeout=STEP_S)
+            names = ", ".join(preparing[reference].name for reference in pending)
+            if not ready and time.monotonic() > began_s + START_TIMEOUT_S:
                 raise GraphError(f"process {names} is not ready after {START_TIMEOUT_S:.0f} s")
-            process = preparing[ready[0]]
-            process.pid = self._result(ready[0], process.name)
-            self._progress(f"process '{process.name}' is ready after {time.monotonic() - started_s:.1f} s")
+            if not ready and time.monotonic() > told_s + TELL_S:
+                told_s = time.monotonic()
+                self._progress(
+                    f"process {names} is not ready yet ({told_s - began_s:.0f} s); engines are compiled once"
+                )
+            for reference in ready:
+                process = preparing[reference]
+                _take(process, self._result(reference, process.name))
+                self._progress(f"process '{process.name}' is ready after {time.monotonic() - started_s:.1f} s")
+        self._connect_all()
         for process in self._by_source_last():
             self._run(process)
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
 
     def _by_source_last(self) -> list[_Process]:
         """Start readers before sources, so that the first message finds them."""
         grouped = self.graph.processes()
         return sorted(self._processes.values(), key=lambda p: any(node.is_source for node in grouped[p.name]))
 
-    def _start_ray(self) -> None:
-        folder = root_of(self.run) / "ray"
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        folder.mkdir(parents=True, exist_ok=True)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            ray.init(
-                address="local", include_dashboard=False, num_cpus=os.cpu_count(), log_to_driver=False,
-                logging_level=logging.ERROR, object_store_memory=OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder), configure_logging=False,
-            )  # fmt: skip
-        except (RayError, OSError, RuntimeError, ValueError) as error:
-            raise GraphError(f"Ray does not start: {error}") from None
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in handlers.items():  # Ray puts its own in place, which exits without cleaning up
-                    signal.signal(number, handler)
-
     def _create(self, process: _Process) -> Any:
-        actor = ray.remote(ProcessActor).options(num_cpus=0, max_concurrency=8, max_restarts=0, name=process.name)
+        resources = self._cluster.resources(process.host)
+        actor = ray.remote(ProcessActor).options(num_cpus=0, max_concurrency=8, max_restarts=0, resources=resources)
         process.actor = actor.remote(process.name)
-        process.waiting = None
         return process.actor.prepare.remote(self.graph, self.topology, self.run, process.epoch)
+
+    def _connect_all(self) -> None:
+        """Connect processes that are read from another host with their readers, and wait until they have met."""
+        writers = [process for process in self._processes.values() if process.endpoint]
+        if not writers:
+            return
+        for process in self._processes.values():
+            self._connect(process)
+        self._connect_launcher(writers)
+        until_s = time.monotonic() + LINK_TIMEOUT_S
+        while not all(self._result(process.actor.is_read.remote(), process.name) for process in writers):
+            self._check_stop()
+            if time.monotonic() > until_s:
+                places = ", ".join(f"{process.name} at {process.endpoint}" for process in writers)
+                raise GraphError(f"hosts do not reach each other in {LINK_TIMEOUT_S:.0f} s: {places}; a firewall?")
+            time.sleep(0.02)
+
+    def _connect(self, process: _Process) -> None:
+        """Let a process read the others on other hosts."""
+        sources = self.topology.far_sources(process.name)
+        endpoints = {name: self._processes[name].endpoint for name in sources if self._processes[name].endpoint}
+        if endpoints:
+            self._result(process.actor.connect.remote(endpoints), process.name)
+
+    def _connect_launcher(self, writers: list[_Process]) -> None:
+        for process in writers:
+            if process.name in self.topology.far_sources(LAUNCHER):
+                self._on_endpoint(process.name, process.endpoint)
 
     def _run(self, process: _Process) -> None:
         self._result(process.actor.start.remote(), process.name)
@@ -178,36 +173,53 @@ class RayRunner:
     @staticmethod
     def _result(reference: Any, process: str) -> Any:
         try:
-            return ray.get(reference, timeout=START_TIMEOUT_S)
+            return ray.get(reference, timeout=CALL_TIMEOUT_S)
         except RayActorError:
-            raise GraphError(f"process '{process}' died") from None
+            known = "; ".join(MachineWatch().faults()) or "killed, or crashed in a library"
+            raise GraphError(f"process '{process}' died: {known}") from None
         except RayError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, PerceptionError):
                 raise cause from None
             raise GraphError(f"process '{process}' failed: {error}") from None
 
-    def poll(self) -> list[ProcessEvent]:
+    def poll(self) -> list[Event]:
         """Look after the processes: notice those that ended, start them again with back-off.
 
         Raises:
             GraphError: a process was given up, after `restart_limit` starts within `restart_window_s`.
         """
-        events: list[ProcessEvent] = []
+        events = self._poll_hosts()
         running = {process.waiting: process for process in self._processes.values() if process.waiting is not None}
         ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
-        for reference in ended:
-            process = running[reference]
-            process.waiting = None
-            reason = self._reason(reference)
-            events.append(ProcessEvent(process.name, "lost", reason))
-            self._plan_restart(process, reason)
+        events += [self._lost(running[reference], self._reason(reference)) for reference in ended]
         now_s = time.monotonic()
         for process in self._processes.values():
-            if process.start_again_s is not None and now_s >= process.start_again_s:
-                process.start_again_s = None
-                events += self._start_again(process)
+            if process.preparing is not None:
+                events += self._finish_restart(process)
+            elif process.start_again_s is not None and now_s >= process.start_again_s and self._can_start(process):
+                self._start_again(process)
         return events
+
+    def _can_start(self, process: _Process) -> bool:
+        return self._cluster.is_there(process.host)
+
+    def _poll_hosts(self) -> list[Event]:
+        gone, come = self._cluster.changes()
+        events = [Event(host, "host lost") for host in sorted(gone)]
+        events += [Event(host, "host joined") for host in sorted(come)]
+        for process in self._processes.values():
+            if process.host in gone and process.start_again_s is None:
+                events.append(self._lost(process, f"host '{process.host}' is gone"))
+        return events
+
+    def clocks(self) -> Mapping[str, ClockOffset]:
+        """Return how far the clocks of the other hosts are from this one's."""
+        return self._cluster.clocks()
+
+    def machine_faults(self) -> list[str]:
+        """Return what is wrong with the machines of the other hosts."""
+        return self._cluster.machine_faults()
 
     def _reason(self, reference: Any) -> str:
         try:
@@ -218,10 +230,17 @@ class RayRunner:
             return str(getattr(error, "cause", None) or error)
         return "it ended"
 
+    def _lost(self, process: _Process, reason: str) -> Event:
+        process.waiting = process.preparing = None
+        self._plan_restart(process, reason)
+        return Event(process.name, "lost", reason)
+
     def _plan_restart(self, process: _Process, reason: str) -> None:
         now_s = time.monotonic()
         while process.starts_s and now_s - process.starts_s[0] > self.graph.restart_window_s:
             process.starts_s.popleft()
+        if not self._cluster.is_there(process.host):
+            process.starts_s.clear()  # not its own fault; it starts when its host is back
         recent = len(process.starts_s)
         if recent > self.graph.restart_limit:
             raise GraphError(
@@ -230,56 +249,61 @@ class RayRunner:
             )
         process.start_again_s = now_s + min(LONGEST_BACK_OFF_S, FIRST_BACK_OFF_S * 2 ** max(0, recent - 1))
 
-    def _start_again(self, process: _Process) -> list[ProcessEvent]:
+    def _start_again(self, process: _Process) -> None:
+        """Begin a restart; making nodes can take seconds, in which nobody may wait."""
         self.restarts += 1
         process.epoch += 1
-        if process.actor is not None:
-            ray.kill(process.actor)
+        process.start_again_s = None
+        ray.kill(process.actor)
+        process.preparing = self._create(process)
+
+    def _finish_restart(self, process: _Process) -> list[Event]:
+        ready, _ = ray.wait([process.preparing], timeout=0)
+        if not ready:
+            return []
         try:
-            process.pid = self._result(self._create_anew(process), process.name)
+            _take(process, self._result(process.preparing, process.name))
+            process.preparing = None
+            self._connect(process)
+            for reader in self._processes.values():
+                if process.name in self.topology.far_sources(reader.name) and reader.waiting is not None:
+                    reader.actor.connect.remote({process.name: process.endpoint})
+            self._connect_launcher([process] if process.endpoint else [])
             self._run(process)
         except PerceptionError as error:
             process.starts_s.append(time.monotonic())
-            self._plan_restart(process, str(error))
-            return [ProcessEvent(process.name, "lost", str(error))]
-        return [ProcessEvent(process.name, "restarted")]
-
-    def _create_anew(self, process: _Process) -> Any:
-        """Names of killed actors are free only after a moment: an actor that comes again has none."""
-        actor = ray.remote(ProcessActor).options(num_cpus=0, max_concurrency=8, max_restarts=0)
-        process.actor = actor.remote(process.name)
-        return process.actor.prepare.remote(self.graph, self.topology, self.run, process.epoch)
+            return [self._lost(process, str(error))]
+        return [Event(process.name, "restarted")]
 
     def pids(self) -> list[int]:
-        """Return every process of this run: Ray's own and ours."""
+        """Return every process of this run on this host: Ray's own and ours."""
         return [child.pid for child in psutil.Process().children(recursive=True)]
 
     def have_ended(self) -> bool:
         """True where every source has given its last message and nothing waits in any process."""
-        actors = [process.actor for process in self._processes.values() if process.waiting is not None]
+        there = [process for process in self._processes.values() if self._cluster.is_there(process.host)]
+        if not there or any(process.waiting is None for process in there):
+            return False
         try:
-            answers = ray.get([actor.ended.remote() for actor in actors], timeout=5)
+            answers = ray.get([process.actor.ended.remote() for process in there], timeout=1)
         except RayError:
             return False
-        return bool(answers) and all(ended and idle for ended, idle in answers)
+        return all(ended and idle for ended, idle in answers)
 
     def stop(self) -> None:
         """End all processes and Ray, and what is left of them, within four seconds."""
-        children = psutil.Process().children(recursive=True)
-        actors = [process.actor for process in self._processes.values() if process.waiting is not None]
-        if ray.is_initialized():
+        running = [process for process in self._processes.values() if process.waiting is not None]
+        if ray.is_initialized() and running:
             try:
-                stopping = [actor.stop.remote() for actor in actors]
-                waiting = [process.waiting for process in self._processes.values() if process.waiting is not None]
-                ray.wait([*stopping, *waiting], num_returns=len(stopping) + len(waiting), timeout=STOP_TIMEOUT_S)
+                ending = [process.actor.stop.remote() for process in running] + [p.waiting for p in running]
+                ray.wait(ending, num_returns=len(ending), timeout=STOP_TIMEOUT_S)
             except RayError as error:
                 LOG.warning("stopping: %s", error)
-            ray.shutdown()
-        _, alive = psutil.wait_procs(children, timeout=0.5)
-        for child in alive:
-            child.kill()
-        psutil.wait_procs(alive, timeout=1)
-        shutil.rmtree(Path(root_of(self.run)) / "ray", ignore_errors=True)
+        self._cluster.stop()
 
 
-__all__ = ["ProcessActor", "ProcessEvent", "RayRunner"]
+def _take(process: _Process, prepared: Prepared) -> None:
+    process.pid, process.endpoint = prepared.pid, prepared.endpoint
+
+
+__all__ = ["Event", "RayRunner", "Stopped"]

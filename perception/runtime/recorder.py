@@ -6,12 +6,13 @@ import queue
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, Self
 
 from perception.errors import PerceptionError
 from perception.messages.codec import Bytes
+from perception.runtime.fingerprint import fingerprint_file
 
 QUEUE = 256
 FULL = 0.95
@@ -40,6 +41,7 @@ class Recorder:
 
     def __init__(self, writer: RecordWriter, max_bytes: int | None = None) -> None:
         self._writer, self._max_bytes = writer, max_bytes
+        self.folder = writer.path.parent
         self.dropped: Counter[str] = Counter()
         self.stopped = ""
         self._queue: queue.Queue[tuple[str, bytes, int] | None] = queue.Queue(QUEUE)
@@ -68,7 +70,7 @@ class Recorder:
             if not self.stopped:
                 topic, record, t_log_ns = item
                 self._guarded(lambda: self._writer.write(topic, record, t_log_ns))  # noqa: B023 - called at once
-                self._check_space()
+                self._guarded(self._check_space)
         self._guarded(self._writer.close)
 
     def _check_space(self) -> None:
@@ -83,10 +85,11 @@ class Recorder:
         self.stopped = why
         self._guarded(self._writer.close)
 
-    def _guarded(self, action: object) -> None:
+    def _guarded(self, action: Callable[[], object]) -> None:
+        """Do something with the file; a fault of it ends the recording, never the thread that drains the queue."""
         try:
-            action()  # type: ignore[operator]
-        except PerceptionError as error:
+            action()
+        except (PerceptionError, OSError) as error:
             self.stopped = self.stopped or str(error)
 
     def close(self) -> Self:
@@ -97,9 +100,10 @@ class Recorder:
 
 
 def attachments_of(launch_text: str, rig_files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return what makes a recording replay alone: the resolved launch file, and the rig's files."""
+    """Return what makes a recording replay alone, and what its numbers depend on: launch file, rig, fingerprint."""
     return {
         "launch.yaml": launch_text.encode(),
+        "fingerprint.json": fingerprint_file(),
         **{f"calibration/{name}": data for name, data in rig_files.items()},
     }
 

@@ -71,6 +71,11 @@ class RunLock:
         temporary.write_text(json.dumps({"run": self.run, "launcher": os.getpid(), "processes": started}))
         temporary.replace(self._record)
 
+    def adopt(self, run: str) -> None:
+        """Hold this run's shared memory from now on, in place of the one before."""
+        self.run = run
+        self.note_processes([os.getpid()])
+
     def release(self) -> None:
         """Give the name back; processes and shared memory are gone already."""
         remove_leftovers(self.run)
@@ -102,6 +107,16 @@ def clean_dead_runs(held: str = "") -> list[str]:
     return cleaned
 
 
+def dead_runs() -> list[str]:
+    """Return the names of runs whose launcher is gone and that nobody has cleaned up yet."""
+    dead = []
+    for record in sorted(runs_folder().glob("*.json")):
+        with contextlib.suppress(OSError), record.with_suffix(".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            dead.append(record.stem)
+    return dead
+
+
 def _clean(record: Path) -> None:
     try:
         document = json.loads(record.read_text())
@@ -117,7 +132,7 @@ def _clean(record: Path) -> None:
                 process.kill()
                 alive.append(process)
     psutil.wait_procs(alive, timeout=3)
-    if re.fullmatch(r"[0-9a-f]{8}", run):
+    if re.fullmatch(r"[0-9a-f]{8,10}", run):
         remove_leftovers(run)
     record.unlink(missing_ok=True)
 
@@ -129,4 +144,4 @@ def _pid_of(record: Path) -> str:
         return "unknown"
 
 
-__all__ = ["RunLock", "clean_dead_runs", "runs_folder"]
+__all__ = ["RunLock", "clean_dead_runs", "dead_runs", "runs_folder"]

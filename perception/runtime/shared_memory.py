@@ -13,6 +13,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
+import shutil
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +31,11 @@ from perception.messages.codec import ALIGNMENT, Record
 
 ROOT = Path("/tmp")
 SHARED_MEMORY = Path("/dev/shm")
+RESERVE_BYTES = 4 << 20
+"""Left free, for what others write at the same moment."""
+PLENTY_BYTES = 256 << 20
+LOOK_S = 0.05
+"""Where there is plenty, room is looked for only so often."""
 
 
 class _Block(ctypes.Structure):
@@ -49,6 +57,11 @@ class TopicLimits:
     borrowed: int
 
 
+def memory_id(run: str, host: int) -> str:
+    """Return the id of a run's shared memory on one host, 0 being the launch host; no two hosts of a run meet."""
+    return f"{run}{host:02x}" if host else run
+
+
 def prefix_of(run: str) -> str:
     """Return what every file of a run in /dev/shm and every name begins with."""
     return f"pcn_{run}_"
@@ -67,10 +80,8 @@ def remove_leftovers(run: str) -> int:
         count += 1
     root = root_of(run)
     if root.is_dir():
-        for path in sorted(root.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-            count += 1
-        root.rmdir()
+        count += 1
+        shutil.rmtree(root, ignore_errors=True)  # what its last owner removes meanwhile is no error
     return count
 
 
@@ -202,6 +213,8 @@ class Writer:
             ChannelError: shared memory is full.
         """
         blocks = -(-record.size // ALIGNMENT)
+        if not _ROOM.has(record.size):
+            raise ChannelError("shared memory is full")  # writing to a page that it lacks would end the process
         try:
             sample = self._publisher.loan_slice_uninit(blocks)
         except iox.LoanError as error:
@@ -209,6 +222,30 @@ class Writer:
         record.write_into(memoryview(_memory_at(sample.payload_ptr, record.size)).cast("B")[: blocks * ALIGNMENT])
         ctypes.c_uint64.from_address(sample.user_header_ptr).value = record.size
         sample.assume_init().send()
+
+
+def free_bytes() -> int:
+    """Return how much shared memory is left."""
+    found = os.statvfs(SHARED_MEMORY)
+    return found.f_bavail * found.f_frsize
+
+
+class _Room:
+    """Whether shared memory has room; asking the kernel for every small record would cost as much as writing it."""
+
+    def __init__(self) -> None:
+        self._plenty_until_s = 0.0
+
+    def has(self, size: int) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._plenty_until_s and size < PLENTY_BYTES:
+            return True
+        free = free_bytes()
+        self._plenty_until_s = now_s + LOOK_S if free > PLENTY_BYTES else 0.0
+        return free >= size + RESERVE_BYTES
+
+
+_ROOM = _Room()
 
 
 class Reader:
@@ -305,5 +342,5 @@ class BoundsReader:
 
 __all__ = [
     "BoundsReader", "BoundsWriter", "Reader", "SharedMemoryHost", "Sleeper", "TopicLimits", "Waker", "Writer",
-    "prefix_of", "remove_leftovers", "root_of",
+    "memory_id", "prefix_of", "remove_leftovers", "root_of",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perception.runtime.deadlines import reference_topic
-from perception.runtime.graph import Edge, Graph, NodeSpec
+from perception.runtime.graph import LOCAL, Edge, Graph, NodeSpec
 from perception.runtime.node import Every, Join, Lookup
 from perception.runtime.node_factory import node_class
 from perception.runtime.pacing import paced_readers
@@ -42,6 +42,7 @@ class Topology:
         readings: by process, what it reads from others.
         reads_bounds: by process, the other processes whose bounds it waits for.
         topics: all topics of the graph, in the order of their rank; bounds travel as a row of these.
+        hosts: host by process, the launcher's too; what crosses hosts goes over TCP, all else through shared memory.
     """
 
     publisher: Mapping[str, str]
@@ -49,6 +50,43 @@ class Topology:
     readings: Mapping[str, tuple[Reading, ...]]
     reads_bounds: Mapping[str, frozenset[str]]
     topics: tuple[str, ...]
+    hosts: Mapping[str, str]
+
+    def near_readers(self, topic: str) -> tuple[str, ...]:
+        """Return the readers of a topic on its publisher's host."""
+        host = self.hosts[self.publisher[topic]]
+        return tuple(process for process in self.readers.get(topic, ()) if self.hosts[process] == host)
+
+    def far_readers(self, process: str) -> dict[str, int]:
+        """Return how many readers on other hosts each topic of a process has, for topics that have any."""
+        found = {
+            topic: len(self.readers.get(topic, ())) - len(self.near_readers(topic))
+            for topic, publisher in self.publisher.items()
+            if publisher == process
+        }
+        return {topic: count for topic, count in found.items() if count}
+
+    def far_readings(self, process: str) -> dict[str, dict[str, int]]:
+        """Return what a process reads on other hosts: by publishing process, topics with the records that may wait."""
+        found: dict[str, dict[str, int]] = {}
+        for reading in self.readings.get(process, ()):
+            publisher = self.publisher[reading.topic]
+            if self.hosts[publisher] != self.hosts[process]:
+                found.setdefault(publisher, {})[reading.topic] = reading.buffer
+        return found
+
+    def bounds_readers(self, process: str, *, far: bool) -> list[str]:
+        """Return the processes that wait for this one's bounds, on other hosts or on its own."""
+        return [
+            other
+            for other, sources in self.reads_bounds.items()
+            if process in sources and (self.hosts[other] != self.hosts[process]) == far
+        ]
+
+    def far_sources(self, process: str) -> frozenset[str]:
+        """Return the processes on other hosts that this one reads, records or bounds."""
+        others = {*self.far_readings(process), *self.reads_bounds.get(process, ())}
+        return frozenset(other for other in others if self.hosts[other] != self.hosts[process])
 
     def limits(self) -> dict[str, TopicLimits]:
         """Return what each topic's service must hold."""
@@ -95,6 +133,7 @@ def topology_of(graph: Graph, *, recorded: bool = False) -> Topology:
         readings={process: tuple(by_topic.values()) for process, by_topic in readings.items()},
         reads_bounds=_reads_bounds(graph, publisher),
         topics=tuple(graph.message_types),
+        hosts={**graph.hosts(), LAUNCHER: LOCAL},
     )
 
 

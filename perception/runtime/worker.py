@@ -14,26 +14,28 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 
 import msgspec
 import psutil
 
 from perception.errors import PerceptionError
 from perception.messages import Header, Message, NodeStatus, Status, Timing
-from perception.messages.codec import decode, encode
+from perception.messages.codec import decode
+from perception.runtime.channels import Channels
+from perception.runtime.cores import keep_to_cores
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.node import Bound, Node, Source
 from perception.runtime.node_factory import make_node
 from perception.runtime.output_stamper import RunContext
-from perception.runtime.ownership import on_host
 from perception.runtime.pacing import PacedSource
-from perception.runtime.shared_memory import SharedMemoryHost, Waker
 from perception.runtime.topology import Topology, status_topic
 
 LOG = logging.getLogger(__name__)
-IDLE_S = 0.2
+IDLE_S = 0.5
+"""Whoever has something for this process wakes it; so long it waits where nobody does."""
 STATUS_S = 1.0
 
 
@@ -54,6 +56,7 @@ class Worker:
     def __init__(self, graph: Graph, topology: Topology, process: str, run: str, epoch: int) -> None:
         self.graph, self.topology, self.process = graph, topology, process
         self._specs = graph.processes()[process]
+        keep_to_cores(core for spec in self._specs for core in spec.cores)  # before any engine starts its threads
         self.nodes: dict[str, Node] = {spec.name: make_node(spec, graph) for spec in self._specs}
         context = RunContext(
             run=run,
@@ -63,45 +66,35 @@ class Worker:
             clock_ns=time.time_ns,
         )
         self._context = context
-        self.group = Group(graph, self.nodes, context, self._emit, self._emit_bound)
+        self._channels = Channels(graph, topology, process, run)
+        self.group = Group(graph, self.nodes, context, self._channels.emit, self._channels.bound)
         self._pacers = {
             spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
         }
-        self._open_channels(run)
+        self._newest_bounds = [BEFORE_ALL] * len(topology.topics)
         self._inbox: deque[tuple[NodeSpec, str, Message | Bound]] = deque()
         self._driving = threading.Lock()
         self._stop = threading.Event()
         self._sources_running = 0
         self._status_seq = 0
+        self._next_status_s = 0.0
         self._resting = False
         self._last_seq: dict[str, tuple[int, int]] = {}
         self.failure: PerceptionError | None = None
 
-    def _open_channels(self, run: str) -> None:
-        topology = self.topology
-        self._memory = SharedMemoryHost(run, self.process, topology.limits(), topology.processes())
-        published = [topic for topic, process in topology.publisher.items() if process == self.process]
-        self._writers = {topic: self._memory.writer(topic) for topic in published if topology.readers.get(topic)}
-        self._readers = {
-            reading.topic: self._memory.reader(reading.topic, reading.buffer, reading.borrowed)
-            for reading in topology.readings.get(self.process, ())
-        }
-        others = {process for topic in published for process in topology.readers.get(topic, ())}
-        self._wakers: dict[str, Waker] = {process: self._memory.waker(process) for process in others}
-        self._wakers_by_topic = {
-            topic: [self._wakers[process] for process in topology.readers.get(topic, ())] for topic in published
-        }
-        self._self_waker = self._memory.waker(self.process)
-        self._sleeper = self._memory.sleeper(self.process)
-        count, waited_for = len(topology.topics), topology.reads_bounds.get(self.process, frozenset())
-        self._rank = {topic: rank for rank, topic in enumerate(topology.topics)}
-        self._bounds = [BEFORE_ALL] * count
-        self._bounds_moved = False
-        given_to = [process for process, others in topology.reads_bounds.items() if self.process in others]
-        self._bounds_writer = self._memory.bounds_writer(self.process, count) if given_to else None
-        self._bounds_wakers = [self._memory.waker(process) for process in given_to]
-        self._bounds_readers = [self._memory.bounds_reader(process, count) for process in sorted(waited_for)]
-        self._newest_bounds = [BEFORE_ALL] * count
+    @property
+    def endpoint(self) -> str:
+        """Where processes on other hosts read this one; empty where none does."""
+        return self._channels.endpoint
+
+    def connect(self, endpoints: Mapping[str, str]) -> None:
+        """Read these processes on other hosts at these endpoints from now on."""
+        self._channels.connect(endpoints)
+
+    def is_read(self) -> bool:
+        """True where all readers on other hosts have reached this process."""
+        with self._driving:
+            return self._channels.is_read()
 
     def start(self) -> None:
         """Start the threads; the nodes are made and warm."""
@@ -120,7 +113,7 @@ class Worker:
     def stop(self) -> None:
         """Ask the threads to end."""
         self._stop.set()
-        self._self_waker.wake()
+        self._channels.wake()
 
     def wait(self) -> None:
         """Wait until the scheduler has ended.
@@ -150,37 +143,37 @@ class Worker:
             self.failure = PerceptionError(f"process '{self.process}' failed: {type(error).__name__}: {error}")
 
     def _loop(self) -> None:
-        next_status_s = time.monotonic()
         while not self._stop.is_set():
             with self._driving:
                 busy = self._take_and_run()
                 now_s = time.monotonic()
-                if now_s >= next_status_s:
+                if now_s >= self._next_status_s:
+                    self._next_status_s = now_s + STATUS_S
                     self._send_status()
-                    next_status_s = now_s + STATUS_S
             self._resting = not busy
             if self._resting:
                 gc.collect(0)
-                self._sleeper.sleep(min(IDLE_S, max(0.001, next_status_s - now_s)))
+                self._channels.sleep(min(IDLE_S, max(0.001, self._next_status_s - now_s)))
         with self._driving:
             self._send_status()
+            self._channels.close()
 
     def _take_and_run(self) -> bool:
         """Take what has arrived and run at most one call; False where there was neither."""
         took = self._take_bounds_and_messages()
         ran = self.group.step()
-        if not ran and (took or self._bounds_readers or self._bounds_writer):
+        if not ran and (took or self._channels.reads_bounds or self._channels.gives_bounds):
             self.group.forward_bounds()
             ran = self.group.step()
-        if self._bounds_moved:
-            self._write_bounds()
+        if self._channels.bounds_moved:
+            self._channels.give_bounds()
         return took or ran
 
     def _take_bounds_and_messages(self) -> bool:
         """Take what has arrived. Bounds are read first and used last: they were sent after their messages."""
-        rows = [row for reader in self._bounds_readers if (row := reader.take()) is not None]
+        rows = self._channels.take_bounds()
         took = bool(rows)
-        for topic, reader in self._readers.items():
+        for topic, reader in self._channels.readers.items():
             while (record := reader.take()) is not None:
                 took = True
                 try:
@@ -191,13 +184,15 @@ class Worker:
                 self._count_gap(topic, message.header)
                 self.group.offer(topic, message)
         for row in rows:
-            self._newest_bounds = list(map(max, self._newest_bounds, row.tolist()))
-            for topic in self._readers:
-                if (rank := self._rank.get(topic)) is not None and row[rank] > BEFORE_ALL:
-                    self.group.bound(topic, int(row[rank]))
+            for rank, t_ns in enumerate(row.tolist()):
+                if t_ns > BEFORE_ALL:  # of the topics of one process; the others are none of its business
+                    self._newest_bounds[rank] = t_ns
+            for topic in self._channels.readers:
+                if (place := self._channels.rank.get(topic)) is not None and row[place] > BEFORE_ALL:
+                    self.group.bound(topic, int(row[place]))
         took |= self._take_inbox()
         for pacing in self._pacers.values():
-            took |= pacing.release(self.group, self._newest_bounds, self._rank)
+            took |= pacing.release(self.group, self._newest_bounds, self._channels.rank)
         return took
 
     def _take_inbox(self) -> bool:
@@ -223,43 +218,28 @@ class Worker:
         """Publish from the source's own thread where the scheduler rests; else, and for nodes beside it, wake it."""
         self._inbox.append((spec, topic, item))
         if self._pacers or not self._driving.acquire(blocking=False):
-            self._self_waker.wake()
+            self._channels.wake()
             return
         try:
             self._take_inbox()
-            if self._bounds_moved:
-                self._write_bounds()
+            if self._channels.bounds_moved:
+                self._channels.give_bounds()
         finally:
             self._driving.release()
         if self.group.executors:
-            self._self_waker.wake()
+            self._channels.wake()
 
     def _count_gap(self, topic: str, header: Header) -> None:
-        """Count what the channel replaced before it was read: it reports nothing itself."""
-        epoch, seq = self._last_seq.get(topic, (header.epoch, header.seq - 1))
+        """Count what the channel replaced before it was read: it reports nothing itself.
+
+        Who publishes begins at 0, after its readers; only a reader that was itself started anew comes in between.
+        """
+        was_there = topic in self._last_seq or self._context.epoch == 0
+        epoch, seq = self._last_seq.get(topic, (header.epoch, -1 if was_there else header.seq - 1))
         self._last_seq[topic] = (header.epoch, header.seq)
-        if epoch == header.epoch and header.seq > seq + 1:
-            self.group.count_drop(topic, "channel full", header.seq - seq - 1)
-
-    def _emit(self, topic: str, message: Message) -> None:
-        writer = self._writers.get(topic)
-        if writer is None:
-            return
-        writer.write(encode(on_host(message, self.process, time.time_ns)))
-        for waker in self._wakers_by_topic[topic]:
-            waker.wake()
-
-    def _emit_bound(self, topic: str, t_ns: int) -> None:
-        self._bounds[self._rank[topic]] = t_ns
-        self._bounds_moved = True
-
-    def _write_bounds(self) -> None:
-        self._bounds_moved = False
-        if self._bounds_writer is None:
-            return
-        self._bounds_writer.write(self._bounds)
-        for waker in self._bounds_wakers:
-            waker.wake()
+        lost = header.seq - (seq if epoch == header.epoch else -1) - 1
+        if lost > 0:
+            self.group.count_drop(topic, "channel full", lost)
 
     def _read_source(self, spec: NodeSpec, source: Source) -> None:
         """Hand what a source measures to the scheduler; a paced one waits for each stamp's turn."""
@@ -286,7 +266,8 @@ class Worker:
             self._stop.set()
         finally:
             self._sources_running -= 1
-            self._self_waker.wake()
+            self._next_status_s = 0.0  # said at once
+            self._channels.wake()
 
     def status(self) -> Status:
         """Return how the nodes of this process are doing."""
@@ -301,13 +282,18 @@ class Worker:
         self._status_seq += 1
         nodes = [self._noted(executor.status(memory_mb)) for executor in self.group.executors.values()]
         nodes += [self._source_status(spec, memory_mb) for spec in self._specs if spec.is_source]
+        refused, now = self._channels.refused()
+        if refused:
+            nodes = [_with_refused(node, refused, now) for node in nodes]
         return Status(
-            header=header, process=self.process, host=os.uname().nodename, pid=os.getpid(), nodes=tuple(nodes)
-        )
+            header=header, process=self.process, host=os.uname().nodename, pid=os.getpid(), nodes=tuple(nodes),
+            sources_ended=self.sources_ended(), links=self._channels.links(),
+        )  # fmt: skip
 
     def _noted(self, status: NodeStatus) -> NodeStatus:
         """Name a node that holds on to more views than it may, so that records had to be copied for it."""
-        copied = sum(self._readers[entry.topic].copied for entry in status.inputs if entry.topic in self._readers)
+        readers = self._channels.readers
+        copied = sum(readers[entry.topic].copied for entry in status.inputs if entry.topic in readers)
         if not copied:
             return status
         note = f"{status.node} keeps more views than it declared by holds: {copied} records copied"
@@ -328,8 +314,14 @@ class Worker:
         return tuple(f"paced by {pacing.paced_by}: {n} of {t} held back" for t, n in pacing.pacer.held_back.items())
 
     def _send_status(self) -> None:
-        self._bounds_moved = True  # told again, for a process that was started anew
-        self._emit(status_topic(self.process), self.status())
+        self._channels.bounds_moved = True  # told again, for a process that was started anew
+        self._channels.emit(status_topic(self.process), self.status())
+
+
+def _with_refused(status: NodeStatus, refused: tuple[str, ...], now: bool) -> NodeStatus:
+    if now:
+        return msgspec.structs.replace(status, degraded=(*status.degraded, *refused))
+    return msgspec.structs.replace(status, notes=(*status.notes, *refused))
 
 
 def received(item: Message | Bound) -> Message | Bound:

@@ -1,8 +1,16 @@
-"""Rays against upright boxes and the ground: the kernels of the simulated sensors. Compiled by numba, single thread."""
+"""Rays against parts and the ground: the kernels of every simulated sensor.
+
+Rays come in tiles of neighbours, and tiles in groups. Each has a cone around its rays; a part whose bounding sphere
+misses the cone is not looked at, the others are tried from near to far. That holds for every camera model and for a
+turning LiDAR alike, whose rays start at different places and instants. One thread, GIL released: the answer does not
+depend on who asks.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import numba
 import numpy as np
@@ -11,115 +19,417 @@ from numpy.typing import NDArray
 Float: TypeAlias = NDArray[np.float64]
 
 GROUND, NOTHING = -1, -2
-"""What a ray hits beside a box."""
+"""What a ray hits beside a part."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _box_distance(ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, box: Any) -> tuple[float, int]:
-    """Return the distance to a box (centre, size, cosine, sine) along a ray and the axis of its face; inf: a miss."""
-    c, s = box[6], box[7]
-    px, py, pz = ox - box[0], oy - box[1], oz - box[2]
-    lx, ly = c * px + s * py, -s * px + c * py
-    ex, ey = c * dx + s * dy, -s * dx + c * dy
-    near, far, axis = 0.0, np.inf, 0
-    for k in range(3):
-        if k == 0:
-            p, d, h = lx, ex, box[3] / 2
-        elif k == 1:
-            p, d, h = ly, ey, box[4] / 2
-        else:
-            p, d, h = pz, dz, box[5] / 2
-        if abs(d) < 1e-12:
-            if abs(p) > h:
-                return np.inf, 0
+def jit(function: Function) -> Function:
+    """Compile a kernel: cached on disk, without the GIL, dividing by zero as numpy does."""
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return,unused-ignore]
+
+
+@jit
+def _box(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    c, s = rows[p, 7], rows[p, 8]
+    px, py, pz = ox - rows[p, 1], oy - rows[p, 2], oz - rows[p, 3]
+    lx, ly = c * px + s * py, c * py - s * px
+    ex, ey = c * dx + s * dy, c * dy - s * dx
+    ix, iy, iz = 1.0 / ex, 1.0 / ey, 1.0 / dz
+    a, b = (-rows[p, 4] - lx) * ix, (rows[p, 4] - lx) * ix
+    near, far = min(a, b), max(a, b)
+    a, b = (-rows[p, 5] - ly) * iy, (rows[p, 5] - ly) * iy
+    near, far = max(near, min(a, b)), min(far, max(a, b))
+    a, b = (-rows[p, 6] - pz) * iz, (rows[p, 6] - pz) * iz
+    near, far = max(near, min(a, b)), min(far, max(a, b))
+    return float(near) if 0.0 < near <= far else math.inf
+
+
+@jit
+def _ellipsoid(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    px, py, pz = (ox - rows[p, 1]) / rows[p, 4], (oy - rows[p, 2]) / rows[p, 5], (oz - rows[p, 3]) / rows[p, 6]
+    ex, ey, ez = dx / rows[p, 4], dy / rows[p, 5], dz / rows[p, 6]
+    a = ex * ex + ey * ey + ez * ez
+    b = px * ex + py * ey + pz * ez
+    under = b * b - a * (px * px + py * py + pz * pz - 1.0)
+    if under < 0.0:
+        return math.inf
+    t = (-b - math.sqrt(under)) / a
+    return t if t > 0.0 else math.inf
+
+
+@jit
+def _cylinder(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    px, py, pz = ox - rows[p, 1], oy - rows[p, 2], oz - rows[p, 3]
+    a = dx * dx + dy * dy
+    b = px * dx + py * dy
+    under = b * b - a * (px * px + py * py - rows[p, 4] * rows[p, 4])
+    if under < 0.0:
+        return math.inf
+    if a > 1e-12:
+        t = (-b - math.sqrt(under)) / a
+        if t > 0.0 and abs(pz + t * dz) <= rows[p, 5]:
+            return float(t)
+    if abs(dz) > 1e-12:  # a cap
+        t = (math.copysign(rows[p, 5], -dz) - pz) / dz
+        x, y = px + t * dx, py + t * dy
+        if t > 0.0 and x * x + y * y <= rows[p, 4] * rows[p, 4]:
+            return float(t)
+    return math.inf
+
+
+@jit
+def _capsule(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    r = rows[p, 7]
+    bx, by, bz = rows[p, 4] - rows[p, 1], rows[p, 5] - rows[p, 2], rows[p, 6] - rows[p, 3]
+    px, py, pz = ox - rows[p, 1], oy - rows[p, 2], oz - rows[p, 3]
+    bb = bx * bx + by * by + bz * bz
+    bd = bx * dx + by * dy + bz * dz
+    bp = bx * px + by * py + bz * pz
+    dp = dx * px + dy * py + dz * pz
+    pp = px * px + py * py + pz * pz
+    a = bb - bd * bd
+    at_end = bp > 0.0
+    if a > 1e-12:
+        b = bb * dp - bp * bd
+        under = b * b - a * (bb * pp - bp * bp - r * r * bb)
+        if under < 0.0:
+            return math.inf
+        t = (-b - math.sqrt(under)) / a
+        along = bp + t * bd
+        if 0.0 < along < bb:
+            return t if t > 0.0 else math.inf
+        at_end = along >= bb
+    if at_end:
+        px, py, pz = ox - rows[p, 4], oy - rows[p, 5], oz - rows[p, 6]
+    b = px * dx + py * dy + pz * dz
+    under = b * b - (px * px + py * py + pz * pz - r * r)
+    if under < 0.0:
+        return math.inf
+    t = -b - math.sqrt(under)
+    return t if t > 0.0 else math.inf
+
+
+@jit
+def _disc(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    nx, ny = -rows[p, 8], rows[p, 7]
+    facing = nx * dx + ny * dy
+    if abs(facing) < 1e-9:
+        return math.inf
+    t = (nx * (rows[p, 1] - ox) + ny * (rows[p, 2] - oy)) / facing
+    if t <= 0.0:
+        return math.inf
+    x, y, z = ox + t * dx - rows[p, 1], oy + t * dy - rows[p, 2], oz + t * dz - rows[p, 3]
+    away = x * x + y * y + z * z
+    return t if rows[p, 5] * rows[p, 5] <= away <= rows[p, 4] * rows[p, 4] else math.inf
+
+
+@jit
+def part_distance(rows: Any, p: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
+    """Return the distance along a unit ray to a part that it enters from outside; inf is a miss."""
+    kind = rows[p, 0]
+    if kind == 3.0:
+        return _capsule(rows, p, ox, oy, oz, dx, dy, dz)
+    if kind == 0.0:
+        return _box(rows, p, ox, oy, oz, dx, dy, dz)
+    if kind == 1.0:
+        return _ellipsoid(rows, p, ox, oy, oz, dx, dy, dz)
+    if kind == 2.0:
+        return _cylinder(rows, p, ox, oy, oz, dx, dy, dz)
+    return _disc(rows, p, ox, oy, oz, dx, dy, dz)
+
+
+@jit
+def ground_distance(ground: Any, oy: float, oz: float, dy: float, dz: float) -> float:
+    """Return the distance to road, kerb or pavement; `ground` is half the road's width and the pavement's height."""
+    if dz > -1e-9:
+        return math.inf
+    t = (ground[1] - oz) / dz
+    if abs(oy + t * dy) >= ground[0]:
+        return t if t > 0.0 else math.inf
+    t = -oz / dz
+    if abs(oy + t * dy) <= ground[0]:
+        return t if t > 0.0 else math.inf
+    return (math.copysign(ground[0], dy) - oy) / dy
+
+
+@jit
+def _meets(x: float, y: float, z: float, away2: float, r: float, cone: Any) -> bool:
+    """True where a sphere at (x, y, z) from the apex can touch a cone."""
+    if away2 <= r * r:
+        return True
+    away = math.sqrt(away2)
+    sine = r / away
+    cosine = math.sqrt(1.0 - sine * sine)
+    if sine * cone[3] + cosine * cone[4] < 0.0:  # both half angles together are more than half a turn
+        return True
+    return bool(x * cone[0] + y * cone[1] + z * cone[2] >= (cosine * cone[3] - sine * cone[4]) * away)
+
+
+@jit
+def _in_reach(
+    spheres: Any, velocities: Any, cone: Any, origin: Any, lag_s: float, slack_m: float, reach_m: float, found: Any
+) -> int:
+    """Fill `found` with the parts that a wide cone of rays can meet; return how many."""
+    count = 0
+    for p in range(len(spheres)):
+        x = spheres[p, 0] + velocities[p, 0] * lag_s - origin[0]
+        y = spheres[p, 1] + velocities[p, 1] * lag_s - origin[1]
+        z = spheres[p, 2] + velocities[p, 2] * lag_s - origin[2]
+        r = spheres[p, 3] + slack_m
+        away2 = x * x + y * y + z * z
+        if away2 <= (reach_m + r) * (reach_m + r) and _meets(x, y, z, away2, r, cone):
+            found[count] = p
+            count += 1
+    return count
+
+
+@jit
+def _box_reached(rows: Any, p: int, ox: float, oy: float, oz: float, cone: Any, far_m: float) -> float:
+    """Return how far a box is at least from the apex; inf where it is beside the cone."""
+    c, s = rows[p, 7], rows[p, 8]
+    px, py, pz = ox - rows[p, 1], oy - rows[p, 2], oz - rows[p, 3]
+    lx, ly = c * px + s * py, c * py - s * px
+    ex, ey, ez = c * cone[0] + s * cone[1], c * cone[1] - s * cone[0], cone[2]
+    wide = far_m * cone[4] * 1.01  # within `far_m`, rays of the cone are so near to its axis
+    near, far = 0.0, far_m + wide
+    away2 = 0.0
+    for axis in range(3):
+        at = lx if axis == 0 else (ly if axis == 1 else pz)
+        along = ex if axis == 0 else (ey if axis == 1 else ez)
+        half = rows[p, 4 + axis]
+        beyond = max(abs(at) - half, 0.0)
+        away2 += beyond * beyond
+        a, b = (-half - wide - at) / along, (half + wide - at) / along
+        if abs(along) < 1e-12:
+            if abs(at) > half + wide:
+                return math.inf
             continue
-        a, b = (-h - p) / d, (h - p) / d
-        if a > b:
-            a, b = b, a
-        if a > near:
-            near, axis = a, k
-        far = min(far, b)
-        if near > far:
-            return np.inf, 0
-    if near <= 0.0:
-        return np.inf, 0
-    return near, axis
+        near, far = max(near, min(a, b)), min(far, max(a, b))
+    return math.sqrt(away2) if near <= far else math.inf
 
 
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def cast_sweep(
-    origins: Float, directions: Float, lag_s: Float, boxes: Float, velocities: Float, windows: NDArray[np.int64]
-) -> Any:
-    """Cast the rays of one turn, whose columns fire at different instants; each box only within its columns.
+@jit
+def _capsule_reached(rows: Any, p: int, ox: float, oy: float, oz: float, cone: Any, far_m: float) -> float:
+    """Return how far a capsule is at least from the apex; inf where it is beside the cone.
+
+    The nearest points of a segment and a ray: Ericson, Real-Time Collision Detection, section 5.1.9.
+    """
+    dx, dy, dz = rows[p, 4] - rows[p, 1], rows[p, 5] - rows[p, 2], rows[p, 6] - rows[p, 3]
+    rx, ry, rz = rows[p, 1] - ox, rows[p, 2] - oy, rows[p, 3] - oz
+    a = dx * dx + dy * dy + dz * dz
+    b = dx * cone[0] + dy * cone[1] + dz * cone[2]
+    c = dx * rx + dy * ry + dz * rz
+    f = cone[0] * rx + cone[1] * ry + cone[2] * rz
+    under = a - b * b
+    s = min(max((b * f - c) / under, 0.0), 1.0) if under > 1e-12 * a else 0.5
+    t = b * s + f
+    if t < 0.0:
+        t, s = 0.0, min(max(-c / a, 0.0), 1.0) if a > 0.0 else 0.0
+    else:
+        s = min(max((b * t - c) / a, 0.0), 1.0) if a > 0.0 else 0.0
+        t = max(b * s + f, 0.0)
+    x, y, z = rx + s * dx - t * cone[0], ry + s * dy - t * cone[1], rz + s * dz - t * cone[2]
+    reach = rows[p, 7] + far_m * cone[4] * 1.01
+    if x * x + y * y + z * z > reach * reach:
+        return math.inf
+    s = min(max(-c / a, 0.0), 1.0) if a > 0.0 else 0.0
+    x, y, z = rx + s * dx, ry + s * dy, rz + s * dz
+    return float(max(math.sqrt(x * x + y * y + z * z) - rows[p, 7], 0.0))
+
+
+@jit
+def _from_near_to_far(
+    rows: Any, spheres: Any, velocities: Any, cone: Any, origin: Any, lag_s: float, slack_m: float, among: Any,
+    many: int, found: Any, near: Any,
+) -> int:  # fmt: skip
+    """Fill `found` and `near` with those of the parts `among` that a narrow cone can meet; return how many.
+
+    Without slack, boxes and capsules are tried against the cone themselves: their spheres are much larger than they.
+    """
+    count = 0
+    for m in range(many):
+        p = among[m]
+        x = spheres[p, 0] + velocities[p, 0] * lag_s - origin[0]
+        y = spheres[p, 1] + velocities[p, 1] * lag_s - origin[1]
+        z = spheres[p, 2] + velocities[p, 2] * lag_s - origin[2]
+        r = spheres[p, 3] + slack_m
+        away2 = x * x + y * y + z * z
+        if not _meets(x, y, z, away2, r, cone):
+            continue
+        away = math.sqrt(away2)
+        begin = max(away - r, 0.0)
+        if slack_m == 0.0 and cone[3] > 0.9:
+            if rows[p, 0] == 0.0:
+                begin = max(begin, _box_reached(rows, p, origin[0], origin[1], origin[2], cone, away + r))
+            elif rows[p, 0] == 3.0:
+                begin = max(begin, _capsule_reached(rows, p, origin[0], origin[1], origin[2], cone, away + r))
+            if begin == math.inf:
+                continue
+        k = count
+        while k > 0 and near[k - 1] > begin:
+            found[k], near[k] = found[k - 1], near[k - 1]
+            k -= 1
+        found[k], near[k] = p, begin
+        count += 1
+    return count
+
+
+@jit
+def cast(
+    rows: Float, spheres: Float, velocities: Float, ground: Float, groups: NDArray[np.int64], group_cones: Float,
+    tiles: NDArray[np.int64], cones: Float, origins: Float, directions: Float, lags_s: Float, slack_m: float,
+    reach_m: float, behind: Any, distance: Any, hit: Any,
+) -> None:  # fmt: skip
+    """Cast rays; each finds the nearest part or the ground.
 
     Args:
-        origins: (C, 3) world, by column.
-        directions: (C, R, 3) unit, world, by column and ring.
-        lag_s: (C,) instant of each column after that of the boxes; negative is before.
-        boxes: (M, 8) centre, size, cosine and sine of yaw, at the boxes' instant.
-        velocities: (M, 3).
-        windows: (M, 2) first column, and how many; they go around.
-
-    Returns:
-        (C, R) distance (inf for the sky), box index, GROUND or NOTHING, and cosine to the face's normal.
+        rows: (P, 9) parts at lag zero.
+        spheres: (P, 4) their bounding spheres.
+        velocities: (P, 3) of the parts.
+        ground: half the road's width, the pavement's height.
+        groups: (G + 1,) group g holds the tiles groups[g] to groups[g + 1].
+        group_cones: (G, 5) axis, cosine and sine of the half angle.
+        tiles: (T + 1,) tile i holds the rays tiles[i] to tiles[i + 1].
+        cones: (T, 5) as of the groups.
+        origins: (N, 3), or (1, 3) for rays of one place.
+        directions: (N, 3) unit.
+        lags_s: (N,) or (1,): instant of each ray after that of the parts.
+        slack_m: what origins and parts move within a group.
+        reach_m: parts beyond are not looked at.
+        behind: (N,) distance of what is known to stand behind the parts, instead of the ground; (0,) for none.
+        distance: (N,) is filled; inf for the sky.
+        hit: (N,) is filled with the part, GROUND (or what is behind) or NOTHING.
     """
-    columns, rings = directions.shape[:2]
-    distance, cosine = np.full((columns, rings), np.inf), np.zeros((columns, rings))
-    hit = np.full((columns, rings), NOTHING)
-    for i in range(columns):
-        for r in range(rings):
-            if directions[i, r, 2] < -1e-9:
-                distance[i, r], hit[i, r] = -origins[i, 2] / directions[i, r, 2], GROUND
-                cosine[i, r] = -directions[i, r, 2]
-    for m in range(len(boxes)):
-        c, s = boxes[m, 6], boxes[m, 7]
-        for k in range(windows[m, 1]):
-            i = (windows[m, 0] + k) % columns
-            ox, oy, oz = origins[i] - velocities[m] * lag_s[i]
-            for r in range(rings):
-                dx, dy, dz = directions[i, r]
-                found, axis = _box_distance(ox, oy, oz, dx, dy, dz, boxes[m])
-                if found < distance[i, r]:
-                    distance[i, r], hit[i, r] = found, m
-                    if axis == 0:
-                        cosine[i, r] = abs(c * dx + s * dy)
-                    elif axis == 1:
-                        cosine[i, r] = abs(-s * dx + c * dy)
-                    else:
-                        cosine[i, r] = abs(dz)
-    return distance, hit, cosine
+    among = np.empty(len(rows), np.int64)
+    found, near = np.empty(len(rows) + 1, np.int64), np.empty(len(rows) + 1)
+    many_origins, many_lags = len(origins) > 1, len(lags_s) > 1
+    for g in range(len(groups) - 1):
+        middle = (tiles[groups[g]] + tiles[groups[g + 1]]) // 2
+        origin = origins[middle if many_origins else 0]
+        lag = lags_s[middle if many_lags else 0]
+        many = _in_reach(spheres, velocities, group_cones[g], origin, lag, slack_m, reach_m, among)
+        if many == 0 and len(behind) > 0:
+            for i in range(tiles[groups[g]], tiles[groups[g + 1]]):
+                distance[i], hit[i] = behind[i], GROUND if behind[i] < math.inf else NOTHING
+            continue
+        for t in range(groups[g], groups[g + 1]):
+            middle = (tiles[t] + tiles[t + 1]) // 2
+            origin = origins[middle if many_origins else 0]
+            lag = lags_s[middle if many_lags else 0]
+            count = _from_near_to_far(
+                rows, spheres, velocities, cones[t], origin, lag, slack_m, among, many, found, near
+            )
+            for i in range(tiles[t], tiles[t + 1]):
+                o = i if many_origins else 0
+                ox, oy, oz = origins[o, 0], origins[o, 1], origins[o, 2]
+                dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
+                lag = lags_s[i if many_lags else 0]
+                best = behind[i] if len(behind) > 0 else ground_distance(ground, oy, oz, dy, dz)
+                which = GROUND if best < math.inf else NOTHING
+                for k in range(count):
+                    if near[k] >= best:
+                        break
+                    p = found[k]
+                    mx, my, mz = velocities[p, 0] * lag, velocities[p, 1] * lag, velocities[p, 2] * lag
+                    x, y, z = spheres[p, 0] + mx - ox, spheres[p, 1] + my - oy, spheres[p, 2] + mz - oz
+                    along = x * dx + y * dy + z * dz
+                    r = spheres[p, 3]
+                    if x * x + y * y + z * z - along * along > r * r:
+                        continue
+                    d = part_distance(rows, p, ox - mx, oy - my, oz - mz, dx, dy, dz)
+                    if d < best:
+                        best, which = d, p
+                distance[i], hit[i] = best, which
 
 
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def cast_picture(origin: Float, directions: Float, boxes: Float, windows: NDArray[np.int64]) -> Any:
-    """Cast one ray per pixel, from one place at one instant; each box only within its window of pixels.
+@jit
+def part_normal(rows: Any, p: int, x: float, y: float, z: float) -> Any:
+    """Return the outward unit normal at a point on a part's surface; a disc's is that of its plane."""
+    kind = rows[p, 0]
+    px, py, pz = x - rows[p, 1], y - rows[p, 2], z - rows[p, 3]
+    if kind == 0.0:
+        c, s = rows[p, 7], rows[p, 8]
+        lx, ly = c * px + s * py, c * py - s * px
+        fx, fy, fz = abs(lx) / rows[p, 4], abs(ly) / rows[p, 5], abs(pz) / rows[p, 6]
+        if fx >= fy and fx >= fz:
+            sign = math.copysign(1.0, lx)
+            return sign * c, sign * s, 0.0
+        if fy >= fz:
+            sign = math.copysign(1.0, ly)
+            return -sign * s, sign * c, 0.0
+        return 0.0, 0.0, math.copysign(1.0, pz)
+    if kind == 4.0:
+        return -rows[p, 8], rows[p, 7], 0.0
+    if kind == 1.0:
+        px, py, pz = px / rows[p, 4] ** 2, py / rows[p, 5] ** 2, pz / rows[p, 6] ** 2
+    elif kind == 2.0:
+        if abs(abs(pz) - rows[p, 5]) < 1e-6:
+            return 0.0, 0.0, math.copysign(1.0, pz)
+        pz = 0.0
+    else:
+        bx, by, bz = rows[p, 4] - rows[p, 1], rows[p, 5] - rows[p, 2], rows[p, 6] - rows[p, 3]
+        bb = bx * bx + by * by + bz * bz
+        along = min(max((px * bx + py * by + pz * bz) / bb, 0.0), 1.0) if bb > 0.0 else 0.0
+        px, py, pz = px - along * bx, py - along * by, pz - along * bz
+    length = math.sqrt(px * px + py * py + pz * pz)
+    return px / length, py / length, pz / length
 
-    Args:
-        origin: (3,) world.
-        directions: (H, W, 3) unit, world.
-        boxes: (M, 8) as in `cast_rays`.
-        windows: (M, 4) first row, row after the last, first column, column after the last.
 
-    Returns:
-        (H, W) distance, box index or GROUND or NOTHING, and axis of the face that was hit.
+@jit
+def count_seen(
+    hulls: Float, spheres: Float, velocities: Float, groups: NDArray[np.int64], group_cones: Float,
+    tiles: NDArray[np.int64], origins: Float, directions: Float, lags_s: Float, slack_m: float, reach_m: float,
+    distance: Float, owner: NDArray[np.int64], meant: Any, seen: Any,
+) -> None:  # fmt: skip
+    """Count for each object the rays that go through its box, and those of them that nothing nearer stops.
+
+    `hulls` (M, 9) are boxes of the objects, `distance` (N,) is where each ray ended, `owner` (N,) on which object,
+    negative for none. `meant` (M,) is increased by the rays through each box, `seen` (M,) by those that reach it. The
+    others are as in `cast`.
     """
-    height, width = directions.shape[:2]
-    distance = np.full((height, width), np.inf)
-    hit = np.full((height, width), NOTHING)
-    face = np.zeros((height, width), np.int64)
-    ox, oy, oz = origin
-    for v in range(height):
-        for u in range(width):
-            if directions[v, u, 2] < -1e-9:
-                distance[v, u], hit[v, u], face[v, u] = -oz / directions[v, u, 2], GROUND, 2
-    for m in range(len(boxes)):
-        for v in range(windows[m, 0], windows[m, 1]):
-            for u in range(windows[m, 2], windows[m, 3]):
-                dx, dy, dz = directions[v, u]
-                found, axis = _box_distance(ox, oy, oz, dx, dy, dz, boxes[m])
-                if found < distance[v, u]:
-                    distance[v, u], hit[v, u], face[v, u] = found, m, axis
-    return distance, hit, face
+    among = np.empty(len(hulls), np.int64)
+    for g in range(len(groups) - 1):
+        middle = (tiles[groups[g]] + tiles[groups[g + 1]]) // 2
+        many = _in_reach(spheres, velocities, group_cones[g], origins[middle], lags_s[middle], slack_m, reach_m, among)
+        for i in range(tiles[groups[g]], tiles[groups[g + 1]]):
+            ox, oy, oz, lag = origins[i, 0], origins[i, 1], origins[i, 2], lags_s[i]
+            dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
+            for k in range(many):
+                p = among[k]
+                px, py, pz = ox - velocities[p, 0] * lag, oy - velocities[p, 1] * lag, oz - velocities[p, 2] * lag
+                x, y, z = spheres[p, 0] - px, spheres[p, 1] - py, spheres[p, 2] - pz
+                along = x * dx + y * dy + z * dz
+                if x * x + y * y + z * z - along * along > spheres[p, 3] * spheres[p, 3]:
+                    continue
+                d = _box(hulls, p, px, py, pz, dx, dy, dz)
+                if d < math.inf:
+                    meant[p] += 1
+                    seen[p] += owner[i] == p or distance[i] >= d
 
 
-__all__ = ["GROUND", "NOTHING", "cast_picture", "cast_sweep"]
+@jit
+def incidence(
+    rows: Float, velocities: Float, origins: Float, directions: Float, lags_s: Float, distance: Float,
+    hit: NDArray[np.int64], cosine: Any,
+) -> None:  # fmt: skip
+    """Fill `cosine` (N,) with that of the angle between each ray and the normal where it ended; 0 for the sky."""
+    for i in range(len(directions)):
+        h, t = hit[i], distance[i]
+        dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
+        if h == GROUND:
+            cosine[i] = abs(dz)
+        elif h == NOTHING:
+            cosine[i] = 0.0
+        else:
+            lag = lags_s[i]
+            x = origins[i, 0] - velocities[h, 0] * lag + t * dx
+            y = origins[i, 1] - velocities[h, 1] * lag + t * dy
+            z = origins[i, 2] - velocities[h, 2] * lag + t * dz
+            nx, ny, nz = part_normal(rows, h, x, y, z)
+            cosine[i] = abs(nx * dx + ny * dy + nz * dz)
+
+
+__all__ = [
+    "GROUND", "NOTHING", "cast", "count_seen", "ground_distance", "incidence", "jit", "part_distance", "part_normal",
+]  # fmt: skip

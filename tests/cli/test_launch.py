@@ -15,11 +15,11 @@ import pytest
 
 import perception
 from perception.cli.main import main
-from perception.messages import Detections3D, Message, PaintedPoints, SegmentationMask, TrackedObjects, host
+from perception.messages import Detections3D, FreeSpace, Message, PaintedPoints, SegmentationMask, TrackedObjects, host
 from perception.runtime.subscriber import Received
 
 ROOT = Path(__file__).parents[2]
-BOX = ["--set", "network.rig_interface=192.168.7.1", "--set", "network.hosts.box=192.168.7.2"]
+BOX = ["--set", "network.rig_interface=192.168.7.1", "--set", "network.hosts.box=8.8.8.8"]
 COMMAND = [sys.executable, "-m", "perception"]
 
 
@@ -48,7 +48,7 @@ def run(*arguments: str | Path) -> int:
         (["launch", "replay.yaml", "--replay", "BINARY"], "not a known log"),
         (["launch", "car.yaml", "--record", "/nowhere/out.mcap"], "cannot be written"),
         (["launch", "car.yaml", "--set", "endpoint=tcp://127.0.0.1:99999"], "is no endpoint"),
-        (["launch", "car.yaml", "--set", "nodes.fuser.host=box", *BOX], "this version runs on one host"),
+        (["launch", "car.yaml", "--set", "nodes.fuser.host=box", *BOX], "no address of the rig's own network"),
         (
             ["launch", "car.yaml", "--set", "endpoint=tcp://0.0.0.0:5560", "--set", "network.curve_keys=keys"],
             "no CURVE",
@@ -143,7 +143,7 @@ def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full
     by_topic = {item.topic: item.message for item in received}
     kinds: dict[str, type[Message]] = {
         "objects": TrackedObjects, "lidar/detections": Detections3D, "cam_front/mask": SegmentationMask,
-             "cam_rear/mask": SegmentationMask, "painted": PaintedPoints}  # fmt: skip
+             "cam_rear/mask": SegmentationMask, "painted": PaintedPoints, "freespace": FreeSpace}  # fmt: skip
     for topic, kind in kinds.items():
         message = by_topic[topic]
         assert isinstance(message, Message)
@@ -160,7 +160,7 @@ def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full
         assert timing.spans
     mask, objects = by_topic["cam_front/mask"], by_topic["objects"]
     assert isinstance(mask, SegmentationMask)
-    assert host(mask.label).shape == (256, 512)
+    assert host(mask.label).shape == (192, 320)
     assert isinstance(objects, TrackedObjects)
     assert objects.odom_from_base_link is not None
     stages = [span.stage for span in objects.timing.spans]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +106,20 @@ def test_an_input_outside_the_profile_is_a_shape_error(
         engine.run(sample(4) | change)
 
 
+def test_onnx_runtime_writes_into_its_own_buffers_once_it_knows_the_shapes(part: Part, cache: EngineCache) -> None:
+    engine = compile_part(part, ONNX, cache)
+    engine.run(sample(4))
+    engine.run(sample(2))
+    second = engine.run(sample(4))
+    copied = kept(second)
+    third = engine.run({**sample(4), "offset": np.full(4, 9, np.float32)})
+    assert np.shares_memory(np.asarray(second["y"]), np.asarray(third["y"]))
+    moved = 9 - sample(4)["offset"][:, None, None, None]
+    np.testing.assert_allclose(np.asarray(third["y"]), copied["y"] + moved, rtol=1e-5)
+    smaller = kept(engine.run(sample(2)))
+    np.testing.assert_allclose(smaller["y"], kept(TorchEngine(part).run(sample(2)))["y"], rtol=1e-5, atol=1e-6)
+
+
 def test_read_only_and_strided_inputs_are_taken(part: Part, cache: EngineCache) -> None:
     inputs = sample(4)
     frozen = {"x": inputs["x"].copy(), "offset": np.repeat(inputs["offset"], 2)[::2]}
@@ -188,6 +205,32 @@ def test_of_two_builders_of_one_engine_the_first_serves_both(tmp_path: Path) -> 
     assert [path.name for path in EngineCache(tmp_path).folder.iterdir()] == [entries[0].folder.name]
 
 
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from perception.engines.cache import EngineCache
+def build(folder):
+    (folder / "graph.onnx").write_bytes(b"the same" * 1000)
+    time.sleep(0.2)
+    return {}
+entry = EngineCache(Path(sys.argv[1])).get_or_build({"part": "x"}, build, lambda text: None)
+print(len((entry.folder / "graph.onnx").read_bytes()))
+"""
+
+
+def test_several_processes_build_one_engine_at_once_and_one_that_was_killed_leaves_nothing_for_long(
+    tmp_path: Path,
+) -> None:
+    left = tmp_path / "engines" / ".building-killed"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate(timeout=120)[0] for process in started] == ["8000\n"] * 3
+    (entry,) = EngineCache(tmp_path).entries()
+    assert [path.name for path in (tmp_path / "engines").iterdir()] == [entry.folder.name]
+
+
 def test_a_build_that_fails_leaves_nothing_behind(part: Part, cache: EngineCache) -> None:
     def build(folder: Path) -> Mapping[str, Any]:
         (folder / "graph.onnx").write_bytes(b"half")
@@ -240,7 +283,8 @@ def test_auto_falls_back_to_torch_and_says_why_but_a_named_engine_raises(
     said: list[str] = []
     engine = compile_part(part, EngineSettings("auto"), cache, said.append)
     assert engine.name.startswith("torch ")
-    assert "runs on torch, the slow reference" in said[-1]
+    assert "part 'scaled' does not run on onnxruntime in fp32: onnxruntime" in said[-2]
+    assert said[-1] == "part 'scaled' runs on torch, the slow reference"
     assert list(cache.entries()) == []
 
 
@@ -278,7 +322,7 @@ def test_an_unknown_engine_or_precision_is_the_users_error() -> None:
     with pytest.raises(UserError, match="Did you mean 'onnxruntime'"):
         runner("onnxrunner")
     with pytest.raises(UserError, match="fp32, fp16, bf16"):
-        runner("torch", "int8")
+        runner("torch", "int4")
 
 
 def test_a_part_that_cannot_be_exported_is_an_engine_error(cache: EngineCache) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from perception.errors import ShapeError, UserError
-from perception.evaluation.reliability import fit_reliability, reliability_diagram
+from perception.evaluation.calibration import reliability
+from perception.evaluation.reliability import fit_reliability
 from perception.evaluation.tracking import evaluate_tracking, thresholds
 
 CAR = "1.5 1.8 4.0 0.0 1.5 20.0 0.0"  # h w l x y z rotation_y
@@ -174,13 +175,7 @@ def test_a_score_becomes_the_share_of_cases_that_were_true() -> None:
     assert (slope, offset) == pytest.approx((1.5, -0.7), abs=0.08)
     mended = 1 / (1 + np.exp(-(slope * score + offset)))
     boasting = 1 / (1 + np.exp(-(5 * score)))
-    assert reliability_diagram(mended, true).expected_error < 0.02
-    assert reliability_diagram(boasting, true).expected_error > 0.08
+    assert reliability(mended, true).expected_error < 0.02
+    assert reliability(boasting, true).expected_error > 0.08
     with pytest.raises(ShapeError, match="both outcomes"):
         fit_reliability(score, np.ones(20_000, np.bool_))
-
-
-def test_the_diagram_by_hand() -> None:
-    found = reliability_diagram(np.array([0.05, 0.05, 0.95, 0.95]), np.array([False, True, True, True]))
-    assert [(one.low, one.count, one.happened) for one in found.bins] == [(0.0, 2, 0.5), (0.9, 2, 1.0)]
-    assert found.expected_error == pytest.approx((2 * 0.45 + 2 * 0.05) / 4)

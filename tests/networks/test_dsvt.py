@@ -20,6 +20,7 @@ from perception.networks.dsvt import DSVT, DSVTConfig, StageConfig
 from perception.networks.layers.bev_backbone import BevBackboneConfig
 from perception.networks.layers.boxes import Boxes3D
 from perception.networks.layers.center_head import BevCells, CenterHeadConfig, read_out, suppress
+from perception.networks.layers.transfusion_head import TransFusionConfig, TransFusionHead
 from perception.networks.load import build_network
 from perception.networks.parity import dsvt as adapter
 from perception.networks.parity.case import read_case
@@ -109,6 +110,41 @@ def test_pooling_puts_each_voxel_into_the_slot_of_its_height(voxel: DSVT) -> Non
     assert found.tolist() == [[0, 0, 3, 2], [0, 1, 3, 2], [0, 0, 0, 5], [1, 1, 3, 2]]
     assert seen[0].tolist() == [[1, 0, 0, 2], [0, 3, 0, 0], [0, 4, 0, 0], [0, 0, 0, 5]]
     assert pooled[:, 0].tolist() == [3, 3, 4, 5]
+
+
+def test_an_odd_number_of_layers_is_pooled_to_the_ceiling() -> None:
+    # 20 layers over 4, 4 and 2: 5, 2 (the ceiling of 1.25) and 1; the position is of x, y, z while there are layers
+    stages = tuple(StageConfig(((12, 12, z), (24, 24, z)), (6, 6, 0), 12, blocks=1, pool_z=pool)
+                   for z, pool in ((20, 4), (5, 4), (2, 2), (1, 1)))  # fmt: skip
+    network = filled(DSVT(replace(SMALL_VOXEL, voxel_m=(0.32, 0.32, 0.3), grid=(40, 40, 20), stages=stages)))
+    numbers = [
+        network.backbone_3d.input_layer.posembed_layers[stage][0][0].position_embedding_head[0].in_features  # type: ignore[index,union-attr]
+        for stage in range(4)
+    ]
+    assert numbers == [3, 3, 3, 2]
+    maps = network.maps(cloud(500), 1, run_in_torch(network.parts()))
+    assert maps["hm"].shape == (1, 3, 40, 40)
+
+
+def test_the_window_of_a_query_is_around_its_cell_on_a_map_that_is_not_square() -> None:
+    head = TransFusionHead(TransFusionConfig(in_channels=16, channels=16, heads=2, hidden=16, proposals=6)).eval()
+    fill(head)
+    x, y = 70, 50
+    maps = {"shared": torch.randn(1, 16, x, y), "dense_heatmap": torch.full((1, 10, x, y), -9.0)}
+    maps["dense_heatmap"][0, 3, 30, 24] = 2.0  # a car at cell x 30, y 24
+    seen: dict[str, Tensor] = {}
+
+    def run(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        seen.update(inputs)
+        return run_in_torch(head.parts())(name, inputs)
+
+    with torch.no_grad():
+        numbers = head.decoded(maps, run)
+    assert numbers["query_labels"][0, 0] == 3
+    assert seen["place"][0, 0].tolist() == [30.5, 24.5]
+    around = [[30 + dx + 0.5, 24 + dy + 0.5] for dx in range(-20, 21) for dy in range(-20, 21)]
+    assert seen["places"][seen["index"][0, 0]].tolist() == around
+    assert not seen["left_out"][0, 0].any()
 
 
 def test_onnx_runtime_gives_the_maps_of_torch_for_the_voxel_variant(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pickle
+import resource
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -22,6 +25,7 @@ from perception.networks.checkpoint import read_checkpoint
 from perception.networks.ddrnet import DDRNET_COMPACT, DDRNet
 from perception.networks.import_weights import import_weights
 from perception.networks.load import load_network
+from perception.networks.p2at import P2AT, P2AT_COMPACT
 from perception.networks.weights import fill
 
 
@@ -55,6 +59,19 @@ def test_a_checkpoint_of_training_code_becomes_a_weights_file(
     assert not loaded.untrained
     assert loaded.card == find_card("ddrnet_compact")
     torch.testing.assert_close(loaded.network.state_dict()["conv1.0.weight"], published["model.conv1.0.weight"])
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.model.", ""])
+def test_a_checkpoint_of_p2at_with_its_two_training_heads_is_imported(tmp_path: Path, prefix: str) -> None:
+    network = P2AT(P2AT_COMPACT)  # with the auxiliary heads
+    fill(network)
+    state = {prefix + name: value for name, value in network.state_dict().items()}
+    torch.save({"epoch": 7, "state_dict": {**state, "criterion.weight": torch.ones(19)}}, tmp_path / "best.pth")
+    imported = import_weights(tmp_path / "best.pth", "p2at")
+    assert imported.card.name == "p2at_compact"
+    assert f"{prefix}aux_seg_head2.conv2.bias" in imported.dropped
+    loaded = load_network(imported.address, P2AT)
+    torch.testing.assert_close(loaded.network.conv1_x.weight, network.conv1_x.weight.detach())
 
 
 def test_a_network_name_finds_the_one_card_that_fits(published: dict[str, Tensor], tmp_path: Path) -> None:
@@ -157,6 +174,122 @@ def test_a_tensor_that_reaches_outside_its_storage_is_refused(tmp_path: Path) ->
             # (4,) is written as K\x04\x85: claim 200 elements
             archive.writestr(name, data.replace(b"K\x04\x85", b"K\xc8\x85") if name.endswith("data.pkl") else data)
     with pytest.raises(WeightsError, match="outside its storage"):
+        read_checkpoint(path)
+
+
+def archive_of(path: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
+    """Write a torch archive around a pickle made by hand."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("program", "module"),
+    [
+        (b"cos\nsystem\n", "os.system"),
+        (b"cposix\nsystem\n", "posix.system"),
+        (b"c__builtin__\neval\n", "eval"),  # as Python 2 names it
+        (b"cbuiltins\ngetattr\n", "getattr"),
+        (b"cimportlib\nimport_module\n", "importlib"),
+        (b"cpickle\nloads\n", "pickle.loads"),
+        (b"crunpy\nrun_path\n", "runpy"),
+        (b"ccommands\ngetoutput\n", "subprocess"),  # Python 2's name of it
+        (b"\x8c\x02os\x8c\x06system\x93", "os.system"),  # STACK_GLOBAL
+    ],
+)
+def test_ways_to_name_a_function_are_all_refused(program: bytes, module: str, tmp_path: Path) -> None:
+    marker = tmp_path / "was_run"
+    path = archive_of(tmp_path / "bad.pth", b"\x80\x04" + program + b"(S'touch " + str(marker).encode() + b"'\ntR.")
+    with pytest.raises(WeightsError, match=r"refused: it asks to use"):
+        read_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_instances_build_and_newobj_run_nothing(tmp_path: Path) -> None:
+    """INST, OBJ, NEWOBJ_EX and BUILD on classes of the standard library and of other packages."""
+    marker = tmp_path / "was_run"
+    text = f"touch {marker}".encode()
+    for number, program in enumerate(
+        (
+            b"(S'" + text + b"'\nios\nsystem\n.",
+            b"(cos\nsystem\nS'" + text + b"'\no.",
+            b"csubprocess\nPopen\n(S'" + text + b"'\nt\x81.",
+            b"\x80\x04csubprocess\nPopen\n(S'" + text + b"'\nt}\x92.",
+            b"csome_package\nThing\n)R}S'__class__'\ncos\nsystem\nsb.",
+        )
+    ):
+        with pytest.raises(WeightsError, match="refused"):
+            read_checkpoint(archive_of(tmp_path / f"bad{number}.pth", program))
+    assert not marker.exists()
+
+
+def test_a_pickle_inside_a_pickle_stays_bytes(tmp_path: Path) -> None:
+    marker = tmp_path / "was_run"
+    inner = pickle.dumps(Runs(os.system, f"touch {marker}"))
+    torch.save({"state_dict": {"a": torch.ones(1)}, "blob": inner, "object": Callback()}, tmp_path / "nested.pth")
+    assert read_checkpoint(tmp_path / "nested.pth").keys() == {"a"}
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("old_format", [True, False])
+def test_both_of_torchs_formats_refuse_a_payload(old_format: bool, tmp_path: Path) -> None:
+    marker = tmp_path / "was_run"
+    content = {"state_dict": {"a": torch.ones(1)}, "extra": Runs(os.system, f"touch {marker}")}
+    torch.save(content, tmp_path / "bad.pth", _use_new_zipfile_serialization=not old_format)
+    with pytest.raises(WeightsError):
+        read_checkpoint(tmp_path / "bad.pth")
+    assert not marker.exists()
+
+
+def test_plain_weights_in_the_format_before_torch_1_6_are_read(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.arange(3.0)}}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.testing.assert_close(read_checkpoint(tmp_path / "old.pth")["a"], torch.arange(3.0))
+
+
+def test_a_tar_of_the_first_torch_versions_is_one_clear_error(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "ancient.pth", "w") as archive:
+        info = tarfile.TarInfo("storages")
+        data = pickle.dumps(Runs(os.system, f"touch {tmp_path / 'was_run'}"))
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    with pytest.raises(WeightsError, match=r"ancient\.pth"):
+        read_checkpoint(tmp_path / "ancient.pth")
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_archives_that_unpack_to_more_than_they_are_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    zeros = b"\x80\x02" + b"N0" * 5_000_000 + b"}."
+    packed = archive_of(tmp_path / "bomb.pth", zeros, zipfile.ZIP_DEFLATED)
+    assert packed.stat().st_size < 100_000
+    with pytest.raises(WeightsError, match=r"refused: 'archive/data.pkl' is compressed"):
+        read_checkpoint(packed)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # memo entry number 2 ** 31
+        b"\x80\x05\x96\x00\x00\x00\x00\x00\x01\x00\x00.",  # a bytearray of 2 ** 40
+        b"\x80\x04\x8e\x00\x00\x00\x00\x00\x01\x00\x00.",  # bytes of 2 ** 40
+        b"\x80\x02}" + b"2" * 100_000 + b".",
+        b"\x80\x02" + b"(" * 100_000 + b".",
+    ],
+    ids=["memo", "bytearray", "bytes", "duplicates", "marks"],
+)
+def test_a_pickle_that_reserves_memory_for_nothing_is_refused(pickled: bytes, tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError):
+        read_checkpoint(archive_of(tmp_path / "bad.pth", pickled))
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 200_000
+
+
+def test_a_tensor_that_repeats_its_storage_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "expanded.pth"
+    torch.save({"state_dict": {"a": torch.ones(1).expand(1000)}, "object": Callback()}, path)
+    with pytest.raises(WeightsError, match="out of a storage of 4 bytes"):
         read_checkpoint(path)
 
 

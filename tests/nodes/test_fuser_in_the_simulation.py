@@ -23,9 +23,8 @@ from perception.ops.painting import UNKNOWN
 from perception.runtime.inline_runner import run_inline
 from perception.runtime.launch_file.load import load_launch
 from perception.runtime.node import Bound
+from perception.simulation.classes import CAR, CLASSES
 from perception.simulation.drive import Drive
-from perception.simulation.scene import CAR, CLASSES
-from perception.simulation.sensors import SimulatedCamera
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_000 * SECOND_NS
@@ -38,13 +37,18 @@ name: painted_truth
 rig: simulated_car
 ego_motion: ego
 nodes:
-  sensors: {node: simulator, settings: {seed: 3, start_ns: 1000000000000}, paced_by: fuser}
+  sensors:
+    node: simulator
+    settings: {seed: 3, start_ns: 1000000000000, sensors: [lidar, cam_front, cam_rear, ego]}
+    paced_by: fuser
+  detector: {node: truth_detector, inputs: {objects: truth/objects}}
+  segmenter: {node: truth_segmenter, inputs: {truth: [truth/cam_front/mask, truth/cam_rear/mask]}}
   fuser:
     node: fuser
     inputs:
       scene.sweep: lidar/points
-      scene.masks: [truth/cam_front/mask, truth/cam_rear/mask]
-      scene.boxes: truth/objects
+      scene.masks: [segmenter/cam_front/mask, segmenter/cam_rear/mask]
+      scene.boxes: detector/detections
     joins: {scene: {tolerance_ms: 60, deadline_ms: 300}}
 """
 
@@ -95,7 +99,7 @@ def painting(tmp_path: Path, *, believed: Rig | None = None, shift_ms: float = 0
     file = tmp_path / "truth.yaml"
     file.write_text(LAUNCH)
     graph = replace(load_launch(file), mode="lockstep", rig=believed or rig)
-    drive = Drive(rig, 3, START_NS)
+    drive = Drive(rig, 3, START_NS, sensors=("lidar", "cam_front", "cam_rear", "ego"))
     source = ShiftedClock(SimulatorConfig(seed=3, start_ns=START_NS), drive)
     source.shift_ns = round(shift_ms * 1e6)
     result = Painting()
@@ -115,23 +119,18 @@ def painting(tmp_path: Path, *, believed: Rig | None = None, shift_ms: float = 0
 
 def _judge(result: Painting, drive: Drive, rig: Rig, sweep: PointCloud, painted: PaintedPoints, shift_ns: int) -> None:
     label, world, t_s = host(painted.label), *_in_world(drive, rig, sweep)
-    scene = drive.scene
+    things = drive.world.street(sweep.header.t_sensor_ns - START_NS).things
+    owner = _owner(drive, sweep, world, t_s)
+    is_car = owner >= 0
     behind = np.ones(len(label), bool)
-    owner = _owner(drive, world, t_s)
-    is_car = (owner >= 0) & (scene.semantic[np.maximum(owner, 0)] == CAR)
     for camera in ("cam_front", "cam_rear"):
-        residual = painted.header.sync_residual_ns.get(f"truth/{camera}/mask")
+        residual = painted.header.sync_residual_ns.get(f"segmenter/{camera}/mask")
         if residual is None:
             continue
-        true_ns = painted.header.t_sensor_ns + residual - (shift_ns if camera == "cam_front" else 0)
-        exposed_s = (true_ns - START_NS) / SECOND_NS
-        then = (
-            world
-            + np.where(is_car, 1.0, 0.0)[:, None]
-            * scene.velocity_mps[np.maximum(owner, 0)]
-            * ((exposed_s - t_s)[:, None])
-        )
-        seen, in_front = _sees(drive, rig, camera, exposed_s, then)
+        exposed_ns = painted.header.t_sensor_ns + residual - (shift_ns if camera == "cam_front" else 0) - START_NS
+        since_s = exposed_ns / SECOND_NS - t_s
+        then = world + np.where(is_car, since_s, 0.0)[:, None] * things.velocity_mps[np.maximum(owner, 0)]
+        seen, in_front = _sees(drive, rig, camera, exposed_ns, then)
         visible = seen & is_car
         result.car_points[camera] += int(visible.sum())
         result.painted_car[camera] += int((label[visible] == CLASSES.index("car")).sum())
@@ -144,33 +143,40 @@ def _in_world(drive: Drive, rig: Rig, sweep: PointCloud) -> tuple[NDArray[np.flo
     assert sweep.t_offset_ns is not None
     t_s = (sweep.header.t_sensor_ns - START_NS + host(sweep.t_offset_ns).astype(np.int64)) / SECOND_NS
     base_link = rig.base_link_from("lidar").apply(host(sweep.xyz_m).astype(np.float64))
-    world = np.empty_like(base_link)
-    for instant in np.unique(t_s):
-        at = t_s == instant
-        world[at] = drive.scene.motion.world_from_base_link(float(instant)).apply(base_link[at])
+    place, yaw = drive.world.motion.poses(t_s)
+    c, s = np.cos(yaw), np.sin(yaw)
+    x, y, z = base_link.T
+    world = place + np.stack((c * x - s * y, s * x + c * y, z), axis=1)
     return world, t_s
 
 
-def _owner(drive: Drive, world: NDArray[np.float64], t_s: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the box that each point lies on, -1 for none."""
-    scene = drive.scene
+def _owner(drive: Drive, sweep: PointCloud, world: NDArray[np.float64], t_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the car that each point lies on, -1 for none."""
+    t_ns = sweep.header.t_sensor_ns - START_NS
+    things = drive.world.street(t_ns).things
     owner = np.full(len(world), -1)
     above_road = world[:, 2] > 0.1  # lower ones may be the road beside the wheels: range noise is 2 cm
-    for index in range(scene.objects):
-        center = scene.center_m[index] + scene.velocity_mps[index] * t_s[:, None]
-        c, s = np.cos(scene.yaw_rad[index]), np.sin(scene.yaw_rad[index])
-        local = (world - center) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-        owner[above_road & (np.abs(local) <= scene.size_lwh_m[index] / 2 + 0.1).all(axis=1)] = index
+    order = np.argsort(world[:, 0])
+    along = world[order, 0]
+    for index in np.flatnonzero(things.kind == CAR):
+        reach = np.linalg.norm(things.size_lwh_m[index]) + abs(things.velocity_mps[index, 0]) * 0.1
+        first, last = np.searchsorted(along, things.center_m[index, 0] + np.array([-reach, reach]))
+        near = order[first:last]
+        center = things.center_m[index] + things.velocity_mps[index] * (t_s[near, None] - t_ns / SECOND_NS)
+        c, s = np.cos(things.yaw_rad[index]), np.sin(things.yaw_rad[index])
+        local = (world[near] - center) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        inside = (np.abs(local) <= things.size_lwh_m[index] / 2 + 0.1).all(axis=1)
+        owner[near[above_road[near] & inside]] = index
     return owner
 
 
 def _sees(
-    drive: Drive, rig: Rig, camera: str, t_s: float, world: NDArray[np.float64]
+    drive: Drive, rig: Rig, camera: str, t_ns: int, world: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which points a camera sees, by the distances of its picture, and which lie before it."""
     model, mount = rig.camera(camera), rig.base_link_from(f"{camera}_optical")
-    picture = SimulatedCamera(model, mount).picture(drive.scene, t_s, np.random.default_rng(0))
-    optical = (drive.scene.motion.world_from_base_link(t_s) @ mount).inverse().apply(world)
+    picture = drive.world.camera(rig, camera, t_ns)
+    optical = (drive.world.world_from_base_link(t_ns) @ mount).inverse().apply(world)
     pixels, valid = model.project(optical)
     distance = np.linalg.norm(optical, axis=1)
     seen = np.zeros(len(world), bool)

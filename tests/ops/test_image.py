@@ -48,11 +48,17 @@ def test_a_wide_image_in_a_square_input_has_bars_above_and_below() -> None:
 def test_at_the_inputs_own_size_the_mask_is_that_of_plain_interpolation(align_corners: bool, stride: int) -> None:
     logits = torch.randn(1, 5, 64 // stride, 96 // stride, generator=torch.Generator().manual_seed(0))
     full = F.interpolate(logits, size=(64, 96), mode="bilinear", align_corners=align_corners)
-    labels, confidence = Letterbox.of((64, 96), (64, 96)).labels_and_confidence(logits[0].numpy(), align_corners)
+    box = Letterbox.of((64, 96), (64, 96))
+    found = box.segmented(logits[0].numpy(), align_corners, confidence=True, entropy=True)
     top = full[0].topk(2, dim=0).values
     decided = (top[0] - top[1] > 1e-5).numpy()  # where rounding cannot turn the choice
-    np.testing.assert_array_equal(labels[decided], full[0].argmax(0).numpy()[decided])
-    np.testing.assert_allclose(confidence / 255, full[0].softmax(0).amax(0).numpy(), atol=0.6 / 255)
+    np.testing.assert_array_equal(found.label[decided], full[0].argmax(0).numpy()[decided])
+    assert found.confidence is not None
+    assert found.entropy is not None
+    shares = full[0].softmax(0)
+    np.testing.assert_allclose(found.confidence / 255, shares.amax(0).numpy(), atol=0.6 / 255)
+    entropy = -(shares * shares.log()).sum(0) / np.log(5)
+    np.testing.assert_allclose(found.entropy / 255, entropy.numpy(), atol=0.6 / 255)
 
 
 @given(
@@ -67,7 +73,7 @@ def test_a_mask_comes_back_where_the_image_was(
 ) -> None:
     box = Letterbox.of((height, width), (64, 96))
     logits = np.random.default_rng(data.draw(st.integers(0, 99))).normal(size=(3, *cells)).astype(np.float32)
-    labels = box.labels(logits)
+    labels = box.segmented(logits).label
     full = F.interpolate(torch.from_numpy(logits)[None], size=(64, 96), mode="bilinear", align_corners=False)[0]
     (top, left), (inner_height, inner_width) = box.offset, box.inner_size
     inner = full[:, top : top + inner_height, left : left + inner_width]
@@ -84,7 +90,7 @@ def test_an_edge_between_two_classes_lands_on_the_pixel_where_it_is() -> None:
     box = Letterbox.of((20, 30), (40, 60))
     slope = np.linspace(-1, 1, 60, dtype=np.float32)  # crosses zero between columns 29 and 30 of the input
     logits = np.stack([np.zeros((40, 60), np.float32), np.tile(slope, (40, 1))])
-    labels = box.labels(logits)
+    labels = box.segmented(logits).label
     assert (labels[:, :15] == 0).all()
     assert (labels[:, 15:] == 1).all()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,15 @@ from perception.runtime.graph import Edge, Graph, JoinSettings, NodeSpec
 from perception.runtime.node import Bound, Join, Node, NodeConfig, Source
 
 MS = 1_000_000
+
+
+def free_port() -> int:
+    """Return a port from which on 200 are likely free; below those that the system gives out."""
+    for port in range(20_000 + os.getpid() % 5_000, 32_000, 211):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise AssertionError("no free port")
 
 
 def cloud(t_ms: float, value: float = 0.0, points: int = 3) -> PointCloud:
@@ -82,4 +93,16 @@ def join_settings(join: Join, **changes: Any) -> JoinSettings:
     return JoinSettings(**{**values, **changes})
 
 
-__all__ = ["MS", "Node", "Script", "Unordered", "cloud", "graph", "image", "join_settings", "odometry", "spec"]
+__all__ = [
+    "MS",
+    "Node",
+    "Script",
+    "Unordered",
+    "cloud",
+    "free_port",
+    "graph",
+    "image",
+    "join_settings",
+    "odometry",
+    "spec",
+]

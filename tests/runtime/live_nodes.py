@@ -74,6 +74,16 @@ class Hoarder(Node):
         return PointCloud(header=sweep.header, xyz_m=np.full((1, 3), torn, np.float32))
 
 
+class Keeper(Hoarder):
+    """Keeps as many sweeps as it says, as views, and checks that none changed."""
+
+    sweep = On[PointCloud](keep="all", bound=10, holds=10)
+
+    def on_sweep(self, sweep: PointCloud) -> PointCloud:
+        self.kept = self.kept[-9:]
+        return super().on_sweep(sweep)
+
+
 class Together(Node):
     """Joins what two branches made of one instant."""
 
@@ -84,6 +94,17 @@ class Together(Node):
         index = float(np.asarray(sweep.xyz_m)[0, 0])
         value = -1 if picture is None else int(np.asarray(picture.data)[0, 0, 0])
         return PointCloud(header=sweep.header, xyz_m=np.array([[index, value, 0]], np.float32))
+
+
+class Pair(Node):
+    """Joins two branches that began with the same sweep."""
+
+    scene = Join(sweep=PointCloud, picture=Maybe[PointCloud], tolerance_ms=1, deadline_ms=2000)
+    out = Out[PointCloud]()
+
+    def on_scene(self, sweep: PointCloud, picture: PointCloud | None) -> PointCloud:
+        values = [float(np.asarray(cloud.xyz_m)[0, 0]) for cloud in (sweep, picture) if cloud is not None]
+        return PointCloud(header=sweep.header, xyz_m=np.array([[values[0], values[-1], len(values)]], np.float32))
 
 
 class MortalConfig(NodeConfig):

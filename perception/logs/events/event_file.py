@@ -1,231 +1,205 @@
-"""A recording of one event camera as a log: `event_camera/events` in packets of 10 ms, `event_camera/triggers`.
+"""A recording of event cameras as a log: `<camera>/events` in packets of 10 ms, `<camera>/triggers`, `<camera>/imu`.
 
-Prophesee RAW (EVT2, EVT2.1, EVT3) and DAT, AEDAT-2 of a DAVIS, Event Stream (dvs) and N-MNIST, recognised by content.
-Files are read piece by piece. Stamps are the camera's own time since its start; the clock is "event_camera".
+The camera is named `event_camera`, or as its recording names it where there are several. Nothing is read as a whole.
+Stamps are the camera's own time; the clock has the camera's name, and a note says where it is another.
 """
 
 from __future__ import annotations
 
-import re
+import heapq
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from perception.errors import LogError
 from perception.geometry.rig import Rig
-from perception.logs.events.decoder import Decoder, Triggers
-from perception.logs.events.other_words import Aedat2, Dat, EventStream, Nmnist
-from perception.logs.events.prophesee_words import Evt2, Evt3, Evt21
+from perception.logs.events.decoder import Decoded, Triggers
+from perception.logs.events.reader import EventReader
 from perception.logs.log import Log, Span
 from perception.messages import EventPacket, Header, Message, Trigger
 from perception.ops.events import Events
 
 PACKET_NS = 10_000_000
-PIECE_BYTES = 1 << 20
-HEAD_BYTES = 1 << 16
+MAX_PACKET_EVENTS = 1 << 20
+"""A packet ends sooner than after 10 ms where more would be in it, so that memory stays bounded."""
 SENSOR = "event_camera"
-EVENTS, TRIGGERS = f"{SENSOR}/events", f"{SENSOR}/triggers"
-LARGEST = 2048
-"""Rows and columns where a file does not tell: what 11 bits of an address hold."""
-_SIZES = {"gen31": (480, 640), "gen3": (480, 640), "gen41": (720, 1280), "gen4": (720, 1280), "imx636": (720, 1280)}
-
-
-@dataclass(frozen=True)
-class EventFormat:
-    """What the head of a file tells."""
-
-    name: str
-    decoder: type[Decoder]
-    offset: int
-    """Where the words begin."""
-    size: tuple[int, int]
-    """Rows and columns."""
-    told: bool = True
-    """False where the file does not tell the size."""
-
-
-def recognised(head: bytes, path: Path) -> EventFormat | None:
-    """Return the format of a file by its first bytes, None where it is no event recording."""
-    if head.startswith(b"Event Stream") and len(head) >= 20:
-        if head[15] != 1:
-            raise LogError(f"{path}: Event Stream of type {head[15]}; expected 1 (dvs)")
-        width, height = np.frombuffer(head[16:20], "<u2").tolist()
-        return EventFormat("event_stream", EventStream, 20, (height, width))
-    if head.startswith((b"#!AER-DAT2.0", b"#!AER-DAT1.0")):
-        wide = b"DAVIS346" in head
-        return EventFormat("aedat2", Aedat2, _after_comments(path), (260, 346) if wide else (180, 240))
-    if head.startswith(b"%"):
-        return _prophesee(head, path)
-    if path.suffix == ".bin" and len(head) >= 5 and path.stat().st_size % 5 == 0 and _looks_like_nmnist(head):
-        return EventFormat("nmnist", Nmnist, 0, (34, 34))
-    return None
-
-
-def _after_lines(head: bytes, mark: bytes) -> int:
-    """Return where the lines that begin with a mark end."""
-    offset = 0
-    while head[offset : offset + 1] == mark:
-        end = head.find(b"\n", offset)
-        if end < 0:
-            return len(head)
-        offset = end + 1
-    return offset
-
-
-def _after_comments(path: Path) -> int:
-    """Return where the lines that begin with # end: they hold the camera's preferences, hundreds of kilobytes."""
-    with path.open("rb") as file:
-        offset = 0
-        for line in file:
-            if not line.startswith(b"#"):
-                break
-            offset += len(line)
-    return offset
-
-
-def _prophesee(head: bytes, path: Path) -> EventFormat:
-    offset = _after_lines(head, b"%")
-    text = head[:offset].decode("latin-1")
-    size, told = _size_of(text)
-    if re.search(r"^% *(evt|format)\b", text, re.MULTILINE | re.IGNORECASE) is None:
-        if offset + 2 > len(head) or head[offset + 1] != 8:
-            raise LogError(f"{path}: neither the encoding of a RAW file nor events of 8 bytes as in a DAT file")
-        return EventFormat("prophesee_dat", Dat, offset + 2, size if told else (1 << 14, 1 << 14), told)
-    version = re.search(r"^% *(?:evt|format) *(?:EVT)?([0-9.]+)", text, re.MULTILINE | re.IGNORECASE)
-    decoders: dict[str, type[Decoder]] = {"2": Evt2, "21": Evt21, "3": Evt3}
-    number = (version.group(1) if version else "").replace(".0", "").replace(".", "").rstrip(";")
-    if number not in decoders:
-        raise LogError(f"{path}: encoding '{version.group(0) if version else ''}'; expected EVT2, EVT2.1 or EVT3")
-    return EventFormat(f"prophesee_evt{number}", decoders[number], offset, size, told)
-
-
-def _size_of(text: str) -> tuple[tuple[int, int], bool]:
-    """Return rows and columns of a Prophesee header, and whether it tells them."""
-    geometry = re.search(r"geometry[: ]+(\d+)x(\d+)", text, re.IGNORECASE)
-    if geometry:
-        return (int(geometry.group(2)), int(geometry.group(1))), True
-    width = re.search(r"width[= ]+(\d+)", text, re.IGNORECASE)
-    height = re.search(r"height[= ]+(\d+)", text, re.IGNORECASE)
-    if width and height:
-        return (int(height.group(1)), int(width.group(1))), True
-    for name, size in _SIZES.items():
-        if re.search(rf"{name}(?!\d)", text, re.IGNORECASE):
-            return size, True
-    return (LARGEST, LARGEST), False
-
-
-def _looks_like_nmnist(head: bytes) -> bool:
-    rows = np.frombuffer(head[: len(head) // 5 * 5], np.uint8).reshape(-1, 5)
-    t = (rows[:, 2].astype(np.int64) & 0x7F) << 16 | rows[:, 3].astype(np.int64) << 8 | rows[:, 4]
-    return bool((rows[:, :2] < 34).all() and (np.diff(t) >= 0).mean() > 0.99)
+LATE = "trigger or sample whose time runs backwards"
 
 
 class EventFileLog(Log):
     """See the module's text.
 
+    Args:
+        path: the file or folder.
+        cameras: readers by camera.
+
     Raises:
-        LogError: the file cannot be read.
+        LogError: the recording cannot be read.
     """
 
     FORMAT: ClassVar[str] = "events"
 
-    def __init__(self, path: Path, found: EventFormat) -> None:
+    def __init__(self, path: Path, cameras: Mapping[str, EventReader]) -> None:
         super().__init__(path)
-        self.found = found
-        if not found.told:
-            self.notes.append(f"{found.name}: the file does not tell the size of the sensor; {found.size} is taken")
+        self.cameras = dict(cameras)
+        for camera, reader in self.cameras.items():
+            height, width = reader.size
+            self.notes.append(f"{camera}: {reader.name}, {width} x {height} pixels")
+            self.notes += reader.notes
 
     @property
     def rig(self) -> Rig | None:
         return None
 
     def topics(self) -> Mapping[str, type[Message]]:
-        return {EVENTS: EventPacket, **({TRIGGERS: Trigger} if self._summary[TRIGGERS] else {})}
+        found: dict[str, type[Message]] = {}
+        for camera, reader in self.cameras.items():
+            found[f"{camera}/events"] = EventPacket
+            if reader.triggers:
+                found[f"{camera}/triggers"] = Trigger
+            found |= {f"{camera}/{name}": kind for name, kind in reader.others.items()}
+        return dict(sorted(found.items()))
 
     def counts(self) -> Mapping[str, int]:
-        return {topic: count for topic, count in self._summary.items() if topic in (EVENTS, TRIGGERS) and count}
+        return dict(sorted((topic, count) for topic, count in self._summary.items() if "/" in topic))
+
+    def event_counts(self) -> Mapping[str, int]:
+        """Events by topic."""
+        self.counts()
+        return self._events
 
     def span(self) -> Span:
-        if not self._summary[EVENTS]:
+        if "start" not in self._summary:
             raise LogError(f"{self.path}: no event is in it")
         return Span(self._summary["start"], self._summary["end"])
 
     @cached_property
     def _summary(self) -> dict[str, int]:
-        """Count by reading once; what is skipped is counted by `messages`."""
-        found = {EVENTS: 0, TRIGGERS: 0, "start": 0, "end": 0}
+        """Count by reading once."""
+        found: dict[str, int] = {}
+        self._events: dict[str, int] = {}
         for topic, message in self.messages():
-            if not found[EVENTS] + found[TRIGGERS]:
-                found["start"] = message.header.t_sensor_ns
-            found[topic] += 1
+            found[topic] = found.get(topic, 0) + 1
+            found.setdefault("start", message.header.t_sensor_ns)
             found["end"] = message.header.t_sensor_ns
-        self.skipped.clear()
+            if isinstance(message, EventPacket):
+                self._events[topic] = self._events.get(topic, 0) + len(message.t_ns)  # type: ignore[arg-type]
         return found
 
     def messages(
         self, from_ns: int | None = None, until_ns: int | None = None, topics: Collection[str] | None = None
     ) -> Iterator[tuple[str, Message]]:
-        for seq, (topic, message) in enumerate(self._messages()):
+        self.skipped.clear()
+        streams = [self._camera(name, reader, from_ns) for name, reader in self.cameras.items()]
+        merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_order)
+        for topic, message in merged:
             t_ns = message.header.t_sensor_ns
             if until_ns is not None and t_ns >= until_ns:
                 return
             if (from_ns is None or t_ns >= from_ns) and (topics is None or topic in topics):
                 yield topic, message
-            del seq
 
-    def _messages(self) -> Iterator[tuple[str, Message]]:
-        number = 0
-        for events, triggers in self._packets():
-            made: list[tuple[int, str, Message]] = [
-                (int(t), TRIGGERS, Trigger(header=_header(int(t)), channel=int(c), rising=bool(r)))
-                for t, c, r in zip(triggers.t_ns, triggers.channel, triggers.rising, strict=True)
-            ]
-            if len(events):
-                last_ns = int(events.t_ns[-1])
-                packet = EventPacket(
-                    header=_header(last_ns, number), height_px=self.found.size[0], width_px=self.found.size[1],
-                    t_ns=events.t_ns, x=events.x, y=events.y, polarity=events.polarity,
+    def _camera(self, camera: str, reader: EventReader, from_ns: int | None) -> Iterator[tuple[str, Message]]:
+        late: list[int] = []
+        streams = [packets(reader.pieces(from_ns), late), *(in_order(side, late) for side in reader.sides())]
+        before = seq = 0
+        for _, piece in heapq.merge(*(_with_messages(camera, stream) for stream in streams), key=lambda item: item[0]):
+            topic, message = piece
+            if isinstance(message, Events):
+                height, width = reader.size
+                t_ns = int(message.t_ns[-1])
+                yield topic, EventPacket(
+                    header=_header(camera, t_ns, seq), height_px=height, width_px=width, t_ns=message.t_ns,
+                    x=message.x, y=message.y, polarity=message.polarity, events_before=before,
                 )  # fmt: skip
-                number += 1
-                made.append((last_ns, EVENTS, packet))
-            for _, topic, message in sorted(made, key=lambda item: item[:2]):
+                seq, before = seq + 1, before + len(message)
+            else:
                 yield topic, message
+        self._summarise(camera, reader, late)
 
-    def _packets(self) -> Iterator[tuple[Events, Triggers]]:
-        """Yield the events and triggers of each 10 ms; they do not depend on how the file is read."""
-        decoder = self.found.decoder(*self.found.size)  # type: ignore[call-arg]
-        waiting, edges = Events.none(), Triggers.none()
-        for piece in _pieces(self.path, self.found.offset):
-            decoded = decoder.feed(piece)
-            waiting = Events.joined([waiting, decoded.events])
-            edges = Triggers.joined([edges, decoded.triggers])
-            while len(waiting) and waiting.t_ns[-1] // PACKET_NS > waiting.t_ns[0] // PACKET_NS:
-                end_ns = (int(waiting.t_ns[0]) // PACKET_NS + 1) * PACKET_NS
-                cut, cut_edges = np.searchsorted(waiting.t_ns, end_ns), np.searchsorted(edges.t_ns, end_ns)
-                yield waiting[: int(cut)], edges[: int(cut_edges)]
-                waiting, edges = waiting[int(cut) :], edges[int(cut_edges) :]
-        decoder.finish()
-        yield waiting, edges
-        self.skipped.update(decoder.skipped)
+    def _summarise(self, camera: str, reader: EventReader, late: list[int]) -> None:
+        self.skipped.update(reader.skipped)
+        if late:
+            self.skipped[LATE] += len(late)
+        left_out = [f"{camera}: left out {count} of: {kind}" for kind, count in reader.other_words.items()]
+        self.notes += [note for note in (*reader.notes, *left_out) if note not in self.notes]
 
 
-def _pieces(path: Path, offset: int) -> Iterator[bytes]:
-    try:
-        file: BinaryIO
-        with path.open("rb") as file:
-            file.seek(offset)
-            while piece := file.read(PIECE_BYTES):
-                yield piece
-    except OSError as error:
-        raise LogError(f"{path}: cannot be read: {error.strerror}") from None
+def _with_messages(
+    camera: str, stream: Iterator[Decoded]
+) -> Iterator[tuple[tuple[int, str], tuple[str, Message | Events]]]:
+    """Yield what came out in the order of (time, topic), with that order."""
+    for piece in stream:
+        made: list[tuple[str, int, Message | Events]] = [
+            (f"{camera}/triggers", int(t), Trigger(header=_header(camera, int(t)), channel=int(c), rising=bool(r)))
+            for t, c, r in zip(piece.triggers.t_ns, piece.triggers.channel, piece.triggers.rising, strict=True)
+        ]
+        made += [(f"{camera}/{name}", message.header.t_sensor_ns, message) for name, message in piece.others]
+        if len(piece.events):
+            made.append((f"{camera}/events", int(piece.events.t_ns[-1]), piece.events))
+        for topic, t_ns, message in sorted(made, key=lambda item: (item[1], item[0])):
+            yield (t_ns, topic), (topic, message)
 
 
-def _header(t_ns: int, seq: int = 0) -> Header:
-    return Header(frame_id=f"{SENSOR}_optical", t_sensor_ns=t_ns, clock=SENSOR, seq=seq)
+def in_order(pieces: Iterator[Decoded], late: list[int]) -> Iterator[Decoded]:
+    """Leave out triggers and messages that are earlier than one before them; their times go to `late`."""
+    last_ns = -(1 << 62)
+    for piece in pieces:
+        edges = _in_order(piece.triggers, last_ns, late)
+        others = []
+        for name, message in piece.others:
+            t_ns = message.header.t_sensor_ns
+            if t_ns < last_ns:
+                late.append(t_ns)
+            else:
+                last_ns = t_ns
+                others.append((name, message))
+        if len(edges):
+            last_ns = int(edges.t_ns[-1])
+        yield Decoded(triggers=edges, others=tuple(others))
 
 
-__all__ = ["EVENTS", "HEAD_BYTES", "TRIGGERS", "EventFileLog", "EventFormat", "recognised"]
+def packets(pieces: Iterator[Decoded], late: list[int]) -> Iterator[Decoded]:
+    """Cut a stream at multiples of 10 ms, wherever its pieces were cut; edges that come too late go to `late`."""
+    waiting, edges = Events.none(), Triggers.none()
+    done_ns = -(1 << 62)
+    for piece in chain(pieces, [None]):
+        if piece is not None:
+            waiting = Events.joined([waiting, piece.events]) if len(waiting) else piece.events
+            edges = _in_order(Triggers.joined([edges, piece.triggers]), done_ns, late)
+        while len(waiting):
+            end_ns = (int(waiting.t_ns[0]) // PACKET_NS + 1) * PACKET_NS
+            cut = int(np.searchsorted(waiting.t_ns, end_ns))
+            if cut > MAX_PACKET_EVENTS:
+                cut, end_ns = MAX_PACKET_EVENTS, int(waiting.t_ns[MAX_PACKET_EVENTS - 1]) + 1
+            elif cut == len(waiting) and piece is not None:
+                break
+            cut_edges = int(np.searchsorted(edges.t_ns, end_ns))
+            yield Decoded(waiting[:cut], edges[:cut_edges])
+            waiting, edges, done_ns = waiting[cut:], edges[cut_edges:], end_ns
+    yield Decoded(triggers=edges)
+
+
+def _in_order(edges: Triggers, begin_ns: int, late: list[int]) -> Triggers:
+    """Leave out edges before `begin_ns` or before an earlier one."""
+    highest = np.maximum.accumulate(np.concatenate(([begin_ns], edges.t_ns)))[:-1]
+    sound = edges.t_ns >= highest
+    if sound.all():
+        return edges
+    late += edges.t_ns[~sound].tolist()
+    return Triggers(edges.t_ns[sound], edges.channel[sound], edges.rising[sound])
+
+
+def _order(item: tuple[str, Message]) -> tuple[int, str]:
+    return item[1].header.t_sensor_ns, item[0]
+
+
+def _header(camera: str, t_ns: int, seq: int = 0) -> Header:
+    return Header(frame_id=f"{camera}_optical", t_sensor_ns=t_ns, clock=camera, seq=seq)
+
+
+__all__ = ["MAX_PACKET_EVENTS", "PACKET_NS", "SENSOR", "EventFileLog", "in_order", "packets"]

@@ -1,6 +1,7 @@
 """Residual backbone on a bird's-eye-view map, with upsampled branches that are concatenated (SECOND's neck).
 
 Reference  Haiyang-W/DSVT, pcdet/models/backbones_2d/base_bev_backbone.py, BaseBEVResBackbone (Apache-2.0)
+Differs    maps need not be multiples of the strides: branches are cut to the size of the first
 """
 
 from __future__ import annotations
@@ -72,7 +73,12 @@ class BevBackbone(nn.Module):
         for block, deblock in zip(self.blocks, self.deblocks, strict=True):
             x = block(x)
             branches.append(deblock(x))
-        return torch.cat(branches, dim=1)
+        height, width = branches[0].shape[2:]
+        return torch.cat([_cut(branch, height, width) for branch in branches], dim=1)
+
+
+def _cut(x: Tensor, height: int, width: int) -> Tensor:
+    return x if x.shape[2:] == (height, width) else x[:, :, :height, :width]
 
 
 def _branch(channels: int, up: int, stride: float) -> nn.Module:

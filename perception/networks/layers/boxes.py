@@ -30,5 +30,17 @@ class Boxes3D:
     def __len__(self) -> int:
         return len(self.score)
 
+    def chosen(self, index: Tensor) -> Boxes3D:
+        """Return the boxes at an index, (M,) int64, or under a mask, (N,)."""
+        velocity = None if self.velocity is None else self.velocity[index]
+        return Boxes3D(
+            self.center[index], self.size[index], self.yaw[index], self.score[index], self.label[index], velocity
+        )
+
+    def cpu(self) -> Boxes3D:
+        """Return them in the memory of the host."""
+        velocity = None if self.velocity is None else self.velocity.cpu()
+        return Boxes3D(self.center.cpu(), self.size.cpu(), self.yaw.cpu(), self.score.cpu(), self.label.cpu(), velocity)
+
 
 __all__ = ["Boxes3D"]

@@ -110,15 +110,9 @@ def _boxes(
     power = score.new_tensor(config.iou_power)[label]
     iou = ((numbers["iou"][:, 0] + 1) / 2).clamp(0, 1)
     rectified = score.pow(1 - power) * iou.pow(power)
-    velocity = numbers.get("vel")
-    return Boxes3D(
-        center=center[kept],
-        size=numbers["dim"].exp()[kept],
-        yaw=torch.atan2(numbers["rot"][:, 1], numbers["rot"][:, 0])[kept],
-        score=rectified[kept],
-        label=label[kept],
-        velocity=None if velocity is None else velocity[kept],
-    )
+    yaw = torch.atan2(numbers["rot"][:, 1], numbers["rot"][:, 0])
+    boxes = Boxes3D(center, numbers["dim"].exp(), yaw, rectified, label, numbers.get("vel"))
+    return boxes.chosen(kept).cpu()
 
 
 def suppress(
@@ -127,7 +121,7 @@ def suppress(
     """Suppress overlapping boxes of each class; what stays is ordered by class, then by descending score.
 
     Args:
-        boxes: of one sample.
+        boxes: of one sample, in the memory of the host.
         config: thresholds.
         nms_iou: other thresholds than the configuration's.
         turned: turn every box by 90 degrees first, as DSVT's repository does.
@@ -140,11 +134,7 @@ def suppress(
         of_class = np.flatnonzero(label == number)
         chosen = rotated_nms(flat[of_class], score[of_class], threshold, config.nms_before, config.nms_after)
         kept.append(of_class[chosen])
-    index = torch.from_numpy(np.concatenate(kept))
-    return Boxes3D(
-        boxes.center[index], boxes.size[index], boxes.yaw[index], boxes.score[index], boxes.label[index],
-        None if boxes.velocity is None else boxes.velocity[index],
-    )  # fmt: skip
+    return boxes.chosen(torch.from_numpy(np.concatenate(kept)))
 
 
 __all__ = ["BevCells", "CenterHead", "CenterHeadConfig", "read_out", "suppress"]

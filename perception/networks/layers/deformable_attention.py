@@ -66,7 +66,7 @@ class MultiScaleDeformableAttention(nn.Module):
             (B, Q, C), the query added.
         """
         values = [self._project(x) for x in levels]
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or query.is_cuda:
             return self._attend(query, reference, values)
         attended = []  # one sample after the other, and its queries in blocks
         for sample in range(query.shape[0]):
@@ -82,8 +82,12 @@ class MultiScaleDeformableAttention(nn.Module):
         batch, queries, channels = query.shape
         shape = (batch, queries, self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).reshape(*shape, 2)
-        sizes = torch.tensor([[x.shape[3], x.shape[2]] for x in values], dtype=query.dtype, device=query.device)
-        locations = reference[:, None, None, None, :] + offsets / sizes[:, None, :]
+        moved = [offsets[:, :, :, i] for i in range(self.levels)]  # (B, Q, h, P, 2) cells
+        moved = [
+            torch.stack([d[..., 0] / x.shape[3], d[..., 1] / x.shape[2]], -1)
+            for d, x in zip(moved, values, strict=True)
+        ]
+        locations = reference[:, None, None, None, :] + torch.stack(moved, 3)
         weights = self.attention_weights(query).reshape(*shape[:3], -1).softmax(-1).reshape(shape)
         sampled = deformable_sampling(values, locations, weights).reshape(batch, queries, channels)
         return query + self.output_proj(sampled)  # type: ignore[no-any-return]
@@ -95,7 +99,7 @@ class MultiScaleDeformableAttention(nn.Module):
 
 def reference_points(height: int, width: int, like: Tensor) -> Tensor:
     """Cell centres, row by row, x and y from 0 to 1: (height * width, 2)."""
-    y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
-    x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
+    y = (torch.arange(height, dtype=torch.float32, device=like.device) + 0.5) / height
+    x = (torch.arange(width, dtype=torch.float32, device=like.device) + 0.5) / width
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([columns, rows], -1).reshape(-1, 2)

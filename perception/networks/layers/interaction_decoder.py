@@ -12,6 +12,9 @@ cones); a query whose depth is negative still counts as on the view where its cl
 single query is skipped; the LiDAR layers read twice the size of the box; the branch around the dynamic convolution is
 that of the first query of the view (in LiDAR layers, of all), added to every query: the published shapes (1, P, C) and
 (P, 1, C) broadcast, and row 0 is taken.
+
+Boxes, their corners and where they project stay in float32 whatever the layers compute in: half precision has steps of
+0.03 m at 50 m, and overflows at the pixels of a corner beside a camera.
 """
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.networks.layers.attention import Attention, TransformerDecoderLayer
+from perception.networks.layers.interaction_geometry import apply_matrix
 from perception.networks.layers.swin import FeedForward
 from perception.ops.roi_align import roi_align
 
 MIN_DEPTH = 1e-5
+HALVES = (torch.float16, torch.bfloat16)
 FIELDS = {"center": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 
 
@@ -103,6 +108,10 @@ class ConvNorm(nn.Module):
         return self.bn(self.conv(x)).relu()  # type: ignore[no-any-return]
 
 
+def _in_full(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in HALVES else x
+
+
 class PredictionHead(nn.Module):
     """Two pointwise convolutions per field."""
 
@@ -114,7 +123,7 @@ class PredictionHead(nn.Module):
 
     def forward(self, queries: Tensor) -> BoxFields:
         """Predict from (B, C, P)."""
-        return BoxFields(*(self.get_submodule(name)(queries) for name in BoxFields._fields))
+        return BoxFields(*(_in_full(self.get_submodule(name)(queries)) for name in BoxFields._fields))
 
 
 class PositionEmbedding(nn.Module):
@@ -140,7 +149,8 @@ class QueryLayer(TransformerDecoderLayer):
 
     def decode(self, queries: Tensor, bev: Tensor, query_pos: Tensor, bev_pos: Tensor) -> Tensor:
         """Decode queries (B, P, C) at (B, P, 2) against cells (B, S, C) at (1, S, 2), all in cells."""
-        return self(queries, bev, self.self_posembed(query_pos), self.cross_posembed(bev_pos))  # type: ignore[no-any-return]
+        own, cells = self.self_posembed(query_pos.to(bev.dtype)), self.cross_posembed(bev_pos.to(bev.dtype))
+        return self(queries, bev, own, cells)  # type: ignore[no-any-return]
 
 
 class DynamicConv(nn.Module):
@@ -207,12 +217,21 @@ def box_corners(boxes: Tensor) -> Tensor:
 
     In the convention of mmdet3d before 1.0, where the yaw turns clockwise: x' = x cos + y sin, y' = y cos - x sin.
     """
-    signs = boxes.new_tensor([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (0.0, 1.0)])
+    corner = torch.arange(8, device=boxes.device)
+    x, y, z = (side.to(boxes.dtype) for side in (corner >= 4, corner % 4 >= 2, corner % 2 >= 1))
+    signs = torch.stack([x - 0.5, y - 0.5, z], -1)
     offset = boxes[..., None, 3:6] * signs
     sine, cosine = boxes[..., 6:7].sin(), boxes[..., 6:7].cos()
-    x = offset[..., 0] * cosine + offset[..., 1] * sine
-    y = offset[..., 1] * cosine - offset[..., 0] * sine
-    return torch.stack([x, y, offset[..., 2]], -1) + boxes[..., None, :3]
+    turned_x = offset[..., 0] * cosine + offset[..., 1] * sine
+    turned_y = offset[..., 1] * cosine - offset[..., 0] * sine
+    return torch.stack([turned_x, turned_y, offset[..., 2]], -1) + boxes[..., None, :3]
+
+
+def _projected(points: Tensor, image_from_lidar: Tensor) -> Tensor:
+    """Apply (B, V, 4, 4) to points (B, 1, N, 3): (B, V, N, 3) u * depth, v * depth, depth."""
+    if points.is_cuda:  # autocast would compute a matrix product in half precision
+        return apply_matrix(image_from_lidar[:, :, None], points)
+    return points @ image_from_lidar[..., :3, :3].transpose(2, 3) + image_from_lidar[..., None, :3, 3]
 
 
 class InteractionDecoder(nn.Module):
@@ -242,7 +261,7 @@ class InteractionDecoder(nn.Module):
             image: (B * V, C, h, w); the images are image_stride times as large.
             image_from_lidar: (B, V, 4, 4) to (u * depth, v * depth, depth, 1) pixels.
         """
-        heat_lidar, heat_fused = self.heatmap_head(lidar), self.heatmap_head_img(fused)
+        heat_lidar, heat_fused = _in_full(self.heatmap_head(lidar)), _in_full(self.heatmap_head_img(fused))
         scores, labels, cells = self.choose_queries((heat_lidar.sigmoid() + heat_fused.sigmoid()) / 2)
         bev = lidar.flatten(2).transpose(1, 2)  # (B, S, C)
         positions = self._cell_centres(lidar)
@@ -266,17 +285,19 @@ class InteractionDecoder(nn.Module):
             cells, row * S_x + column.
         """
         peaks = F.pad(F.max_pool2d(heat, 3, 1), (1, 1, 1, 1))
-        every = torch.zeros(self.config.classes, dtype=torch.bool, device=heat.device)
-        every[list(self.config.every_cell_classes)] = True
-        heat = heat * ((heat == peaks) | every[:, None, None]).to(heat.dtype)
+        number = torch.arange(self.config.classes, device=heat.device)[:, None, None]
+        kept = heat == peaks
+        for every in self.config.every_cell_classes:
+            kept = kept | (number == every)
+        heat = heat * kept.to(heat.dtype)
         heat = heat.flatten(2)
         best = heat.flatten(1).topk(self.config.queries, sorted=True).indices
         labels, cells = best // heat.shape[2], best % heat.shape[2]
         return heat.gather(2, cells[:, None].expand(-1, heat.shape[1], -1)), labels, cells
 
     def _cell_centres(self, bev: Tensor) -> Tensor:
-        y = torch.arange(bev.shape[2], dtype=bev.dtype, device=bev.device) + 0.5
-        x = torch.arange(bev.shape[3], dtype=bev.dtype, device=bev.device) + 0.5
+        y = torch.arange(bev.shape[2], dtype=torch.float32, device=bev.device) + 0.5
+        x = torch.arange(bev.shape[3], dtype=torch.float32, device=bev.device) + 0.5
         rows, columns = torch.meshgrid(y, x, indexing="ij")
         return torch.stack([columns, rows], -1).reshape(1, -1, 2)
 
@@ -306,10 +327,9 @@ class InteractionDecoder(nn.Module):
 
     def boxes(self, fields: BoxFields) -> Tensor:
         """Boxes (B, P, 7) of predictions: x, y, z of the bottom centre, sizes along x, y, z in metres, yaw."""
-        cell, origin = (fields.center.new_tensor(pair)[:, None] for pair in (self.config.cell, self.config.origin))
-        center, size = fields.center * cell + origin, fields.dim.exp()
-        yaw = torch.atan2(fields.rot[:, 0:1], fields.rot[:, 1:2])
-        return torch.cat([center, fields.height - size[:, 2:] * 0.5, size, yaw], 1).transpose(1, 2)
+        center = [fields.center[:, i : i + 1] * self.config.cell[i] + self.config.origin[i] for i in (0, 1)]
+        size, yaw = fields.dim.exp(), torch.atan2(fields.rot[:, 0:1], fields.rot[:, 1:2])
+        return torch.cat([*center, fields.height - size[:, 2:] * 0.5, size, yaw], 1).transpose(1, 2)
 
     def image_layer(
         self, block: nn.Module, queries: Tensor, current: BoxFields, image: Tensor, image_from_lidar: Tensor
@@ -317,14 +337,15 @@ class InteractionDecoder(nn.Module):
         """Refine queries (B, P, C) on the images; also return the last view that holds each, -1 where none does."""
         batch, count = queries.shape[:2]
         views, stride = image_from_lidar.shape[1], self.config.image_stride
-        size = queries.new_tensor([image.shape[3] * stride, image.shape[2] * stride])
+        height, width = image.shape[2] * stride, image.shape[3] * stride
         boxes = self.boxes(current)
         centre = torch.cat([boxes[..., :2], current.height.transpose(1, 2)], -1)
         points = torch.cat([centre[:, :, None], box_corners(boxes)], 2).reshape(batch, 1, count * 9, 3)
-        projected = points @ image_from_lidar[..., :3, :3].transpose(2, 3) + image_from_lidar[..., None, :3, 3]
+        projected = _projected(points, image_from_lidar)
         pixels = projected[..., :2] / projected[..., 2:].clamp(min=MIN_DEPTH)
         pixels = pixels.reshape(batch, views, count, 9, 2)
-        holds = ((pixels[:, :, :, 0] > 0) & (pixels[:, :, :, 0] < size)).all(-1)  # (B, V, P)
+        u, v = pixels[:, :, :, 0].unbind(-1)
+        holds = (u > 0) & (u < width) & (v > 0) & (v < height)  # (B, V, P)
         holds = holds & (holds.sum(2, keepdim=True) > 1)
         number = torch.arange(views, device=queries.device)[:, None]
         on_view = torch.where(holds, number, -1).amax(1)  # (B, P)
@@ -332,7 +353,7 @@ class InteractionDecoder(nn.Module):
         corners = pixels[:, :, :, 1:].gather(1, view[:, None, :, None, None].expand(-1, -1, -1, 8, 2))[:, 0]
         regions = torch.cat([corners.amin(2), corners.amax(2)], -1) / stride  # (B, P, 4)
         maps = torch.arange(batch, device=queries.device)[:, None] * views + view
-        pooled = roi_align(image, regions.flatten(0, 1), maps.flatten(), self.config.bins)
+        pooled = roi_align(image, regions.flatten(0, 1), maps.flatten(), self.config.bins).to(queries.dtype)
         # Queries see those of their own view; a query on no view, and a view without queries, see all: dropped below
         together = holds.gather(1, view[:, :, None].expand(-1, -1, count)) | (on_view < 0)[:, :, None]
         together = torch.cat([together, holds | ~holds.any(2, keepdim=True)], 1)  # (B, P + V, P)
@@ -344,9 +365,9 @@ class InteractionDecoder(nn.Module):
         """Refine queries (B, P, C) on the fused bird's-eye view."""
         boxes = self.boxes(current)
         boxes = torch.cat([boxes[..., :3], 2 * boxes[..., 3:6], boxes[..., 6:]], -1)
-        cell, origin = (boxes.new_tensor(pair) for pair in (self.config.cell, self.config.origin))
-        corners = (box_corners(boxes)[..., :2] - origin) / cell
+        corners = box_corners(boxes)
+        corners = torch.stack([(corners[..., i] - self.config.origin[i]) / self.config.cell[i] for i in (0, 1)], -1)
         regions = torch.cat([corners.amin(2), corners.amax(2)], -1).flatten(0, 1)
         sample = torch.arange(len(queries), device=queries.device)[:, None].expand(-1, queries.shape[1])
-        pooled = roi_align(fused, regions, sample.flatten(), self.config.bins)
+        pooled = roi_align(fused, regions, sample.flatten(), self.config.bins).to(queries.dtype)
         return block(queries, pooled, torch.zeros_like(sample[:, :1]), torch.zeros_like(sample), None)  # type: ignore[no-any-return]

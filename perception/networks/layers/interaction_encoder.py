@@ -117,6 +117,11 @@ class PolarAttention(nn.Module):
 
     def forward(self, bev: Tensor, image: Tensor, views: ViewGeometry) -> Tensor:
         """Update the bird's-eye view (B, C, S_y, S_x) from image features (B * V, C, h, w)."""
+        seen = self.seen(bev, image, views)
+        return bev + seen.sum(1) / views.cell_seen.sum(1).clamp(min=1.0)
+
+    def seen(self, bev: Tensor, image: Tensor, views: ViewGeometry) -> Tensor:
+        """Return what each view says of the cells that it sees, (B, V, C, S_y, S_x), 0 of the others."""
         channels, rows, columns = image.shape[1:]
         rays = F.grid_sample(bev, views.polar_grid.flatten(1, 2), align_corners=False)  # (B, C, V * R, w)
         rays = rays.reshape(bev.shape[0], channels, -1, self.radii, columns).permute(0, 2, 4, 3, 1)
@@ -126,8 +131,7 @@ class PolarAttention(nn.Module):
         polar = in_blocks(self.transformer_layers, [rays.flatten(0, 1), pixels.flatten(0, 1)], COLUMNS)
         polar = polar.reshape(-1, columns, self.radii, channels).permute(0, 3, 2, 1)
         seen = F.grid_sample(polar, views.cell_grid.flatten(0, 1), align_corners=False)  # (B * V, C, S_y, S_x)
-        seen = seen.reshape(bev.shape[0], -1, *bev.shape[1:]) * views.cell_seen
-        return bev + seen.sum(1) / views.cell_seen.sum(1).clamp(min=1.0)
+        return seen.reshape(bev.shape[0], -1, *bev.shape[1:]) * views.cell_seen
 
 
 class PillarAlignment(nn.Module):

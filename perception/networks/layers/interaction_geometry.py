@@ -54,6 +54,10 @@ class Pillars:
     cells: Tensor
     """(N,) int64, (sample * S_y + row) * S_x + column; no cell twice."""
 
+    def to(self, device: torch.device) -> Pillars:
+        """Return them in the memory of a device."""
+        return Pillars(self.points.to(device), self.counts.to(device), self.cells.to(device))
+
 
 @dataclass(frozen=True)
 class ViewGeometry:

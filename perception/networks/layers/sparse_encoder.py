@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from perception.ops.device_voxels import device_grid, device_strided_grid, device_table
+from perception.ops.sparse_backend import SparseBackend
 from perception.ops.sparse_conv import (
     Pairs,
     SparseGrid,
@@ -73,6 +76,11 @@ class SparseTables:
     dense: Tensor
     """(B, D * H * W) int64: the output row of each cell of the dense map, N_out where it is empty."""
 
+    def to(self, device: torch.device) -> SparseTables:
+        """Return them in the memory of a device."""
+        same, down = (tuple(table.to(device) for table in tables) for tables in (self.same, self.down))
+        return SparseTables(self.order.to(device), same, down, self.dense.to(device))
+
 
 def sparse_tables(coordinates: NDArray[np.integer[Any]], config: SparseEncoderConfig, batch: int) -> SparseTables:
     """Build the tables for voxels (N, 4) sample, z, y, x.
@@ -90,6 +98,22 @@ def sparse_tables(coordinates: NDArray[np.integer[Any]], config: SparseEncoderCo
     dense = np.full(batch * int(np.prod(grid.shape)), len(grid.cells), np.int64)
     dense[grid.cells] = np.arange(len(grid.cells))
     return SparseTables(torch.from_numpy(order), tuple(same), tuple(down), torch.from_numpy(dense.reshape(batch, -1)))
+
+
+def device_tables(coordinates: Tensor, config: SparseEncoderConfig, batch: int) -> SparseTables:
+    """Build the same tables in tensors, where the voxels (N, 4) sample, z, y, x lie; N is at least 1."""
+    grid, order = device_grid(coordinates, config.grid)
+    same, down = [device_table(grid, grid, KERNEL, (1, 1, 1), (1, 1, 1))], []
+    for padding in config.paddings:
+        below = device_strided_grid(grid, KERNEL, STRIDE, padding)
+        down.append(device_table(grid, below, KERNEL, STRIDE, padding))
+        grid = below
+        same.append(device_table(grid, grid, KERNEL, (1, 1, 1), (1, 1, 1)))
+    below = device_strided_grid(grid, OUT_KERNEL, OUT_STRIDE, (0, 0, 0))
+    down.append(device_table(grid, below, OUT_KERNEL, OUT_STRIDE, (0, 0, 0)))
+    dense = torch.full((batch * int(np.prod(below.shape)),), len(below.cells), device=coordinates.device)
+    dense[below.cells] = torch.arange(len(below.cells), device=coordinates.device)
+    return SparseTables(order, tuple(same), tuple(down), dense.reshape(batch, -1))
 
 
 def _strided(grid: SparseGrid, kernel: Triple, stride: Triple, padding: Triple, tables: list[Tensor]) -> SparseGrid:
@@ -161,7 +185,7 @@ class SparseEncoder(nn.Module):
         for index, stage in enumerate(self.encoder_layers.values()):
             assert isinstance(stage, nn.ModuleList)
             table = same[index]
-            pairs = None if torch.compiler.is_exporting() else kernel_pairs(table, x.shape[0])
+            pairs = None if torch.compiler.is_exporting() or x.is_cuda else kernel_pairs(table, x.shape[0])
             if index == 0:
                 x = _convolve(self.conv_input, x, table, pairs)
             x = stage[1](stage[0](x, table, pairs), table, pairs)
@@ -172,6 +196,39 @@ class SparseEncoder(nn.Module):
         depth, height, width = self.config.out_grid
         bev = padded[dense].reshape(-1, depth, height, width, x.shape[1])
         return bev.permute(0, 4, 1, 2, 3).reshape(-1, x.shape[1] * depth, height, width)
+
+    def encode(
+        self, features: Tensor, coordinates: NDArray[np.integer[Any]], batch: int, backend: SparseBackend
+    ) -> Tensor:
+        """Encode voxels (N, Cin) at (N, 4) sample, z, y, x on a backend of its own choice of tables.
+
+        The same function as `sparse_tables` and `forward`, for a backend that cannot be cut into the two.
+        """
+        x = backend.voxels(features, coordinates, self.config.grid, batch)
+
+        def normed(layer: nn.Module, convolved: Any) -> Any:
+            return backend.with_features(convolved, lambda rows: layer(rows).relu())
+
+        first, norm = self.conv_input
+        x = normed(norm, backend.submanifold(x, first.weight))
+        for index, stage in enumerate(self.encoder_layers.values()):
+            assert isinstance(stage, nn.ModuleList)
+            for block in list(stage)[:2]:
+                assert isinstance(block, SparseBasicBlock)
+                before = x.features
+                x = normed(block.bn1, backend.submanifold(x, block.conv1.weight))
+                x = backend.submanifold(x, block.conv2.weight)
+                x = backend.with_features(x, partial(_added, block.bn2, before))
+            if len(stage) == 3:
+                down, norm = stage[2]  # type: ignore[misc]
+                x = normed(norm, backend.strided(x, down.weight, STRIDE, self.config.paddings[index]))
+        out, norm = self.conv_out
+        volume = backend.dense(normed(norm, backend.strided(x, out.weight, OUT_STRIDE, (0, 0, 0))))
+        return volume.flatten(1, 2)
+
+
+def _added(norm: nn.Module, before: Tensor, rows: Tensor) -> Tensor:
+    return (norm(rows) + before).relu()  # type: ignore[no-any-return]
 
 
 def _convolve(layer: nn.Module, x: Tensor, table: Tensor, pairs: Pairs | None = None) -> Tensor:

@@ -2,9 +2,9 @@
 
 Paper      Bai et al., "TransFusion: Robust LiDAR-Camera Fusion for 3D Object Detection with Transformers", CVPR 2022
 Reference  Haiyang-W/DSVT, pcdet/models/dense_heads/transfusion_head.py (Apache-2.0)
-Differs    queries of equal score keep the order of class and cell. Kept on purpose: each query is a batch item of its
-           own in self-attention, so it sees itself alone; keys of a window that crosses the border of the map wrap into
-           the next row, and only indices outside the whole map are left out
+Differs    queries of equal score keep the order of class and cell; maps need not be square. Kept on purpose: each query
+           is a batch item of its own in self-attention, so it sees itself alone; keys of a window that crosses the
+           border of the map wrap into the next row, and only indices outside the whole map are left out
 Shapes     B samples, C channels, X and Y cells (maps are turned to x, y), P queries, K classes, W keys of a window
 """
 
@@ -105,13 +105,16 @@ class Decoder(nn.Module):
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(c), nn.LayerNorm(c), nn.LayerNorm(c)
         self.self_posembed, self.cross_posembed = _PositionEmbedding(c), _PositionEmbedding(c)
 
-    def forward(self, query: Tensor, place: Tensor, cells: Tensor, index: Tensor, left_out: Tensor) -> Tensor:
+    def forward(
+        self, query: Tensor, place: Tensor, cells: Tensor, places: Tensor, index: Tensor, left_out: Tensor
+    ) -> Tensor:
         """Decode queries.
 
         Args:
             query: (B, P, C).
             place: (B, P, 2) cell x and y of each query, + 0.5.
             cells: (B, X * Y, C) features of the map.
+            places: (X * Y, 2) cell x and y of each, + 0.5.
             index: (B, P, W) cells around each query.
             left_out: (B, P, W) True where there is no such cell.
         """
@@ -119,7 +122,7 @@ class Decoder(nn.Module):
         q = query.reshape(-1, 1, channels)
         at = self.self_posembed(place).reshape(-1, 1, channels)
         x = self.norm1(q + self.self_attn(q + at, q + at, None))
-        keys = cells + self.cross_posembed(_all_places(cells.shape[1], place))
+        keys = cells + self.cross_posembed(places[None])
         around = keys.gather(1, index.flatten(1).unsqueeze(2).expand(-1, -1, channels))
         around = around.reshape(batch * queries, -1, channels)
         x = self.norm2(x + self.multihead_attn(x + at, around, left_out.flatten(0, 1)))
@@ -128,11 +131,10 @@ class Decoder(nn.Module):
         return found
 
 
-def _all_places(cells: int, like: Tensor) -> Tensor:
-    """Return (1, X * Y, 2) cell x and y, + 0.5, of a square map."""
-    side = round(cells**0.5)
-    x, y = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    return (torch.stack((x, y), dim=2).reshape(1, -1, 2) + 0.5).to(like)
+def _all_places(width: int, height: int, like: Tensor) -> Tensor:
+    """Return (X * Y, 2) cell x and y, + 0.5."""
+    x, y = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="ij")
+    return (torch.stack((x, y), dim=2).reshape(-1, 2) + 0.5).to(like)
 
 
 class DecoderPart(nn.Module):
@@ -140,12 +142,19 @@ class DecoderPart(nn.Module):
 
     def __init__(self, head: TransFusionHead) -> None:
         super().__init__()
-        self.decoder, self.prediction_head = head.decoder, head.prediction_head
+        self.decoder, self.prediction_head, self.class_encoding = (
+            head.decoder,
+            head.prediction_head,
+            head.class_encoding,
+        )
 
     def forward(
-        self, query: Tensor, place: Tensor, cells: Tensor, index: Tensor, left_out: Tensor
+        self, cell: Tensor, kind: Tensor, place: Tensor, cells: Tensor, places: Tensor, index: Tensor, left_out: Tensor
     ) -> tuple[Tensor, ...]:
-        decoded = self.decoder(query, place, cells, index, left_out).transpose(1, 2)
+        """Decode the queries of the cells `cell` (B, P), of the classes `kind` (B, K, P), 1 or 0; see `Decoder`."""
+        query = cells.gather(1, cell.unsqueeze(2).expand(-1, -1, cells.shape[2]))
+        query = query + self.class_encoding(kind).transpose(1, 2)
+        decoded = self.decoder(query, place, cells, places, index, left_out).transpose(1, 2)
         return tuple(self.prediction_head[name](decoded) for name in (*HEADS, "heatmap"))
 
 
@@ -174,7 +183,7 @@ class TransFusionHead(nn.Module):
         heat = heatmap.sigmoid()
         classes, height, width = heat.shape[1:]
         peak = F.pad(F.max_pool2d(heat, 3, 1, 0), (1, 1, 1, 1), value=0.0)
-        small = torch.zeros(classes, dtype=torch.bool)
+        small = torch.zeros(classes, dtype=torch.bool, device=heat.device)
         small[[k for k in self.config.small if k < classes]] = True
         peak = torch.where(small[None, :, None, None], heat, peak)
         kept = (heat * (heat == peak)).flatten(1)
@@ -189,18 +198,17 @@ class TransFusionHead(nn.Module):
         width, height = shared.shape[2:]
         scores, label, cell = self.queries(maps["dense_heatmap"])
         cells = shared.flatten(2).transpose(1, 2)
-        one_hot = F.one_hot(label, self.config.num_classes).transpose(1, 2).to(shared)
-        query = cells.gather(1, cell.unsqueeze(2).expand(-1, -1, cells.shape[2]))
-        query = query + self.class_encoding(one_hot).transpose(1, 2)
         place = torch.stack((cell // height, cell % height), dim=2) + 0.5
-        offset = torch.arange(-REACH, REACH + 1)
+        offset = torch.arange(-REACH, REACH + 1, device=cell.device)
         around = (offset[:, None] * height + offset[None]).reshape(-1)
         index = cell.unsqueeze(2) + around
         outside = (index < 0) | (index >= width * height)
         inputs = {
-            "query": query,
+            "cell": cell,
+            "kind": F.one_hot(label, self.config.num_classes).transpose(1, 2).to(shared).contiguous(),
             "place": place.float(),
             "cells": cells.contiguous(),
+            "places": _all_places(width, height, shared),
             "index": index.clamp(0, width * height - 1),
             "left_out": outside,
         }
@@ -235,12 +243,12 @@ class TransFusionHead(nn.Module):
         kept = (score > self.config.score_min) & ((center >= limit[:3]) & (center <= limit[3:])).all(dim=1)
         yaw = torch.atan2(numbers["rot"][0], numbers["rot"][1])
         rectified = score ** (1 - self.config.iou_power) * factor
-        index = kept.nonzero().squeeze(1)
-        boxes = Boxes3D(center[index], size[index], yaw[index], rectified[index], label[index], numbers["vel"].T[index])
-        return self._without_doubles(boxes)
+        boxes = Boxes3D(center, size, yaw, rectified, label, numbers["vel"].T)
+        return self._without_doubles(boxes.chosen(kept.nonzero().squeeze(1)))
 
     def _without_doubles(self, boxes: Boxes3D) -> Boxes3D:
         """Suppress overlapping boxes of the small classes."""
+        boxes = boxes.cpu()
         label = boxes.label.numpy()
         stays = np.ones(len(label), np.bool_)
         flat = torch.cat((boxes.center[:, :2], boxes.size[:, :2], boxes.yaw.unsqueeze(1)), dim=1).double().numpy()
@@ -248,16 +256,11 @@ class TransFusionHead(nn.Module):
             of_class = np.flatnonzero(label == number)
             stays[of_class] = False
             stays[of_class[rotated_nms(flat[of_class], boxes.score.numpy()[of_class], self.config.nms_iou)]] = True
-        index = torch.from_numpy(np.flatnonzero(stays))
-        assert boxes.velocity is not None
-        return Boxes3D(
-            boxes.center[index], boxes.size[index], boxes.yaw[index], boxes.score[index], boxes.label[index],
-            boxes.velocity[index],
-        )  # fmt: skip
+        return boxes.chosen(torch.from_numpy(np.flatnonzero(stays)))
 
     def parts(self) -> Mapping[str, Part]:
         """Return the part `decoder`."""
-        c, p = self.config.channels, self.config.proposals
+        c, p, k = self.config.channels, self.config.proposals, self.config.num_classes
         batch, cells, keys = Axis("batch", 1, 1, 8), Axis("cells", 1, 32_400, 65_536), (2 * REACH + 1) ** 2
         outputs = {**HEADS, "heatmap": self.config.num_classes}
         return {
@@ -265,14 +268,16 @@ class TransFusionHead(nn.Module):
                 "decoder",
                 DecoderPart(self).eval(),
                 {
-                    "query": TensorSpec("float32", (batch, p, c)),
+                    "cell": TensorSpec("int64", (batch, p)),
+                    "kind": TensorSpec("float32", (batch, k, p)),
                     "place": TensorSpec("float32", (batch, p, 2)),
                     "cells": TensorSpec("float32", (batch, cells, c)),
+                    "places": TensorSpec("float32", (cells, 2)),
                     "index": TensorSpec("int64", (batch, p, keys)),
                     "left_out": TensorSpec("bool", (batch, p, keys)),
                 },
                 {name: TensorSpec("float32", (batch, count, p)) for name, count in outputs.items()},
-                lambda: _example(c, p, keys),
+                lambda: _example(c, p, k, keys),
             )
         }
 
@@ -282,14 +287,17 @@ def _prediction(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(first, nn.Conv1d(64, count, 1))
 
 
-def _example(channels: int, proposals: int, keys: int) -> tuple[Tensor, ...]:
+def _example(channels: int, proposals: int, classes: int, keys: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(3)
     cells = 60 * 60
     index = torch.randint(0, cells, (1, proposals, keys), generator=generator)
+    kind = torch.randint(0, classes, (1, proposals), generator=generator)
     return (
-        torch.randn(1, proposals, channels, generator=generator),
+        torch.randint(0, cells, (1, proposals), generator=generator),
+        F.one_hot(kind, classes).transpose(1, 2).float().contiguous(),
         torch.rand(1, proposals, 2, generator=generator) * 60,
         torch.randn(1, cells, channels, generator=generator),
+        _all_places(60, 60, torch.zeros(())),
         index,
         index % 7 == 0,
     )

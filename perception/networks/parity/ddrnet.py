@@ -53,7 +53,8 @@ def _config(case: ParityCase) -> DDRNetConfig:
             f"the planes ({2 * config['planes']})"
         )
     first, second, third, fourth = config["layers"]
-    rounds = 2 if any(".layer3_2." in f".{name}" for name, _ in case.notes["params"]) else 1
+    names = [f".{name}" for name, _ in case.notes["params"]]
+    rounds = 2 if any(".layer3_2." in name for name in names) else 1
     return DDRNetConfig(
         num_classes=config["num_classes"],
         depths=(first, second, third, fourth),
@@ -62,5 +63,5 @@ def _config(case: ParityCase) -> DDRNetConfig:
         planes=config["planes"],
         pool_planes=config["spp_planes"],
         head_planes=config["head_planes"],
-        auxiliary_head=config["augment"],
+        auxiliary_head=any(".seghead_extra." in name for name in names),  # a deployed checkpoint has none
     )

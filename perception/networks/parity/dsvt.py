@@ -145,6 +145,7 @@ def _center_head(head: Mapping[str, Any], in_channels: int, classes: int) -> Cen
         nms_iou=OPENPCDET_NMS_IOU,
         nms_before=nms["NMS_PRE_MAXSIZE"][0],
         nms_after=nms["NMS_POST_MAXSIZE"][0],
+        velocity="vel" in head["SEPARATE_HEAD_CFG"]["HEAD_DICT"],
     )
 
 

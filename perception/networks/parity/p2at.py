@@ -15,6 +15,7 @@ from perception.networks.layers.resnet import RESNETS
 from perception.networks.p2at import P2AT, P2ATConfig, enlarged_logits
 from perception.networks.parity.case import ParityCase
 from perception.networks.part import Part, RunPart
+from perception.ops.image import IMAGENET, normalised
 
 
 def build(case: ParityCase) -> P2AT:
@@ -29,8 +30,12 @@ def parts(case: ParityCase, network: nn.Module) -> Mapping[str, Part]:
 
 
 def outputs(case: ParityCase, network: nn.Module, run: RunPart) -> dict[str, NDArray[Any]]:
-    """Run the case's images; the mask is taken at the size of the image."""
-    image = torch.from_numpy(case.inputs["in_x"])
+    """Run the case's tensor, or the images where it has only those; the mask is taken at the size of the image."""
+    if "in_x" in case.inputs:
+        image = torch.from_numpy(case.inputs["in_x"])
+    else:  # the Cityscapes loader gives BGR, the CamVid loader RGB; the case says which
+        bgr = "BGR" in str(case.notes["inputs"].get("in_image"))
+        image = normalised(case.inputs["in_image"][..., :: -1 if bgr else 1], IMAGENET)
     logits = run("segment", {"image": image})["logits"]
     final = enlarged_logits(logits, (image.shape[2], image.shape[3]))
     return {
@@ -59,5 +64,5 @@ def _config(case: ParityCase) -> P2ATConfig:
         decoder_expand=config["decoder_expand"],
         context_kernel=config["gce_kernel"],
         position_length=config["pos_embed_initial_shape"],
-        auxiliary_heads=config["is_train"],
+        auxiliary_heads=any(".aux_seg_head1." in f".{name}" for name, _ in case.notes["params"]),
     )

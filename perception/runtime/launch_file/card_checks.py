@@ -8,7 +8,7 @@ from pathlib import Path
 from perception.errors import PerceptionError
 from perception.geometry.rig import Rig, Sensor
 from perception.messages import Image, PointCloud
-from perception.networks.card import Card, ImageInput, PointsInput
+from perception.networks.card import Card, ImageInput, PointsInput, SurroundInput
 from perception.runtime.graph import NodeSpec
 from perception.runtime.launch_file.wiring import Wiring
 
@@ -56,12 +56,13 @@ def _card(wiring: Wiring, node: NodeSpec, address: str, launch_folder: Path) -> 
 
 
 def _check_sensors(wiring: Wiring, node: NodeSpec, card: Card, rig: Rig) -> None:
+    points = card.input.points if isinstance(card.input, SurroundInput) else card.input
     for edge in node.edges:
         sensor = rig.sensors.get(edge.topic.partition("/")[0])
         if sensor is None or sensor.name in wiring.unsound_sensors:
             continue
-        if edge.message_type is PointCloud and isinstance(card.input, PointsInput) and sensor.lidar is not None:
-            _check_lidar(wiring, node, card.input, sensor, rig)
+        if edge.message_type is PointCloud and isinstance(points, PointsInput) and sensor.lidar is not None:
+            _check_lidar(wiring, node, points, sensor, rig)
         if edge.message_type is Image and isinstance(card.input, PointsInput):
             wiring.add(
                 "card-sensor",
@@ -74,7 +75,12 @@ def _check_sensors(wiring: Wiring, node: NodeSpec, card: Card, rig: Rig) -> None
 def _check_lidar(wiring: Wiring, node: NodeSpec, wanted: PointsInput, sensor: Sensor, rig: Rig) -> None:
     lidar, path = sensor.lidar, ("nodes", node.name, "settings", "weights")
     assert lidar is not None
-    has = {"intensity": lidar.has_intensity, "elongation": lidar.has_elongation, "time_lag_s": True}
+    has = {
+        "intensity": lidar.has_intensity,
+        "elongation": lidar.has_elongation,
+        "time_lag_s": True,
+        "sweep_index": True,
+    }
     accepts = getattr(node.config, "fill_missing", True)
     for feature in wanted.features:
         if not has[feature.name] and not accepts:

@@ -26,6 +26,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "not-a-node": "`node:` names something that is no perception Node.",
         "unknown-input": "A node has no such input.",
         "unknown-output": "A node has no such output.",
+        "source-settings": "The settings of a source do not fit the rig, such as a sensor that it does not have.",
         "input-missing": "An input of a node is not connected.",
         "dangling-topic": "An input reads a topic that no node publishes.",
         "topic-type": "An input reads a topic of another message type.",
@@ -41,7 +42,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "endpoint": "The endpoint is no address that results can be published on.",
         "endpoint-open": "The endpoint can be reached from other machines, without CURVE keys.",
         "output-late": "`on_late` without a deadline, or with a node that gives out nothing of the same type.",
-        "rig-interface": "Several hosts need `network: rig_interface`, private or link-local.",
+        "rig-interface": "Several hosts need `network: rig_interface` and an address each, private or link-local.",
         "health-sensor": "`health:` names a sensor that the rig does not have, or that nothing publishes.",
         # time
         "deadline-too-short": "An output's deadline is shorter than the joins' waits and the stage times on its path.",

@@ -157,6 +157,12 @@ class GraphChecks:
                 f"{network.rig_interface} can be reached from anywhere",
                 "a private or link-local address",
             )
+        for name, given in network.hosts.items():
+            address = _address(given)
+            if address is None or not (address.is_private or address.is_link_local):
+                what = f"host '{name}' is at '{given}', which is no address of the rig's own network"
+                expected = "a private or link-local address"
+                self.wiring.add("rig-interface", ("network", "hosts", name), what, expected)
         for host in sorted(hosts - {"local"} - set(network.hosts)):
             self.wiring.add(
                 "rig-interface", ("network", "hosts"), f"host '{host}' has no address", f"hosts: {{{host}: ADDRESS}}"

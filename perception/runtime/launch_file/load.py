@@ -10,7 +10,7 @@ from typing import Literal
 import yaml
 
 from perception.errors import LaunchFileError, did_you_mean
-from perception.runtime.graph import Graph, NodeSpec, OnLate, OutputSpec, SensorHealth
+from perception.runtime.graph import Graph, Network, NodeSpec, OnLate, OutputSpec, SensorHealth
 from perception.runtime.launch_file.card_checks import check_cards
 from perception.runtime.launch_file.faults import Faults
 from perception.runtime.launch_file.files import CALIBRATION, apply_sets, validated_in_part
@@ -39,15 +39,7 @@ def load_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None =
             f"{file}: the sensors of this launch file are those of a log, and none is given. "
             f"Expected: perception launch {file.name} --replay LOG"
         )
-    _refuse_what_cannot_run(file, graph)
     return graph
-
-
-def _refuse_what_cannot_run(file: Path, graph: Graph) -> None:
-    """Refuse what a launch file may say and this version cannot do yet, rather than do something else in silence."""
-    elsewhere = sorted({node.host for node in graph.nodes} - {"local"})
-    if elsewhere:
-        raise LaunchFileError(f"{file}: hosts {', '.join(elsewhere)}: this version runs on one host; remove `host:`")
 
 
 def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None = None) -> tuple[Graph | None, Faults]:
@@ -162,7 +154,7 @@ def _graph(wiring: Wiring, nodes: list[NodeSpec], replay: Replay | None) -> Grap
         open_endpoint=launch.network.open_endpoint, rig=rig, calibration="" if rig is None else rig.content_hash,
         mode="live" if replay is None else replay.mode, rate=1.0 if replay is None else replay.rate,
         launch_text=yaml.safe_dump(wiring.document.values, sort_keys=False), search_folders=wiring.search_folders,
-        restart_limit=launch.restart_limit, rig_interface=launch.network.rig_interface,
+        restart_limit=launch.restart_limit, network=_network(launch), machine_check_s=launch.machine_check_ms / 1000,
     )  # fmt: skip
 
 
@@ -181,6 +173,13 @@ def _fallback(wiring: Wiring, entry: OutputFile) -> str:
 def _beside(wiring: Wiring, folder: str | None) -> Path | None:
     """Return a folder as the launch file means it: from where the file lies."""
     return None if folder is None else wiring.document.file.parent / folder
+
+
+def _network(launch: LaunchFile) -> Network | None:
+    network = launch.network
+    if network.rig_interface is None or not network.hosts:
+        return None
+    return Network(network.rig_interface, network.port, network.hosts, round(network.max_clock_error_ms * MS))
 
 
 def _sensors(wiring: Wiring) -> tuple[SensorHealth, ...]:

@@ -62,13 +62,16 @@ class NodeFile(FileModel):
     process: str = ""
     """Nodes with one process name share a process; by default each node has its own."""
     host: str = "local"
-    """The host of this process, by its name in `network: hosts`; this version runs `local` ones only."""
+    """The host of this process, by its name in `network: hosts`; `local` is the launch host."""
     paced_by: str | None = None
     """For a source: the node whose readiness admits the next instant, for all readers alike."""
     stage_ms: Annotated[float, Field(ge=0)] | None = None
     """What one call takes on this machine, for checking deadlines; `perception top` shows it as latency."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads that an engine of this node may use."""
+    cores: list[Annotated[int, Field(ge=0, le=4095)]] = []
+    """Processor cores, such as `[0, 1]`, that this node's process may use, with those of its other nodes; by default
+    all. Cores that the machine lacks are left out."""
 
 
 class OutputFile(FileModel):
@@ -112,9 +115,13 @@ class NetworkFile(FileModel):
     """Several hosts."""
 
     rig_interface: str | None = None
-    """Address of this host on the rig's own network; private or link-local."""
+    """Address of the launch host on the rig's own network; private or link-local."""
     hosts: dict[str, str] = {}
-    """Address by host name."""
+    """Address by name of the other hosts, on each of which runs `perception host NAME`; private or link-local."""
+    port: Annotated[int, Field(ge=1024, le=60_000)] = 6390
+    """Port of each host's gate on that network; Ray's own ports, on loopback only, follow it."""
+    max_clock_error_ms: Positive = 5.0
+    """How far a host's clock may be from the launch host's before the graph is degraded."""
     curve_keys: str | None = None
     """Folder of `perception keys new`: results go to clients with a key only, encrypted; needed off the machine."""
     open_endpoint: str = ""
@@ -142,6 +149,8 @@ class LaunchFile(FileModel):
     """Sensors by name; sensors that are not named are not required."""
     network: NetworkFile = NetworkFile()
     """Only for several hosts, or outputs that leave the machine."""
+    machine_check_ms: Positive = 2000.0
+    """How often disks, shared memory, memory and heat are looked at; what is wrong degrades the graph."""
     restart_limit: Annotated[int, Field(ge=0, le=100)] = 5
     """Restarts of one process within a minute before the graph is given up."""
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from perception.errors import LaunchFileError, did_you_mean
+from perception.errors import LaunchFileError, PerceptionError, did_you_mean
 from perception.geometry.rig import Rig
 from perception.messages import Message
 from perception.runtime.graph import Edge, JoinSettings, NodeSpec
@@ -139,7 +139,12 @@ def find_topics(wiring: Wiring) -> None:
         if issubclass(cls, Source):
             if name not in wiring.configs:
                 continue
-            topics = cls.topics(wiring.configs[name], _setup(wiring, name))
+            try:
+                topics = cls.topics(wiring.configs[name], _setup(wiring, name))
+            except PerceptionError as error:
+                if not wiring.hidden_sensors:
+                    wiring.add("source-settings", ("nodes", name, "settings"), str(error), "settings that fit the rig")
+                continue
             published = {topic: (topic, message_type) for topic, message_type in topics.items()}
         else:
             published = _ports_of(wiring, name, cls, entry)
@@ -213,7 +218,7 @@ def _ports_of(wiring: Wiring, name: str, cls: type[Node], entry: NodeFile) -> di
             found[port] = (entry.outputs.get(port, f"{name}/{port}"), out.message_type)
             continue
         for topic in input_file(entry.inputs.get(out.per, [])).topics:
-            sensor = topic.rpartition("/")[0] or topic
+            sensor = topic.removeprefix("truth/").rpartition("/")[0] or topic  # a sensor's truth is of the sensor
             pattern = entry.outputs.get(port, f"{name}/{{sensor}}/{port}")
             found[f"{port}/{sensor}"] = (pattern.replace("{sensor}", sensor), out.message_type)
     return found
@@ -254,7 +259,7 @@ def connected(wiring: Wiring, name: str) -> NodeSpec | None:
     return NodeSpec(
         name=name, target=wiring.targets[name], config=config, process=entry.process or name,
         host=entry.host, edges=tuple(edges), outputs=wiring.outputs[name], joins=joins, paced_by=entry.paced_by,
-        threads=entry.threads, is_source=issubclass(cls, Source),
+        threads=entry.threads, cores=tuple(entry.cores), is_source=issubclass(cls, Source),
         own_code=not wiring.targets[name].startswith("perception."),
     )  # fmt: skip
 
@@ -272,10 +277,11 @@ def _check_input_names(wiring: Wiring, name: str, ports: Mapping[str, Any]) -> N
 
 def _on_edges(wiring: Wiring, name: str, port: str, declared: On[Any]) -> list[Edge]:
     given = wiring.launch.nodes[name].inputs.get(port)
+    if given is None and declared.optional:
+        return []
     if given is None:
-        if not declared.optional:
-            what = f"input '{port}' of '{name}' reads nothing"
-            wiring.add("input-missing", ("nodes", name), what, f"inputs: {{{port}: TOPIC}}")
+        what = f"input '{port}' of '{name}' reads nothing"
+        wiring.add("input-missing", ("nodes", name), what, f"inputs: {{{port}: TOPIC}}")
         return []
     entry = input_file(given)
     return [

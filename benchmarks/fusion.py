@@ -1,0 +1,249 @@
+"""DeepInteraction++ stage by stage: time and peak memory of ours beside the published loops, in one run.
+
+Ours is eager torch and ONNX Runtime; the loops (`published_fusion`) have the same weights and are compared before they
+are timed. Weights are filled, images noise, sweeps made up. Medians of runs in turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.benchmarks.clouds import spinning_sweep
+from perception.benchmarks.published_fusion import PublishedFusion, without_blocks
+from perception.engines.cache import EngineCache
+from perception.engines.choose import EngineSettings, compile_parts
+from perception.engines.engine import run_on
+from perception.errors import EngineError
+from perception.networks.card import find_card
+from perception.networks.deepinteraction import DeepInteraction, group_pillars, join_pillars, voxel_means
+from perception.networks.layers.interaction_geometry import frame_geometry, view_geometry
+from perception.networks.layers.interaction_parts import Sizes, example_rig, geometry_inputs, sparse_inputs
+from perception.networks.layers.sparse_encoder import sparse_tables
+from perception.networks.load import load_network
+from perception.networks.part import RunPart, run_in_torch
+from perception.ops.sparse_backend import sparse_backend
+
+VIEWS = 6
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage: median times in ms, 0 where not measured, and what memory rose by, MiB."""
+
+    stage: str
+    torch_ms: float
+    onnx_ms: float
+    published_ms: float
+    torch_mib: float
+    published_mib: float
+
+    def line(self) -> str:
+        published, factor = "not measured", ""
+        if self.published_ms:
+            published = f"{self.published_ms:9.1f} ms {self.published_mib:6.0f} MiB"
+            best = min(value for value in (self.torch_ms, self.onnx_ms) if value)
+            factor = f"  {self.published_ms / best:5.2f}x"
+        onnx = f"{self.onnx_ms:9.1f} ms" if self.onnx_ms else "not measured"
+        return (
+            f"  {self.stage:<22} torch {self.torch_ms:9.1f} ms {self.torch_mib:6.0f} MiB  onnxruntime {onnx}  "
+            f"published {published}{factor}"
+        )
+
+
+@dataclass(frozen=True)
+class FusionRow:
+    """One network."""
+
+    network: str
+    what: str
+    threads: int
+    stages: tuple[StageRow, ...]
+    peak_gib: float
+    """Of the whole process while ours runs a frame in torch."""
+
+    def line(self) -> str:
+        head = f"{self.network:<26} {self.what}  {self.threads} threads, peak of the process {self.peak_gib:.2f} GiB"
+        return "\n".join([head, *(stage.line() for stage in self.stages)])
+
+
+def fusion(card: str, points: int, threads: int, repeats: int, cache: Path) -> FusionRow:
+    """Measure one network; engines are built in `cache`."""
+    torch.set_num_threads(threads)
+    network = load_network(f"filled:{find_card(card).name}", DeepInteraction).network
+    parts = network.parts(1, VIEWS)
+    engines = compile_parts(parts, EngineSettings("onnxruntime", "fp32", threads), EngineCache(cache))
+    scene = _Scene(network, points)
+    with torch.inference_mode():
+        stages = _stages(scene, run_in_torch(parts), run_on(engines), repeats)
+        _reset_peak()
+        scene.frame(run_in_torch(parts))
+        peak = _peak_bytes() / 2**30
+    height, width = network.config.image_size
+    return FusionRow(card, f"{VIEWS} x {height} x {width}, {points} points", threads, stages, peak)
+
+
+class _Scene:
+    """One made-up frame, and ours and the loops on it; each stage leaves its result for the next."""
+
+    def __init__(self, network: DeepInteraction, points: int) -> None:
+        self.network, config = network, network.config
+        random = np.random.default_rng(0)
+        xyz = spinning_sweep(points) - np.array((0, 0, 1.84), np.float32)
+        more = random.uniform((0, 0), (255, 0.5), (points, 2))
+        self.cloud = np.column_stack((xyz, more)).astype(np.float32)
+        self.images = torch.randn(1, VIEWS, 3, *config.image_size, generator=torch.Generator().manual_seed(0))
+        self.projection, self.poses = example_rig(Sizes(1, VIEWS, config.image_size, config.geometry))
+        pillars = join_pillars(group_pillars([self.cloud], config), config)
+        self.published = PublishedFusion(network, torch.from_numpy(self.cloud), pillars, self.projection, self.poses)
+        self.found: dict[str, Tensor] = {}
+
+    def frame(self, run: RunPart) -> object:
+        return self.network.detect(self.images, [self.cloud], self.projection, self.poses, run, VIEWS)
+
+    def image(self, run: RunPart) -> Mapping[str, Tensor]:
+        return run("image", {"images": self.images[0]})
+
+    def sparse(self, run: RunPart) -> Mapping[str, Tensor]:
+        features, coordinates = voxel_means([self.cloud], self.network.config)
+        tables = sparse_tables(coordinates, self.network.config.sparse, 1)
+        return run("sparse_encoder", sparse_inputs(features[tables.order], tables))
+
+    def map(self, run: RunPart) -> Mapping[str, Tensor]:
+        return run("bev_backbone", {"bev": self.found["bev"]})
+
+    def interaction(self, run: RunPart) -> Mapping[str, Tensor]:
+        config = self.network.config
+        size, geometry = config.image_size, config.geometry
+        pillars = join_pillars(group_pillars([self.cloud], config), config)
+        views = view_geometry(self.projection, self.poses, size, geometry)
+        frame = frame_geometry([torch.from_numpy(self.cloud)], pillars, self.projection, size, geometry)
+        maps = {name: self.found[name] for name in ("image0", "image1", "up0", "up1")}
+        return run("interaction", {**maps, **geometry_inputs(views, frame)})
+
+    def decoder(self, run: RunPart) -> Mapping[str, Tensor]:
+        maps = {name: self.found[name] for name in ("image", "lidar", "fused")}
+        return run("decoder", {**maps, "image_from_lidar": self.projection})
+
+
+def _stages(scene: _Scene, eager: RunPart, onnx: RunPart, repeats: int) -> tuple[StageRow, ...]:
+    rows = []
+    ours: dict[str, Callable[[RunPart], Mapping[str, Tensor]]] = {
+        "image": scene.image, "voxels, sparse encoder": scene.sparse, "bird's-eye map": scene.map,
+        "geometry, interaction": scene.interaction, "decoder": scene.decoder,
+    }  # fmt: skip
+    for stage, use in ours.items():
+        found = {name: value.clone() for name, value in use(eager).items()}
+        scene.found |= found
+        looped = _published(scene, stage)
+        if looped is not None:
+            _compare(stage, looped(), found)
+        functions: dict[str, Callable[[], object]] = {"torch": partial(use, eager), "onnx": partial(use, onnx)}
+        functions |= {} if looped is None else {"published": looped}
+        times, memory = _measured(functions, repeats)
+        rows.append(
+            StageRow(
+                stage, times["torch"], times["onnx"], times.get("published", 0.0), memory["torch"],
+                memory.get("published", 0.0),
+            )
+        )  # fmt: skip
+    total = StageRow(
+        "all",
+        sum(row.torch_ms for row in rows),
+        sum(row.onnx_ms for row in rows),
+        sum(row.published_ms or row.torch_ms for row in rows),
+        max(row.torch_mib for row in rows),
+        max(row.published_mib for row in rows),
+    )
+    return (*rows, total)
+
+
+def _published(scene: _Scene, stage: str) -> Callable[[], dict[str, Tensor]] | None:
+    """Return the loops of a stage, None where they are the same as ours (the map) or are not installed (spconv)."""
+    found, loops = scene.found, scene.published
+    fused = type("Given", (), {})
+
+    def image() -> dict[str, Tensor]:
+        return dict(zip(("image0", "image1"), loops.image(scene.images[0]), strict=True))
+
+    def sparse() -> dict[str, Tensor]:
+        features, coordinates = voxel_means([scene.cloud], scene.network.config)
+        return {"bev": scene.network.pts_middle_encoder.encode(features, coordinates, 1, backend)}
+
+    def interaction() -> dict[str, Tensor]:
+        result = loops.interaction((found["image0"], found["image1"]), (found["up0"], found["up1"]))
+        return {"image": result.image, "lidar": result.lidar, "fused": result.fused}
+
+    def decoder() -> dict[str, Tensor]:
+        given: Any = fused
+        given.lidar, given.fused = found["lidar"], found["fused"]
+        decoded = loops.decoder(found["image"], given)
+        return {f"pred_{name}": value for name, value in decoded.fields._asdict().items()}
+
+    def whole_rows(function: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
+        def run() -> dict[str, Tensor]:
+            with without_blocks():
+                return function()
+
+        return run
+
+    if stage.startswith("voxels"):
+        try:
+            backend = sparse_backend("spconv")
+        except EngineError:
+            return None
+        return sparse
+    loops_of = {"image": image, "geometry, interaction": interaction, "decoder": decoder}
+    return whole_rows(loops_of[stage]) if stage in loops_of else None
+
+
+def _compare(stage: str, got: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> None:
+    for name, value in got.items():
+        bound = 1e-3 * want[name].abs() + 1e-3 * float(want[name].std()) + 1e-5
+        worst = float(((value - want[name]).abs() / bound).max())
+        if worst > 1:
+            raise EngineError(f"the published loops of '{stage}' give another {name}: {worst:.3g} times the tolerance")
+
+
+def _measured(functions: Mapping[str, Callable[[], object]], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return median ms, and by how much memory rose in the first run, MiB."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    memory: dict[str, float] = {}
+    for name, function in functions.items():
+        before = _reset_peak()
+        function()
+        memory[name] = max(0, _peak_bytes() - before) / MIB
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start_s = time.perf_counter()
+            function()
+            times[name].append((time.perf_counter() - start_s) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}, memory
+
+
+def _reset_peak() -> int:
+    """Let the system forget this process's peak memory; returns what it holds now, bytes (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status_bytes("VmRSS")
+
+
+def _peak_bytes() -> int:
+    return _status_bytes("VmHWM")
+
+
+def _status_bytes(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+__all__ = ["FusionRow", "StageRow", "fusion"]

@@ -1,0 +1,31 @@
+"""Let somebody else compile the parts of a node that is being made: to build, to count, to watch shapes.
+
+with compiled_by(function):
+    node = make_node(spec, graph)  # its `compile_parts` is `function`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from perception.engines.choose import EngineSettings
+    from perception.engines.engine import Engine
+    from perception.networks.part import Part
+
+CompileParts: TypeAlias = "Callable[[Mapping[str, Part], EngineSettings], dict[str, Engine]]"
+
+current: ContextVar[CompileParts | None] = ContextVar("compiled_by", default=None)
+
+
+@contextmanager
+def compiled_by(function: CompileParts) -> Iterator[None]:
+    """Have `choose.compile_parts` call `function` with the parts and the settings that the node chose."""
+    token = current.set(function)
+    try:
+        yield
+    finally:
+        current.reset(token)

@@ -1,0 +1,163 @@
+"""MCAP files of other writers: ROS 2 CDR and Foxglove's schemas in JSON or protobuf; other topics are counted.
+
+Stamps are the message's own, and the time of logging where it has none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, ClassVar
+
+from mcap.records import Channel, Schema
+
+from perception.errors import LogError, NotInstalledError, PerceptionError
+from perception.logs import foxglove
+from perception.logs.log import Span
+from perception.logs.mcap_file import McapFile
+from perception.logs.ros.messages import CONVERTERS, stamp_ns
+from perception.logs.streamed_log import StreamedLog
+from perception.logs.topic_names import our_topics
+from perception.messages import Header, Message
+
+
+class ForeignMcapLog(StreamedLog):
+    """One file.
+
+    Args:
+        file: the file, opened.
+    """
+
+    FORMAT: ClassVar[str] = "mcap_foreign"
+
+    def __init__(self, file: McapFile) -> None:
+        super().__init__(file.path)
+        self._file = file
+        file.skipped = self.skipped
+        self.notes += file.notes
+        self._readers: dict[int, _Reader] = {}
+        kinds: dict[str, str] = {}
+        self._types: dict[str, type[Message]] = {}
+        for key, channel in file.channels.items():
+            schema = file.schema_of(channel)
+            found = _known(channel, schema)
+            if found is None:
+                before = self.others.get(channel.topic, ("", 0))[1]
+                name = schema.name if schema is not None and schema.name else channel.message_encoding or "no type"
+                self.others[channel.topic] = (name, before + file.counts[key])
+                continue
+            self._types[channel.topic], kinds[channel.topic], self._readers[key] = found
+        self._named = our_topics(kinds)
+        self.notes += [f"{topic} is {ours}" for topic, ours in self._named.items()]
+
+    def topics(self) -> Mapping[str, type[Message]]:
+        return dict(sorted((self._named[topic], found) for topic, found in self._types.items()))
+
+    def span(self) -> Span:
+        if self._named:
+            return super().span()
+        times = [record.t_log_ns for record in self._file.records(None, lambda channel: True)]
+        if not times:
+            raise LogError(f"{self.path}: the recording holds no messages.")
+        return Span(min(times), max(times))
+
+    def counts(self) -> Mapping[str, int]:
+        total: Counter[str] = Counter()
+        for key in self._readers:
+            total[self._named[self._file.channels[key].topic]] += self._file.counts[key]
+        return dict(sorted(total.items()))
+
+    def attachments(self) -> Mapping[str, bytes]:
+        return self._file.attachments
+
+    def stream(self, topics: Collection[str] | None) -> Iterator[tuple[str, Message]]:
+        seq = Counter[str]()
+
+        def wanted(channel: Channel) -> bool:
+            return channel.id in self._readers and (topics is None or self._named[channel.topic] in topics)
+
+        for record in self._file.records(None, wanted):
+            topic = record.channel.topic
+            ours = self._named[topic]
+            frame = ours.partition("/")[0] + ("_optical" if ours.endswith(("/image", "/camera_info")) else "")
+            try:
+                message = self._readers[record.channel.id](record.data, frame, record.t_log_ns, seq[ours])
+            except PerceptionError as error:
+                self.skipped[f"{topic}: {error}"] += 1
+                continue
+            except Exception as error:  # noqa: BLE001 - bytes of another writer may raise errors of any kind
+                self.skipped[f"{topic}: message that cannot be read: {type(error).__name__}: {error}"] += 1
+                continue
+            seq[ours] += 1
+            yield ours, message
+
+
+_Reader = Callable[[bytes, str, int, int], Message]
+
+
+def _known(channel: Channel, schema: Schema | None) -> tuple[type[Message], str, _Reader] | None:
+    """Return our message type, its kind of topic and its reader, None where there is no counterpart."""
+    if schema is None:
+        return None
+    if channel.message_encoding == "cdr" and schema.name in CONVERTERS:
+        message_type, kind, _ = CONVERTERS[schema.name]
+        return message_type, kind, _ros_reader(schema)
+    if schema.name in foxglove.CONVERTERS and channel.message_encoding in ("json", "protobuf"):
+        message_type, kind, convert = foxglove.CONVERTERS[schema.name]
+        parse = json.loads if channel.message_encoding == "json" else _protobuf_parser(schema)
+
+        def read(data: bytes, frame: str, t_log_ns: int, seq: int) -> Message:
+            document = parse(data)
+            t_ns = foxglove.stamp_ns(document) or t_log_ns
+            return convert(document, Header(frame_id=frame, t_sensor_ns=t_ns, clock="log", seq=seq))
+
+        return message_type, kind, read
+    return None
+
+
+def _ros_reader(schema: Schema) -> _Reader:
+    try:
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+    except ImportError:
+        raise NotInstalledError("ROS messages need rosbags: pip install 'perception-runtime[ros]'") from None
+    store = get_typestore(Stores.EMPTY)
+    store.register(get_types_from_msg(schema.data.decode(), schema.name))
+    convert = CONVERTERS[schema.name][2]
+
+    def read(data: bytes, frame: str, t_log_ns: int, seq: int) -> Message:
+        message: Any = store.deserialize_cdr(data, schema.name)
+        header = Header(frame_id=frame, t_sensor_ns=stamp_ns(message.header.stamp) or t_log_ns, clock="log", seq=seq)
+        return convert(message, header)
+
+    return read
+
+
+def _protobuf_parser(schema: Schema) -> Callable[[bytes], Mapping[str, Any]]:
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+    from google.protobuf.descriptor_pool import DescriptorPool
+    from google.protobuf.json_format import MessageToDict
+    from google.protobuf.message_factory import GetMessageClass
+
+    pool = DescriptorPool()
+    waiting = list(FileDescriptorSet.FromString(schema.data).file)
+    while waiting:  # a file may stand before those that it imports
+        later = []
+        for file in waiting:
+            try:
+                pool.Add(file)
+            except TypeError:
+                later.append(file)
+        if len(later) == len(waiting):
+            raise LogError(f"schema {schema.name}: its descriptors are not complete")
+        waiting = later
+    made = GetMessageClass(pool.FindMessageTypeByName(schema.name))
+
+    def parse(data: bytes) -> Mapping[str, Any]:
+        document: Mapping[str, Any] = MessageToDict(made.FromString(data), preserving_proto_field_name=True)
+        return document
+
+    return parse
+
+
+__all__ = ["ForeignMcapLog"]

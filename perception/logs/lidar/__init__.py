@@ -1,0 +1,1 @@
+"""LiDAR packets: what the sensors send over UDP, recorded or live, assembled into sweeps."""

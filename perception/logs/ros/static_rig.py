@@ -1,0 +1,83 @@
+"""Make a rig of what a ROS log says: the static transforms from `base_link`, CameraInfo, and a first cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perception.errors import GeometryError, LogError
+from perception.geometry.rig import Rig
+from perception.geometry.rig_file import LidarFile
+from perception.geometry.transforms import Transform
+from perception.logs.log_rig import LogCamera, LogLidar, rig_of
+from perception.logs.ros.messages import camera_info
+from perception.messages import Header
+
+BASE = "base_link"
+
+
+@dataclass(frozen=True, eq=False)
+class StaticRig:
+    """Frames of a log's topics, and where they are.
+
+    Attributes:
+        base_link_from: transform by frame.
+        frames: (frame, first message) by our topic.
+    """
+
+    base_link_from: Mapping[str, Transform]
+    frames: Mapping[str, tuple[str, Any]]
+
+    @classmethod
+    def read(cls, messages: Iterable[Any], frames: Mapping[str, tuple[str, Any]]) -> StaticRig | None:
+        """Return what static transforms tell, None where they tell nothing of `base_link`."""
+        parents: dict[str, tuple[str, Transform]] = {}
+        for message in messages:
+            for stamped in message.transforms:
+                t, q = stamped.transform.translation, stamped.transform.rotation
+                try:
+                    transform = Transform.from_quaternion((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+                except GeometryError:
+                    continue
+                child, parent = str(stamped.child_frame_id).lstrip("/"), str(stamped.header.frame_id).lstrip("/")
+                parents.setdefault(child, (parent, transform))
+        known = {frame: found for frame in [*parents, BASE] if (found := _from_base(frame, parents)) is not None}
+        return cls(known, frames) if len(known) > 1 else None
+
+    def rig(self, name: str) -> Rig | None:
+        """Return the rig of the sensors whose frames are known, None where there is none."""
+        cameras = {}
+        lidar: LogLidar | None = None
+        for topic, (frame, message) in self.frames.items():
+            sensor, _, kind = topic.partition("/")
+            if frame not in self.base_link_from:
+                continue
+            if kind == "camera_info":
+                try:
+                    info = camera_info(message, Header(frame_id=frame, t_sensor_ns=0))
+                except LogError:
+                    continue
+                cameras[sensor] = LogCamera(
+                    (info.width_px, info.height_px), info.focal_px, info.center_px, self.base_link_from[frame], 10.0,
+                    info.model, info.coefficients,
+                )  # fmt: skip
+            elif topic == "lidar/points":
+                what = LidarFile(rings=128, range_m=(0.3, 200.0), vertical_fov_deg=(-30.0, 30.0), intensity_scale=255)
+                lidar = LogLidar(what, self.base_link_from[frame], 10.0)
+        return rig_of(name, "as the log's", lidar, cameras) if cameras or lidar else None
+
+
+def _from_base(frame: str, parents: Mapping[str, tuple[str, Transform]]) -> Transform | None:
+    found = Transform.identity()
+    for _ in range(64):  # a loop in the tree leads nowhere
+        if frame == BASE:
+            return found
+        if frame not in parents:
+            return None
+        frame, parent_from_frame = parents[frame]
+        found = parent_from_frame @ found
+    return None
+
+
+__all__ = ["StaticRig"]

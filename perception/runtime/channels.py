@@ -1,0 +1,170 @@
+"""What one process reads and writes: shared memory with who is on its host, TCP with who is not.
+
+The nodes' side sees one kind of reading end, one `emit` for messages and one row of bounds; where the other end is, is
+decided here, once, from the topology.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import ChannelError
+from perception.messages import LinkStatus, Message
+from perception.messages.codec import encode
+from perception.runtime.graph import Graph
+from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.ownership import on_host
+from perception.runtime.shared_memory import BoundsReader, Reader, SharedMemoryHost, Waker, memory_id
+from perception.runtime.tcp_edges import TcpBounds, TcpReader, TcpTopic, TcpWriter
+from perception.runtime.topology import Topology
+
+REFUSED_TOLD_S = 10.0
+"""How long a record that could not be written degrades the graph."""
+
+
+class Channels:
+    """The channels of one process. Not for two threads at once, but for `wake` and `sleep`.
+
+    Args:
+        graph: the whole graph, for addresses.
+        topology: its channels.
+        process: the name of this process.
+        run: the run id.
+
+    Raises:
+        ChannelError: shared memory or the network cannot be used.
+    """
+
+    def __init__(self, graph: Graph, topology: Topology, process: str, run: str) -> None:
+        self.process, self._topology, self._host = process, topology, topology.hosts[process]
+        place = memory_id(run, graph.host_index(self._host))
+        self._memory = SharedMemoryHost(place, process, topology.limits(), topology.processes())
+        self._self_waker, self._sleeper = self._memory.waker(process), self._memory.sleeper(process)
+        self.wake, self.sleep = self._self_waker.wake, self._sleeper.sleep
+        self.rank = {topic: rank for rank, topic in enumerate(topology.topics)}
+        self.bounds_moved = False
+        self._refused: Counter[str] = Counter()
+        self._refused_s = 0.0
+        self._bounds = [BEFORE_ALL] * len(topology.topics)
+        self._open_writers(graph)
+        self._open_readers()
+
+    def _open_writers(self, graph: Graph) -> None:
+        topology, process = self._topology, self.process
+        published = [topic for topic, publisher in topology.publisher.items() if publisher == process]
+        near = {topic: topology.near_readers(topic) for topic in published}
+        self._writers = {topic: self._memory.writer(topic) for topic in published if near[topic]}
+        wakers: dict[str, Waker] = {other: self._memory.waker(other) for of in near.values() for other in of}
+        self._wakers = {topic: [wakers[other] for other in near[topic]] for topic in published}
+        given_to = topology.bounds_readers(process, far=False)
+        self._bounds_writer = self._memory.bounds_writer(process, len(topology.topics)) if given_to else None
+        self._bounds_wakers = [self._memory.waker(other) for other in given_to]
+        self._far_bounds_readers = len(topology.bounds_readers(process, far=True))
+        self._far_readers = topology.far_readers(process)
+        self._tcp_writer: TcpWriter | None = None
+        if self._far_readers or self._far_bounds_readers:
+            waiting = sum(r.buffer for of in topology.readings.values() for r in of if r.topic in self._far_readers)
+            self._tcp_writer = TcpWriter(graph.address_of(self._host), self._far_readers, 2 + 2 * waiting)
+        self.gives_bounds = self._bounds_writer is not None or self._far_bounds_readers > 0
+
+    def _open_readers(self) -> None:
+        topology, process, count = self._topology, self.process, len(self._topology.topics)
+        far_readings = topology.far_readings(process)
+        waited_for = sorted(topology.reads_bounds.get(process, ()))
+        far_bounds = [other for other in waited_for if topology.hosts[other] != self._host]
+        far = TcpReader(far_readings, far_bounds, self.wake) if far_readings or far_bounds else None
+        self._tcp_reader = far
+        self.readers: dict[str, Reader | TcpTopic] = {}
+        for reading in topology.readings.get(process, ()):
+            if far is not None and topology.publisher[reading.topic] in far_readings:
+                self.readers[reading.topic] = far.topic(reading.topic)
+            else:
+                self.readers[reading.topic] = self._memory.reader(reading.topic, reading.buffer, reading.borrowed)
+        self._bounds_readers: list[BoundsReader | TcpBounds] = [
+            far.bounds(other) if far is not None and other in far_bounds else self._memory.bounds_reader(other, count)
+            for other in waited_for
+        ]
+        self.reads_bounds = bool(waited_for)
+
+    def emit(self, topic: str, message: Message) -> None:
+        """Give a message to all who read its topic, and wake them."""
+        writer, is_read_far = self._writers.get(topic), topic in self._far_readers
+        if writer is None and not is_read_far:
+            return
+        record = encode(on_host(message, self.process, time.time_ns))
+        if writer is not None:
+            try:
+                writer.write(record)
+            except ChannelError as error:  # readers count it by the gap in seq
+                self._refused[str(error)] += 1
+                self._refused_s = time.monotonic()
+                return
+            for waker in self._wakers[topic]:
+                waker.wake()
+        if is_read_far and self._tcp_writer is not None:
+            self._tcp_writer.write(topic, record)
+
+    def refused(self) -> tuple[tuple[str, ...], bool]:
+        """Return what could not be written so far, a text for each reason, and whether that was just now."""
+        texts = tuple(f"{reason}: {count} records not sent" for reason, count in self._refused.items())
+        return texts, time.monotonic() - self._refused_s < REFUSED_TOLD_S
+
+    def bound(self, topic: str, t_ns: int) -> None:
+        """Take the bound of a topic of this process; `give_bounds` sends it."""
+        self._bounds[self.rank[topic]] = t_ns
+        self.bounds_moved = True
+
+    def give_bounds(self) -> None:
+        """Send the newest bounds to those who wait for them."""
+        self.bounds_moved = False
+        if self._bounds_writer is not None:
+            self._bounds_writer.write(self._bounds)
+            for waker in self._bounds_wakers:
+                waker.wake()
+        if self._far_bounds_readers and self._tcp_writer is not None:
+            self._tcp_writer.write_bounds(self.process, self._bounds)
+
+    def take_bounds(self) -> list[NDArray[np.int64]]:
+        """Return the rows of bounds that are new."""
+        return [row for reader in self._bounds_readers if (row := reader.take()) is not None]
+
+    @property
+    def endpoint(self) -> str:
+        """Where processes on other hosts read this one; empty where none does."""
+        return "" if self._tcp_writer is None else self._tcp_writer.endpoint
+
+    def connect(self, endpoints: Mapping[str, str]) -> None:
+        """Read these processes on other hosts at these endpoints from now on."""
+        if self._tcp_reader is not None:
+            for process, endpoint in endpoints.items():
+                self._tcp_reader.connect(process, endpoint)
+
+    def is_read(self) -> bool:
+        """True where all readers on other hosts have reached this process."""
+        wanted = sum(self._far_readers.values()) + self._far_bounds_readers
+        return self._tcp_writer is None or self._tcp_writer.subscriptions() >= wanted
+
+    def links(self) -> tuple[LinkStatus, ...]:
+        """Return what crossed between hosts so far."""
+        sent = {} if self._tcp_writer is None else self._tcp_writer.sent
+        received = {} if self._tcp_reader is None else self._tcp_reader.received
+        return (
+            *(LinkStatus(topic=topic, sent=count) for topic, count in sent.items()),
+            *(LinkStatus(topic=topic, received=count) for topic, count in received.items()),
+        )
+
+    def close(self) -> None:
+        """Close the network's ends; shared memory ends with the process."""
+        if self._tcp_reader is not None:
+            self._tcp_reader.close()
+        if self._tcp_writer is not None:
+            self._tcp_writer.close()
+            self._tcp_writer = None
+
+
+__all__ = ["Channels"]

@@ -1,0 +1,328 @@
+"""The inputs of one running node: what has arrived, what may run, and in which order.
+
+What may run, by input: an `On` runs its messages; a `Join` its decided sets; an `Every` the multiples of its period
+that sensor time has passed; a `Lookup` only holds others back until it can answer. Live, what came first runs first. In
+lockstep, candidates run in the order (t_sensor_ns, topic rank, seq), and none runs before every other input is decided
+up to it, so that the order does not depend on how messages travelled. An `On` input with `batch` runs one message of
+each of its topics in a call: live those that wait, in lockstep those of one stamp.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from perception.errors import GraphError
+from perception.messages import Message
+from perception.runtime.batches import Batch, sensor_of
+from perception.runtime.counters import InputCounters
+from perception.runtime.graph import Edge, NodeSpec
+from perception.runtime.histories import AFTER_ALL, BEFORE_ALL, History, LookupHandle
+from perception.runtime.joins import JoinedSet, JoinState
+from perception.runtime.node import Every, Join, Lookup, Node, On
+from perception.runtime.output_stamper import RunContext
+from perception.runtime.ownership import message_bytes
+
+CLOCK_JUMP_NS = 500_000_000
+"""Live, an input that goes back by more has a clock that was set back; less is waited out."""
+
+
+@dataclass
+class _Queue:
+    """An `On` input."""
+
+    edge: Edge
+    messages: deque[Message]
+    bound_ns: int = BEFORE_ALL
+
+
+@dataclass(frozen=True)
+class _TopicReaders:
+    """What of one node reads a topic."""
+
+    queues: list[_Queue]
+    joins: list[JoinState]
+    lookups: list[tuple[Lookup[Message], History]]
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a method: what it is of, and which message it is charged to."""
+
+    port: str
+    t_ns: int
+    rank: int
+    seq: int
+    argument: Message | JoinedSet | Batch | None
+
+
+class NodeInputs:
+    """See the module's text.
+
+    Args:
+        spec: the node of the checked graph.
+        node: the node itself; its lookups are bound here.
+        ranks: rank by topic, the order of topics in the graph; lockstep breaks ties by it.
+        context: what all nodes share.
+    """
+
+    def __init__(self, spec: NodeSpec, node: Node, ranks: Mapping[str, int], context: RunContext) -> None:
+        self.spec, self.node, self.context, self._ranks = spec, node, context, ranks
+        self.counters: dict[str, InputCounters] = {edge.topic: InputCounters() for edge in spec.edges}
+        self._queues: dict[str, _Queue] = {}
+        self._joins: dict[str, JoinState] = {}
+        self._lookups: dict[str, tuple[Lookup[Message], History, list[Edge]]] = {}
+        self._ticks: dict[str, int | None] = {}
+        self._batched = {name for name, port in node.inputs().items() if isinstance(port, On) and port.batch}
+        self._now_ns = BEFORE_ALL
+        self._bounds = {edge.topic: BEFORE_ALL for edge in spec.edges}
+        self._bind_ports()
+        self._readers = {topic: self._readers_of(topic) for topic in self.counters}
+        waits = self._joins or self._lookups or self._ticks or self._batched or context.lockstep
+        self._only = next(iter(self._queues.items())) if len(self._queues) == 1 and not waits else None
+        """The one queue of a node that waits for nothing else, as most nodes are."""
+
+    def _bind_ports(self) -> None:
+        for port, declared in self.node.inputs().items():
+            edges = [edge for edge in self.spec.edges if edge.input.partition(".")[0] == port]
+            if isinstance(declared, Every):
+                self._ticks[port] = None
+            elif isinstance(declared, Join):
+                settings, lockstep = self.spec.joins[port], self.context.lockstep
+                self._joins[port] = JoinState(port, declared, settings, edges, self.counters, lockstep=lockstep)
+            elif isinstance(declared, Lookup):
+                history = History()
+                self._lookups[port] = (declared, history, edges)
+                setattr(self.node, port, LookupHandle(history))
+            else:
+                assert isinstance(declared, On)
+                for edge in edges:
+                    self._queues[f"{port} {edge.topic}"] = _Queue(edge, deque())
+
+    def _readers_of(self, topic: str) -> _TopicReaders:
+        queues = [queue for queue in self._queues.values() if queue.edge.topic == topic]
+        ports = {edge.input.partition(".")[0] for edge in self.spec.edges if edge.topic == topic}
+        lookups = [(lookup, history) for port, (lookup, history, _) in self._lookups.items() if port in ports]
+        return _TopicReaders(queues, [join for port, join in self._joins.items() if port in ports], lookups)
+
+    def offer(self, topic: str, message: Message) -> None:
+        """Take a message that arrived on an input topic."""
+        counters = self.counters[topic]
+        counters.received += 1
+        t_ns = message.header.t_sensor_ns
+        if t_ns < self._bounds[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
+            self._jump_back()
+        counters.stamps.append(t_ns)
+        self._bounds[topic] = max(self._bounds[topic], t_ns)
+        self._now_ns = max(self._now_ns, t_ns)
+        readers = self._readers[topic]
+        for queue in readers.queues:
+            self._enqueue(queue, message, counters)
+        for join in readers.joins:
+            join.offer(topic, message)
+            if not self.context.lockstep:
+                join.limit_history()
+        for lookup, history in readers.lookups:
+            history.add(t_ns, message)
+            history.bound_ns = max(history.bound_ns, t_ns)
+            if not self.context.lockstep:
+                history.forget_before(t_ns - round(lookup.history_ms * 1e6))
+
+    def _enqueue(self, queue: _Queue, message: Message, counters: InputCounters) -> None:
+        queue.bound_ns = max(queue.bound_ns, message.header.t_sensor_ns)
+        if not self.context.lockstep:
+            if queue.edge.keep == "latest" and queue.messages:
+                counters.drop("newer message", len(queue.messages))
+                queue.messages.clear()
+            elif len(queue.messages) >= queue.edge.bound:
+                queue.messages.popleft()
+                counters.drop("queue full")
+        queue.messages.append(message)
+
+    def bound(self, topic: str, t_ns: int) -> None:
+        """Take the promise that nothing below `t_ns` comes on the topic any more."""
+        if BEFORE_ALL < t_ns < self._bounds[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
+            self._jump_back()
+        self._bounds[topic] = max(self._bounds[topic], t_ns)
+        if t_ns < AFTER_ALL:
+            self._now_ns = max(self._now_ns, t_ns)
+        readers = self._readers[topic]
+        for queue in readers.queues:
+            queue.bound_ns = max(queue.bound_ns, t_ns)
+        for join in readers.joins:
+            join.bound(topic, t_ns)
+        for _, history in readers.lookups:
+            history.bound_ns = max(history.bound_ns, t_ns)
+
+    def _jump_back(self) -> None:
+        """Forget what has the stamps of a clock that was set back: nothing would be due until it is there again."""
+        for queue in self._queues.values():
+            self.counters[queue.edge.topic].drop("clock set back", len(queue.messages))
+        for join in self._joins.values():
+            self.counters[join.reference_topic].drop("clock set back", join.open_sets())
+        self.reset("clock jump")
+
+    def next_call(self) -> Call | None:
+        """Return the next call that may run, taken off its input; None where none may.
+
+        Raises:
+            GraphError: a lockstep join holds more than it may.
+        """
+        if self._only is not None:
+            name, queue = self._only
+            if not queue.messages:
+                return None
+            message = queue.messages.popleft()
+            return Call(name, message.header.t_sensor_ns, 0, message.header.seq, message)
+        candidates = [*self._queued(), *self._due_ticks()] if self._ticks else list(self._queued())
+        best = candidates[0] if len(candidates) == 1 else min(candidates, key=_order, default=None)
+        if self.context.lockstep:
+            return self._lockstep_call(best)
+        for port, join in self._joins.items():
+            if self._lookups_answer(join.oldest_open_ns()) and (joined := join.take()) is not None:
+                return Call(port, joined.t_ns, 0, 0, joined)
+        if best is None or not self._lookups_answer(best.t_ns):
+            return None
+        return self._taken(best)
+
+    def _lockstep_call(self, best: Call | None) -> Call | None:
+        """Return the first call in lockstep's order, if no input can bring an earlier one."""
+        while True:
+            port, join = min(self._joins.items(), key=lambda item: item[1].oldest_open_ns(), default=("", None))
+            if join is None or (best is not None and best.t_ns < join.oldest_open_ns()):
+                break
+            t_ns = join.oldest_open_ns()
+            self._check_join_size(port, join)
+            if not (self._others_decided(t_ns, None) and self._lookups_answer(t_ns)):
+                return None
+            if (joined := join.take()) is not None:
+                return Call(port, t_ns, 0, 0, joined)
+            if join.oldest_open_ns() == t_ns:
+                return None  # not decided yet; else it was dropped, and the next one may be decided
+        if best is None or not (self._others_decided(best.t_ns, best) and self._lookups_answer(best.t_ns)):
+            return None
+        return self._taken(best)
+
+    def _others_decided(self, t_ns: int, call: Call | None) -> bool:
+        for queue in self._queues.values():
+            if queue.messages:
+                continue  # its first message is a candidate itself and was not earlier
+            rank = self._ranks.get(queue.edge.topic, 0)
+            may_tie = call is not None and rank > call.rank and not self._is_of_the_batch(queue, call)
+            earliest_allowed = t_ns if may_tie else t_ns + 1
+            if queue.bound_ns < earliest_allowed:
+                return False
+        return all(join.oldest_open_ns() >= t_ns for join in self._joins.values())
+
+    def _queued(self) -> Iterator[Call]:
+        for name, queue in self._queues.items():
+            if queue.messages:
+                header = queue.messages[0].header
+                rank = self._ranks.get(queue.edge.topic, 0)
+                yield Call(name, header.t_sensor_ns, rank, header.seq, queue.messages[0])
+
+    def _due_ticks(self) -> Iterator[Call]:
+        """Yield the next tick of each `Every` that all inputs have passed (lockstep), or sensor time has (live)."""
+        passed = min(self._bounds.values(), default=BEFORE_ALL) if self.context.lockstep else self._now_ns
+        if passed in (BEFORE_ALL, AFTER_ALL):
+            return
+        for port, last in self._ticks.items():
+            period = self._every(port)
+            following = (passed // period) * period if last is None else last + period
+            if last is None:
+                self._ticks[port] = following  # the first tick is the first multiple after the first message
+            elif following <= passed:
+                yield Call(port, following, -1, 0, None)
+
+    def _every(self, port: str) -> int:
+        declared = self.node.inputs()[port]
+        assert isinstance(declared, Every)
+        return declared.period_ns
+
+    def _is_of_the_batch(self, queue: _Queue, call: Call) -> bool:
+        return queue.edge.input in self._batched and call.port.partition(" ")[0] == queue.edge.input
+
+    def _taken(self, call: Call) -> Call:
+        if call.argument is None:
+            self._ticks[call.port] = call.t_ns
+            return call
+        if call.port.partition(" ")[0] in self._batched:
+            return self._taken_together(call)
+        self._queues[call.port].messages.popleft()
+        return call
+
+    def _taken_together(self, call: Call) -> Call:
+        """Take the first message of every queue of the input: in lockstep those of the same stamp."""
+        messages: dict[str, Message] = {}
+        topics: dict[str, str] = {}
+        for queue in self._queues.values():
+            if not (queue.messages and self._is_of_the_batch(queue, call)):
+                continue
+            t_ns = queue.messages[0].header.t_sensor_ns
+            if t_ns == call.t_ns or (not self.context.lockstep and self._lookups_answer(t_ns)):
+                sensor = sensor_of(queue.edge.topic)
+                messages[sensor], topics[sensor] = queue.messages.popleft(), queue.edge.topic
+        return replace(call, argument=Batch(messages, topics))
+
+    def _lookups_answer(self, t_ns: int) -> bool:
+        if t_ns in (BEFORE_ALL, AFTER_ALL):
+            return True
+        for lookup, history, edges in self._lookups.values():
+            late = not self.context.lockstep and self._now_ns >= t_ns + round(lookup.deadline_ms * 1e6)
+            if edges and history.bound_ns < t_ns and not late:
+                return False
+        return True
+
+    def _check_join_size(self, port: str, join: JoinState) -> None:
+        held = join.held_bytes(message_bytes)
+        if held > self.context.max_join_bytes:
+            raise GraphError(
+                f"node '{self.spec.name}': its join '{port}' holds {held >> 20} MiB and waits for "
+                f"{', '.join(join.waiting_for()) or 'nothing'}; is that topic in the log?"
+            )
+
+    def topics_of(self, call: Call) -> tuple[str, ...]:
+        """Return the topics that a failure of the call is charged to."""
+        if isinstance(call.argument, JoinedSet):
+            return (self._joins[call.port].reference_topic,)
+        if isinstance(call.argument, Batch):
+            return tuple(call.argument.topics.values())
+        return () if call.argument is None else (self._queues[call.port].edge.topic,)
+
+    def output_bound(self) -> int:
+        """Return the instant below which no output comes any more: what waits, and what may still come."""
+        ahead = [
+            queue.messages[0].header.t_sensor_ns if queue.messages else queue.bound_ns
+            for queue in self._queues.values()
+        ]
+        ahead += [join.oldest_open_ns() for join in self._joins.values()]
+        if any(bound < AFTER_ALL for bound in self._bounds.values()):
+            ahead += [BEFORE_ALL if last is None else last + self._every(port) for port, last in self._ticks.items()]
+        return min(ahead, default=AFTER_ALL)
+
+    def reset(self, reason: str) -> None:
+        """Forget what belongs to the past: after a seek, a loop, a clock jump or a restart."""
+        for queue in self._queues.values():
+            queue.messages.clear()
+            queue.bound_ns = BEFORE_ALL
+        for join in self._joins.values():
+            join.clear()
+        for _, history, _ in self._lookups.values():
+            history.clear()
+            history.bound_ns = BEFORE_ALL
+        self._bounds = dict.fromkeys(self._bounds, BEFORE_ALL)
+        self._ticks = dict.fromkeys(self._ticks)
+        self._now_ns = BEFORE_ALL
+        self.node.reset(reason)
+
+    def is_idle(self) -> bool:
+        """True where no message waits to be run (joins may hold what is not decided yet)."""
+        return not any(queue.messages for queue in self._queues.values())
+
+
+def _order(call: Call) -> tuple[int, int, int]:
+    return call.t_ns, call.rank, call.seq
+
+
+__all__ = ["CLOCK_JUMP_NS", "Call", "NodeInputs"]

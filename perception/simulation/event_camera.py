@@ -1,0 +1,135 @@
+"""An event camera: each pixel fires when the logarithm of its light has changed by its threshold.
+
+Between renderings a few milliseconds apart the logarithm is taken to be linear, so that events have stamps of
+microseconds (Rebecq et al., "ESIM: an Open Event Camera Simulator", CoRL 2018). Thresholds differ from pixel to pixel,
+a pixel is blind for a refractory period after each event, and noise fires without a change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.simulation.raycast import jit
+
+Float: TypeAlias = NDArray[np.float64]
+
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """What kind of event camera it is.
+
+    Attributes:
+        threshold: change of the natural logarithm that fires.
+        mismatch: standard deviation of the threshold from pixel to pixel.
+        refractory_ns: blind time after an event.
+        noise_hz: events per pixel and second without a change.
+        floor: light that is always there, so that dark stays finite.
+    """
+
+    threshold: float = 0.22
+    mismatch: float = 0.03
+    refractory_ns: int = 500_000
+    noise_hz: float = 0.15
+    floor: float = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """N events in time order, columns as in `EventPacket`."""
+
+    t_ns: NDArray[np.int64]
+    x: NDArray[np.uint16]
+    y: NDArray[np.uint16]
+    polarity: NDArray[np.uint8]
+
+
+NO_EVENTS = Events(np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, np.uint16), np.zeros(0, np.uint8))
+
+
+def log_of(radiance: NDArray[np.float32], settings: EventSettings) -> Float:
+    """Return what pixels see of linear light (N, 3): the logarithm of its luminance and the floor."""
+    return np.log((radiance @ LUMA).astype(np.float64) + settings.floor)
+
+
+class EventSensor:
+    """The pixels of one event camera; it is fed with light, step by step.
+
+    Args:
+        width_px, height_px: of the sensor.
+        settings: see there.
+        seed: of mismatch and noise.
+    """
+
+    def __init__(self, width_px: int, height_px: int, settings: EventSettings, seed: tuple[int, ...]) -> None:
+        self.width_px, self.settings = width_px, settings
+        self._random = np.random.default_rng(seed)
+        count = width_px * height_px
+        spread = settings.threshold + settings.mismatch * self._random.standard_normal((2, count))
+        self._thresholds = np.maximum(spread, 0.05)
+        self._reference = np.zeros(count)
+        self._log = np.zeros(count)
+        self._blind_until_ns = np.full(count, np.iinfo(np.int64).min)
+        self._t_ns: int | None = None
+
+    def feed(self, log: Float, t_ns: int) -> Events:
+        """Return the events since the last light; the first light sets the pixels.
+
+        Args:
+            log: (H * W,) logarithm of the light, as `log_of` gives it; it is kept.
+            t_ns: its instant.
+        """
+        if self._t_ns is None:
+            self._log, self._reference, self._t_ns = log, log.copy(), t_ns
+            return NO_EVENTS
+        most = 4 * len(log)
+        t, where, sign = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.uint8)
+        count = _fire(
+            self._log, log, self._t_ns, t_ns, self._thresholds, self._reference, self._blind_until_ns,
+            self.settings.refractory_ns, t, where, sign,
+        )  # fmt: skip
+        noise = self._random.poisson(self.settings.noise_hz * len(log) * (t_ns - self._t_ns) * 1e-9)
+        t = np.concatenate((t[:count], self._random.integers(self._t_ns + 1, t_ns + 1, noise)))
+        where = np.concatenate((where[:count], self._random.integers(0, len(log), noise)))
+        sign = np.concatenate((sign[:count], self._random.integers(0, 2, noise, np.uint8)))
+        self._log, self._t_ns = log, t_ns
+        t = t // 1000 * 1000  # the clock of the sensor ticks once a microsecond
+        order = np.lexsort((where, t))
+        y, x = np.divmod(where[order], self.width_px)
+        return Events(t[order], x.astype(np.uint16), y.astype(np.uint16), sign[order])
+
+
+@jit
+def _fire(
+    before: Float, after: Float, begin_ns: int, end_ns: int, thresholds: Float, reference: Float,
+    blind_until_ns: Any, refractory_ns: int, t: Any, where: Any, sign: Any,
+) -> int:  # fmt: skip
+    """Fill the events of every pixel whose light went from `before` to `after`; return how many."""
+    count, most, span = 0, len(t), float(end_ns - begin_ns)
+    for p in range(len(after)):
+        a, b = before[p], after[p]
+        if a == b:
+            continue
+        up = b > a
+        step = thresholds[1, p] if up else -thresholds[0, p]
+        while count < most:
+            level = reference[p] + step
+            if (up and level > b) or (not up and level < b):
+                break
+            share = min(max((level - a) / (b - a), 0.0), 1.0)
+            at = begin_ns + max(int(share * span), 1)
+            reference[p] = level
+            if at >= blind_until_ns[p]:
+                t[count], where[count], sign[count] = at, p, 1 if up else 0
+                count += 1
+                blind_until_ns[p] = at + refractory_ns
+    return count
+
+
+__all__ = ["NO_EVENTS", "EventSensor", "EventSettings", "Events", "log_of"]

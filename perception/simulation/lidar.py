@@ -1,0 +1,178 @@
+"""A spinning LiDAR: each firing from where the vehicle is at that instant, at what is where it is then."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.geometry.rig_file import LidarFile
+from perception.geometry.transforms import Transform
+from perception.simulation.classes import REFLECTIVITY, ROAD, SIDEWALK
+from perception.simulation.motion import Motion
+from perception.simulation.parts import BOX, parts
+from perception.simulation.raycast import GROUND, NOTHING, cast, count_seen, incidence, jit
+from perception.simulation.rays import Tiles, lidar_tiles
+from perception.simulation.scene import Snapshot
+from perception.simulation.shading import bell, hashed
+from perception.simulation.weather import Weather
+
+Float: TypeAlias = NDArray[np.float64]
+
+RANGE_NOISE_M = 0.015
+RANGE_NOISE_SHARE = 2e-4
+"""More noise for far points: metres per metre."""
+LOST_SHARE = 0.01
+"""Returns that are lost whatever is hit."""
+FAINT = 0.012
+"""What comes back, relative to a white wall at 50 m, at which half of the returns are lost."""
+SLACK_M = 0.2
+"""What the vehicle and others move, relative to each other, while a group of rays fires."""
+NO_CLASS = 255
+NO_PART = np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """One turn, points in the sensor's frame, each as of its own instant, in the order of firing.
+
+    Attributes:
+        xyz_m: (N, 3).
+        intensity: (N,) 0 to `intensity_scale`.
+        ring: (N,).
+        lag_ns: (N,) time of each point after the sweep's stamp, <= 0.
+        semantic: (N,) true class; 255 for what is not there, such as drops of rain.
+        thing: (N,) index of the object in `snapshot.things`, -1 for none.
+        points: (M,) returns from each object.
+        visibility: (M,) share of the rays through each object's box that nothing nearer stops; 0 where none goes there.
+        snapshot: the world at the sweep's stamp.
+        t_ns: the stamp, since the start.
+    """
+
+    xyz_m: NDArray[np.float32]
+    intensity: NDArray[np.float32]
+    ring: NDArray[np.uint16]
+    lag_ns: NDArray[np.int32]
+    semantic: NDArray[np.uint8]
+    thing: NDArray[np.int64]
+    points: NDArray[np.int64]
+    visibility: Float
+    snapshot: Snapshot
+    t_ns: int
+
+
+def measure(
+    lidar: LidarFile, base_link_from_lidar: Transform, period_s: float, motion: Motion, snapshot: Snapshot,
+    t_s: float, weather: Weather, seed: int,
+) -> Sweep:  # fmt: skip
+    """Measure the turn that ends at `t_s`, the instant of the snapshot; `seed` is of the noise."""
+    tiles = lidar_tiles(lidar)
+    column, ring = np.divmod(tiles.places, lidar.rings)
+    firing_lag_s = ((np.arange(lidar.columns) + 1) / lidar.columns - 1) * period_s
+    place, yaw = motion.poses(t_s + firing_lag_s)
+    mounted, cones, group_cones = tiles.turned(base_link_from_lidar.rotation)
+    count = len(mounted)
+    origins, directions, lags_s = np.empty((count, 3)), np.empty((count, 3)), firing_lag_s[column]
+    _fire(mounted, base_link_from_lidar.translation_m, column, place, yaw, origins, directions)
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    for of, starts in ((cones, tiles.starts), (group_cones, tiles.starts[tiles.groups])):
+        middle = column[(starts[:-1] + starts[1:]) // 2]
+        of[:, :3] = _turned(of[:, :3], cosine[middle], sine[middle])
+    near, far = lidar.range_m
+    scene = snapshot.parts
+    distance, hit = np.empty(len(directions)), np.empty(len(directions), np.int64)
+    cast(scene.rows, snapshot.spheres, scene.velocity_mps, snapshot.ground, tiles.groups, group_cones,
+         tiles.starts, cones, origins, directions, lags_s, SLACK_M, far, NO_PART, distance, hit)  # fmt: skip
+    slant = np.empty(len(directions))
+    incidence(scene.rows, scene.velocity_mps, origins, directions, lags_s, distance, hit, slant)
+    owner = np.where(hit >= 0, scene.thing[np.maximum(hit, 0)], -1)
+    visibility = _visibility(snapshot, tiles, group_cones, origins, directions, lags_s, far, distance, owner)
+    semantic, strength, kept = np.empty(count, np.uint8), np.empty(count), np.empty(count, np.bool_)
+    _measure(
+        distance, hit, slant, scene.semantic, snapshot.ground[0], origins, directions, tiles.places, near, far,
+        weather.haze_per_m, weather.rain, seed, semantic, strength, owner, kept,
+    )  # fmt: skip
+    at = tiles.in_order[kept[tiles.in_order]]
+    xyz = (tiles.directions[at] * distance[at, None]).astype(np.float32)
+    owner = owner[at]
+    return Sweep(
+        xyz_m=xyz, intensity=(strength[at] * lidar.intensity_scale).astype(np.float32),
+        ring=ring[at].astype(np.uint16), lag_ns=np.rint(lags_s[at] * 1e9).astype(np.int32), semantic=semantic[at],
+        thing=owner, points=np.bincount(owner[owner >= 0], minlength=len(snapshot.things)), visibility=visibility,
+        snapshot=snapshot, t_ns=round(t_s * 1e9),
+    )  # fmt: skip
+
+
+@jit
+def _measure(
+    distance: Any, hit: Any, slant: Any, classes: Any, half_width_m: float, origins: Any, directions: Any, places: Any,
+    near: float, far: float, haze_per_m: float, rain: float, seed: int, semantic: Any, strength: Any, owner: Any,
+    kept: Any,
+) -> None:  # fmt: skip
+    """Turn where rays end into what is measured: noise, strength of the echo, losses, drops of rain.
+
+    `distance` (N,) becomes the measured one, `owner` -1 where a drop answers. The strength is reflectivity by class and
+    angle, weakened by wet roads and wet air; of faint echoes, and of some of all, nothing is heard.
+    """
+    for i in range(len(distance)):
+        h, d, key = hit[i], distance[i], places[i] * 8
+        beside = abs(origins[i, 1] + directions[i, 1] * d) >= half_width_m - 1e-6 if h == GROUND else False
+        kind = classes[h] if h >= 0 else (SIDEWALK if beside else ROAD)
+        power, lost = 0.0, 1.0
+        if h != NOTHING:
+            wet = 1.0 - 0.7 * rain if kind in (ROAD, SIDEWALK) else 1.0
+            power = REFLECTIVITY[kind] * wet * (0.25 + 0.75 * slant[i]) * math.exp(-2.0 * haze_per_m * d)
+            power = max(power * (1.0 + 0.12 * bell(key, seed)), 0.0)
+            received = power * (50.0 / max(d, 5.0)) ** 2 / (1.0 + 1.5 * rain) / FAINT
+            lost = 1.0 / (1.0 + received * received) + LOST_SHARE * (1.0 + 4.0 * rain)
+            d += (RANGE_NOISE_M + RANGE_NOISE_SHARE * d) * bell(key + 1, seed)
+        heard = hashed(key + 2, seed, 31) >= lost
+        if rain > 0.0 and hashed(key + 3, seed, 31) < 0.012 * rain:
+            drop = 1.0 - 5.0 * math.log(1.0 - hashed(key + 4, seed, 31))
+            if drop < d:
+                d, power, kind, heard, owner[i] = drop, 0.02, NO_CLASS, True, -1
+        distance[i], strength[i], semantic[i] = d, min(power, 1.0), kind
+        kept[i] = heard and near <= d <= far
+
+
+@jit
+def _fire(
+    mounted: Float, mount_m: Float, column: NDArray[np.int64], place: Float, yaw: Float, origins: Any, directions: Any
+) -> None:
+    """Fill where each ray begins and looks in the world (N, 3), from rays in base_link and the pose of their column."""
+    for i in range(len(mounted)):
+        c, s, at = math.cos(yaw[column[i]]), math.sin(yaw[column[i]]), place[column[i]]
+        origins[i, 0] = at[0] + c * mount_m[0] - s * mount_m[1]
+        origins[i, 1] = at[1] + s * mount_m[0] + c * mount_m[1]
+        origins[i, 2] = at[2] + mount_m[2]
+        directions[i, 0] = c * mounted[i, 0] - s * mounted[i, 1]
+        directions[i, 1] = s * mounted[i, 0] + c * mounted[i, 1]
+        directions[i, 2] = mounted[i, 2]
+
+
+def _turned(vectors: Float, cosine: Float, sine: Float) -> Float:
+    """Turn vectors (N, 3) about z by angles of their own."""
+    turned = np.empty_like(vectors)
+    turned[:, 0] = cosine * vectors[:, 0] - sine * vectors[:, 1]
+    turned[:, 1] = sine * vectors[:, 0] + cosine * vectors[:, 1]
+    turned[:, 2] = vectors[:, 2]
+    return turned
+
+
+def _visibility(
+    snapshot: Snapshot, tiles: Tiles, group_cones: Float, origins: Float, directions: Float, lags_s: Float,
+    reach_m: float, distance: Float, owner: NDArray[np.int64],
+) -> Float:  # fmt: skip
+    things = snapshot.things
+    turn = np.stack((np.cos(things.yaw_rad), np.sin(things.yaw_rad)), axis=1)
+    hulls = parts(BOX, things.center_m, things.size_lwh_m / 2, turn, (0, 0, 0), 0, velocity_mps=things.velocity_mps)
+    meant, seen = np.zeros(len(things)), np.zeros(len(things))
+    count_seen(hulls.rows, hulls.spheres(), hulls.velocity_mps, tiles.groups, group_cones, tiles.starts, origins,
+               directions, lags_s, SLACK_M, reach_m, distance, owner, meant, seen)  # fmt: skip
+    return seen / np.maximum(meant, 1.0)
+
+
+__all__ = ["Sweep", "measure"]

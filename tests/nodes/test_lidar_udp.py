@@ -1,0 +1,166 @@
+"""Real packets onto loopback UDP at real speed, and with all that networks and sensors do to them."""
+
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perception.errors import SensorError, UserError
+from perception.logs.lidar.pcap import Datagram, datagrams
+from perception.messages import PointCloud
+from perception.messages.array import host
+from perception.nodes.lidar_udp import LidarUdp, LidarUdpConfig
+from perception.runtime.node import Bound
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def velodyne_packets(turns: int, *, step: int = 240) -> list[bytes]:
+    """A VLP-16 that sees a round wall of 10 m: 150 packets a turn, 2.4 degrees each."""
+    packets = []
+    for k in range(turns * 36000 // step + 2):
+        blocks = b"".join(
+            struct.pack("<HH", 0xEEFF, (k * step + b * step // 12) % 36000) + struct.pack("<HB", 5000, 100) * 32
+            for b in range(12)
+        )
+        packets.append(blocks + struct.pack("<IBB", k * 1327, 0x37, 0x22))
+    return packets
+
+
+def sweeps(driver: LidarUdp, packets: list[bytes], period_ns: int = 1_327_000) -> list[PointCloud]:
+    return [cloud for k, packet in enumerate(packets) for _, cloud in driver.take(packet, 10**18 + k * period_ns)]
+
+
+def test_packets_in_order_give_whole_turns() -> None:
+    clouds = sweeps(LidarUdp(LidarUdpConfig()), velodyne_packets(3))
+    assert len(clouds) == 3
+    assert [cloud.header.seq for cloud in clouds] == [0, 1, 2]
+    assert not any(cloud.header.degraded for cloud in clouds)
+    ranges = np.linalg.norm(host(clouds[0].xyz_m), axis=1)
+    np.testing.assert_allclose(ranges, 10.0, atol=0.02)
+
+
+def test_repeated_and_swapped_packets_change_nothing_but_their_order() -> None:
+    packets = velodyne_packets(3)
+    plain = sweeps(LidarUdp(LidarUdpConfig()), packets)
+    troubled = list(packets)
+    for k in range(10, len(troubled) - 10, 7):
+        troubled[k], troubled[k + 1] = troubled[k + 1], troubled[k]
+    doubled = [packet for k, packet in enumerate(troubled) for packet in ([packet] * 2 if k % 5 == 0 else [packet])]
+    driver = LidarUdp(LidarUdpConfig())
+    clouds = sweeps(driver, doubled, 1_000_000)
+    assert len(clouds) == len(plain)
+    assert driver.repeated == len(doubled) - len(troubled)
+    assert abs(len(host(clouds[1].xyz_m)) - len(host(plain[1].xyz_m))) <= 2 * 384  # a packet may fall to either turn
+
+
+def test_a_sweep_that_lost_a_tenth_of_its_turn_says_so() -> None:
+    kept = [(k, packet) for k, packet in enumerate(velodyne_packets(2)) if not 40 <= k < 60]
+    driver = LidarUdp(LidarUdpConfig())
+    clouds = [c for k, packet in kept for _, c in driver.take(packet, 10**18 + k * 1_327_000)]
+    assert clouds[0].header.degraded == ("lidar: 13% of the turn is missing",)
+    assert not clouds[1].header.degraded
+
+
+def test_loss_at_random_is_no_hole() -> None:
+    choose = random.Random(0)
+    kept = [(k, packet) for k, packet in enumerate(velodyne_packets(3)) if choose.random() > 0.03]
+    driver = LidarUdp(LidarUdpConfig())
+    clouds = [c for k, packet in kept for _, c in driver.take(packet, 10**18 + k * 1_327_000)]
+    assert len(clouds) == 3
+
+
+def test_a_sensor_that_restarts_goes_on_with_a_new_turn() -> None:
+    packets = velodyne_packets(2)
+    driver = LidarUdp(LidarUdpConfig())
+    before = sweeps(driver, packets[:200])
+    after = [c for k, p in enumerate(packets) for _, c in driver.take(p, 10**18 + 5 * 10**9 + k * 1_327_000)]
+    assert len(before) == 1
+    assert len(after) >= 2
+    assert not after[-1].header.degraded
+
+
+def test_packets_of_no_known_sensor_are_let_pass() -> None:
+    driver = LidarUdp(LidarUdpConfig())
+    assert not list(driver.take(b"hello", 0))
+    assert len(sweeps(driver, velodyne_packets(1))) == 1
+
+
+def test_what_a_sensor_needs_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="need `metadata`"):
+        LidarUdp(LidarUdpConfig(vendor="ouster"))
+    with pytest.raises(UserError, match=r"none\.json: cannot be read"):
+        LidarUdp(LidarUdpConfig(metadata=tmp_path / "none.json"))
+    with pytest.raises(SensorError, match="correction file"):
+        list(LidarUdp(LidarUdpConfig()).take(b"\xff\xee" + b"\0" * 1260, 0))
+
+
+@pytest.fixture
+def recorded(data_folder: Path) -> list[Datagram]:
+    return list(datagrams(data_folder / "velodyne_pcap" / "sample_velodyne_hdl32.pcap", Counter()))
+
+
+def taken(driver: LidarUdp, seconds: float) -> Iterator[tuple[str, object]]:
+    end = time.monotonic() + seconds
+    for item in driver.messages():
+        yield item
+        if time.monotonic() > end:
+            return
+
+
+def send(packets: list[Datagram], port: int) -> None:
+    """Send at the speed of the recording."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        start_ns, started = packets[0].t_ns, time.monotonic()
+        for packet in packets:
+            time.sleep(max(0.0, (packet.t_ns - start_ns) / 1e9 - (time.monotonic() - started)))
+            sender.sendto(packet.data, ("127.0.0.1", port))
+
+
+def test_a_real_capture_sent_at_real_speed_arrives_as_it_was_recorded(recorded: list[Datagram]) -> None:
+    port = free_port()
+    driver = LidarUdp(LidarUdpConfig(address="127.0.0.1", port=port))
+    sender = threading.Thread(target=send, args=(recorded, port))
+    clouds: list[PointCloud] = []
+    bounds = 0
+    items = taken(driver, 60.0)
+    next(items)  # bound, and waiting: the first item is a promise that nothing has come
+    sender.start()
+    for _, item in items:
+        clouds += [item] if isinstance(item, PointCloud) else []
+        bounds += isinstance(item, Bound)
+        if len(clouds) == 2 and bounds:
+            break
+    sender.join()
+    assert [len(host(cloud.xyz_m)) for cloud in clouds] == [58169, 58078]
+
+
+def test_a_port_in_use_is_tried_again_until_it_is_free() -> None:
+    port = free_port()
+    holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    holder.bind(("127.0.0.1", port))
+    items = taken(LidarUdp(LidarUdpConfig(address="127.0.0.1", port=port)), 60.0)
+    assert isinstance(next(items)[1], Bound)
+    holder.close()
+    packets = velodyne_packets(1)
+
+    def keep_sending() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(40):
+                for packet in packets:
+                    sender.sendto(packet, ("127.0.0.1", port))
+                time.sleep(0.05)
+
+    threading.Thread(target=keep_sending, daemon=True).start()
+    assert any(isinstance(item, PointCloud) for _, item in items)
