@@ -72,7 +72,7 @@ def detections(
     count = len(places)
     return Detections3D(
         header=Header(frame_id=frame, t_sensor_ns=t_ns, run="r", models=(ModelId(model, "torch"),)), classes=classes,
-        center_m=center.astype(np.float32), size_lwh_m=np.tile(np.float32(size), (count, 1)),
+        center_m=center.astype(np.float32), size_lwh_m=np.tile(np.array(size, np.float32), (count, 1)),
         yaw_rad=np.full(count, yaw + frame_from_odom.yaw_rad(), np.float32), score=np.full(count, score, np.float32),
         label=np.zeros(count, np.uint16),
     )  # fmt: skip
