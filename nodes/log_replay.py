@@ -15,10 +15,22 @@ from pydantic import Field
 from perception.errors import UserError
 from perception.logs.log import Log
 from perception.logs.open_log import open_log
-from perception.messages import Message
+from perception.messages import EventPacket, Message, host
+from perception.ops.event_clock import ClockModel
 from perception.runtime.node import Bound, NodeConfig, NodeSetup, Source
 
 LOG = logging.getLogger(__name__)
+
+
+class ReplayClock(NodeConfig):
+    """A clock of the log against the host's."""
+
+    offset_ns: int
+    """Host time minus the clock's."""
+    drift_ppm: Annotated[float, Field(ge=-500, le=500)] = 0.0
+    """By how much the host's clock runs faster."""
+    at_ns: int = 0
+    """Time of the clock at which the offset holds."""
 
 
 class LogReplayConfig(NodeConfig):
@@ -36,6 +48,8 @@ class LogReplayConfig(NodeConfig):
     """New name by the log's topic."""
     topics: tuple[str, ...] | None = None
     """Topics to publish, by their new names; all if not given."""
+    clocks: dict[str, ReplayClock] = Field(default_factory=dict)
+    """Clocks by name whose messages, events and triggers get host time, such as that of an event camera."""
     assume_rate_hz: Annotated[float, Field(gt=0)] = 10.0
     """Rate of sensors where the log holds no times."""
 
@@ -59,7 +73,10 @@ class LogReplay(Source):
     def __init__(self, config: LogReplayConfig, log: Log) -> None:
         super().__init__(config)
         self.log = log
-        self.notes = tuple(log.notes)
+        self.clocks = {
+            name: ClockModel(clock.offset_ns, clock.drift_ppm, clock.at_ns) for name, clock in config.clocks.items()
+        }
+        self.notes = (*log.notes, *(clock.line(name) for name, clock in self.clocks.items()))
 
     def messages(self) -> Iterator[tuple[str, Message | Bound]]:
         config, log = self.config, self.log
@@ -71,18 +88,36 @@ class LogReplay(Source):
             last_ns = None
             for topic, message in log.messages(config.from_ns, config.until_ns, wanted):
                 last_ns = message.header.t_sensor_ns
-                yield config.remap.get(topic, topic), shifted(message, shift_ns)
-                self.degraded = tuple(f"skipped {count}: {reason}" for reason, count in log.skipped.items())
+                on_host = by_host_clock(message, self.clocks.get(message.header.clock))
+                yield config.remap.get(topic, topic), shifted(on_host, shift_ns)
+                self._tell_skipped()
+            self._tell_skipped()
             if not config.loop or last_ns is None:
                 return
             span = log.span()
             shift_ns += max(1, last_ns - (config.from_ns or span.start_ns)) + round(1e9 / config.assume_rate_hz)
+
+    def _tell_skipped(self) -> None:
+        self.degraded = tuple(f"skipped {count}: {reason}" for reason, count in self.log.skipped.items())
 
 
 def _opened(config: LogReplayConfig) -> Log:
     if config.path is None:
         raise UserError("a log_replay node has no log: give its setting path, or perception launch --replay LOG")
     return open_log(config.path, assume_rate_hz=config.assume_rate_hz)
+
+
+def by_host_clock(message: Message, clock: ClockModel | None) -> Message:
+    """Return a message, and the events in it, with host time; itself where no clock is given."""
+    import msgspec
+
+    if clock is None:
+        return message
+    t_ns = clock.one_to_host(message.header.t_sensor_ns)
+    header = msgspec.structs.replace(message.header, t_sensor_ns=t_ns, clock="host")
+    if isinstance(message, EventPacket):
+        return msgspec.structs.replace(message, header=header, t_ns=clock.to_host(host(message.t_ns)))
+    return msgspec.structs.replace(message, header=header)
 
 
 def shifted(message: Message, shift_ns: int) -> Message:
@@ -94,4 +129,6 @@ def shifted(message: Message, shift_ns: int) -> Message:
     header = message.header
     if shift_ns:
         header = msgspec.structs.replace(header, t_sensor_ns=header.t_sensor_ns + shift_ns)
+        if isinstance(message, EventPacket):
+            message = msgspec.structs.replace(message, t_ns=host(message.t_ns) + shift_ns)
     return msgspec.structs.replace(message, header=header, timing=Timing())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -76,12 +78,12 @@ def networks(
     import os
 
     from perception.benchmarks import networks as lidar
-    from perception.benchmarks import segmentation
+    from perception.benchmarks import recognition, segmentation
     from perception.benchmarks.runtime import machine
     from perception.errors import UserError, did_you_mean
 
-    known = (*lidar.LIDAR_CARDS, *lidar.MORE_LIDAR_CARDS, *segmentation.CARDS, *lidar.FUSION_CARDS)
-    chosen = tuple(only or (*lidar.LIDAR_CARDS, *segmentation.CARDS))
+    known = (*lidar.LIDAR_CARDS, *lidar.MORE_LIDAR_CARDS, *segmentation.CARDS, *lidar.FUSION_CARDS, *recognition.CARDS)
+    chosen = tuple(only or (*lidar.LIDAR_CARDS, *segmentation.CARDS, *recognition.CARDS))
     for card in chosen:
         if card not in known:
             raise UserError(f"--only {card}: expected one of {', '.join(known)}.{did_you_mean(card, known)}")
@@ -89,14 +91,16 @@ def networks(
     about = machine()
     if not as_json:
         print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
-    rows: list[lidar.Row | lidar.FusionRow | segmentation.Row] = []
+    rows: list[lidar.Row | lidar.FusionRow | segmentation.Row | recognition.Row] = []
     for card in chosen:
         for count in threads or sorted({1, os.cpu_count() or 1}):
-            measured = (
-                (segmentation.measure(card, picture, count, repeats) for picture in sizes)
-                if card in segmentation.CARDS
-                else lidar.rows(card, count, repeats, points or [])
-            )
+            measured: Iterable[lidar.Row | lidar.FusionRow | segmentation.Row | recognition.Row]
+            if card in segmentation.CARDS:
+                measured = (segmentation.measure(card, picture, count, repeats) for picture in sizes)
+            elif card in recognition.CARDS:
+                measured = [recognition.measure(card, count, repeats)]
+            else:
+                measured = lidar.rows(card, count, repeats, points or [])
             for row in measured:
                 rows.append(row)
                 if not as_json:
@@ -123,6 +127,39 @@ def outputs(
         return
     for row in rows:
         print(row.line())
+
+
+@app.command()
+def events(
+    files: Annotated[list[Path] | None, typer.Argument(help="Recordings; by default dense ones are made.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each counts.")] = 5,
+    expelliarmus: Annotated[
+        Path | None, typer.Option(help="Python of an environment with expelliarmus (GPL, no dependency).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
+) -> None:
+    """Decode event recordings beside expelliarmus: perception bench events X.raw --expelliarmus VENV/bin/python.
+
+    Million events a second, of one core. Without the peer's environment it prints "not measured".
+    """
+    import tempfile
+
+    from perception.benchmarks import events as bench
+    from perception.benchmarks.runtime import machine
+    from perception.errors import UserError
+
+    for file in (*(files or ()), *([expelliarmus] if expelliarmus else ())):
+        if not file.is_file():
+            raise UserError(f"{file}: there is no such file")
+    about = machine()
+    if not as_json:
+        print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
+    with tempfile.TemporaryDirectory(prefix="pcnb-events-") as folder:
+        rows = bench.measure(files or bench.synthetic(Path(folder)), rounds, expelliarmus)
+    if as_json:
+        print(json.dumps({"machine": about, "rows": [asdict(row) for row in rows]}, indent=1))
+    else:
+        print("\n".join(row.line() for row in rows))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -30,12 +30,18 @@ def info(
 
     opened = open_log(path, assume_rate_hz=assume_rate)
     span, counts, types = opened.span(), opened.counts(), opened.topics()
+    events = opened.event_counts()
     seconds = (span.end_ns - span.start_ns) * 1e-9
     rig = opened.rig
     if as_json:
         document = {
             "path": str(path), "format": opened.FORMAT, "start_ns": span.start_ns, "end_ns": span.end_ns,
-            "topics": {topic: {"type": types[topic].SCHEMA, "messages": count} for topic, count in counts.items()},
+            "topics": {
+                topic: {"type": types[topic].SCHEMA, "messages": count}
+                | ({"events": events[topic]} if topic in events else {})
+                for topic, count in counts.items()
+            },
+            "events": sum(events.values()), "skipped": dict(opened.skipped),
             "other_topics": {topic: {"type": kind, "messages": n} for topic, (kind, n) in opened.others.items()},
             "notes": opened.notes, "attachments": sorted(opened.attachments()),
             "rig": None if rig is None else {"name": rig.name, "sensors": sorted(rig.sensors)},
@@ -47,7 +53,8 @@ def info(
     width = max(map(len, counts), default=0)
     for topic, count in counts.items():
         rate = f"{(count - 1) / seconds:7.2f} Hz" if seconds > 0 and count > 1 else ""
-        print(f"  {topic:<{width}}  {types[topic].SCHEMA:<28} {count:>7} messages {rate}")
+        held = f" {events[topic]:>9} events" if topic in events else ""
+        print(f"  {topic:<{width}}  {types[topic].SCHEMA:<28} {count:>7} messages {rate}{held}")
     for topic, (kind, count) in opened.others.items():
         print(f"  {topic}  {kind}  {count} messages, not read: there is no counterpart here")
     if rig is not None:
@@ -56,6 +63,8 @@ def info(
         print(f"  holds {name}")
     for note in opened.notes:
         print(f"  note: {note}")
+    for reason, count in opened.skipped.items():
+        print(f"  warning: skipped {count}: {reason}")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from perception.messages import Message
+from perception.messages import EventPacket, Message, host
 
 if TYPE_CHECKING:
     from perception.geometry.rig import Rig
@@ -71,6 +71,15 @@ class Log(ABC):
             until_ns: the first stamp not wanted any more; None is the end.
             topics: the topics wanted; None is all.
         """
+
+    def event_counts(self) -> Mapping[str, int]:
+        """Events of event cameras by topic, counted by reading those topics."""
+        found: dict[str, int] = {}
+        topics = [topic for topic, kind in self.topics().items() if kind is EventPacket]
+        for topic, message in self.messages(topics=topics) if topics else ():
+            assert isinstance(message, EventPacket)
+            found[topic] = found.get(topic, 0) + len(host(message.t_ns))
+        return found
 
     def attachments(self) -> Mapping[str, bytes]:
         """Files that the log carries by name, such as the launch file and the calibration it was recorded with."""

@@ -68,6 +68,18 @@ def rig_of(name: str, base_link: str, lidar: LogLidar | None, cameras: Mapping[s
     return rig_of_documents(document, intrinsics, files)
 
 
+def rig_of_event_cameras(clocks: Mapping[str, str]) -> Rig:
+    """Make the rig of a recording of event cameras, by the clock of each: no calibration, each where base_link is."""
+    document = RigFile(
+        name="event_recording", base_link="the camera itself: the recording tells no calibration",
+        sensors={
+            camera: SensorFile(kind="event_camera", rate_hz=100.0, clock=clock) for camera, clock in clocks.items()
+        },
+        transforms={f"base_link_from_{camera}": _written(Transform.identity()) for camera in clocks},
+    )  # fmt: skip
+    return rig_of_documents(document, {}, {"rig.yaml": _yaml(document)})
+
+
 def _written(transform: Transform) -> TransformFile:
     x, y, z = (float(value) for value in transform.translation_m)
     qx, qy, qz, qw = (float(value) for value in transform.rotation_xyzw)
@@ -78,4 +90,4 @@ def _yaml(document: RigFile | CameraFile) -> bytes:
     return yaml.safe_dump(document.model_dump(mode="json", exclude_defaults=True), sort_keys=False).encode()
 
 
-__all__ = ["LogCamera", "LogLidar", "rig_of"]
+__all__ = ["LogCamera", "LogLidar", "rig_of", "rig_of_event_cameras"]

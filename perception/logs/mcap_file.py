@@ -216,7 +216,7 @@ def checked(chunk: Chunk) -> bytes:
     Raises:
         LogError: as `unpacked`, or its checksum is another.
     """
-    data = unpacked(chunk).data
+    data: bytes = unpacked(chunk).data
     if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
         raise LogError("a damaged chunk: its checksum is another")
     return data

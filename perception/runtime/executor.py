@@ -22,6 +22,7 @@ from perception.messages.outputs import InputStatus
 from perception.runtime.batches import Batch
 from perception.runtime.counters import LatencyHistogram
 from perception.runtime.graph import NodeSpec
+from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.inputs import Call, NodeInputs
 from perception.runtime.joins import JoinedSet
 from perception.runtime.node import Drop, Node
@@ -56,7 +57,7 @@ class NodeExecutor:
         self.inputs = NodeInputs(spec, node, ranks, context)
         self.counters = self.inputs.counters
         self.offer, self.bound = self.inputs.offer, self.inputs.bound
-        self.output_bound, self.is_idle = self.inputs.output_bound, self.inputs.is_idle
+        self.is_idle = self.inputs.is_idle
         self.reset = self.inputs.reset
         self.latency = LatencyHistogram()
         self.stamper = OutputStamper(spec, context)
@@ -124,6 +125,11 @@ class NodeExecutor:
             raise GraphError(
                 f"node '{self.spec.name}' failed {self._crashes} times in a row, last by {self.last_error}"
             ) from error
+
+    def output_bound(self) -> int:
+        """Return the instant below which no output comes any more, in the clock of the outputs."""
+        bound = self.inputs.output_bound()
+        return bound if bound in (BEFORE_ALL, AFTER_ALL) else bound + self.node.bound_shift_ns
 
     def finish(self) -> list[tuple[str, Message]]:
         """Run `finish` of the node after the last message."""

@@ -153,8 +153,9 @@ class _Run:
         reading = _Reading(memory, topology)
         runner = RayRunner(self.graph, topology, self.lock.run, self.on_line, self.stop, reading.connect)
         try:
-            runner.start()
+            runner.prepare()
             self.lock.note_processes([*runner.pids(), _own_pid()])
+            runner.start()
             self.health = Health(self.graph, time.time_ns())  # sensors are not late for what start-up took
             self.on_line("running")
             self._watch(runner, reading, duration_s)

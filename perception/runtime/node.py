@@ -189,6 +189,8 @@ class Node:
     """What makes its outputs worth less, such as "untrained weights"; the graph is degraded by it."""
     notes: tuple[str, ...] = ()
     """Facts for the status."""
+    bound_shift_ns: int = 0
+    """Added to the bounds of its inputs for its outputs; not 0 where it gives them the stamps of another clock."""
 
     @classmethod
     def create(cls, config: Any, setup: NodeSetup) -> Self:

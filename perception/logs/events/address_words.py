@@ -81,24 +81,27 @@ def _decode_dat(words: Any, end: int, stream: Any) -> int:
     state, _, size, out = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
-    n = 0
-    before, loops, last = state[_BEFORE], state[_LOOPS], state[_LAST]
-    for i in range(end):
-        now, address = np.int64(words[2 * i]), np.int64(words[2 * i + 1])
-        x, y, polarity = address & 0x3FFF, (address >> 14) & 0x3FFF, (address >> 28) & 1
-        following = np.int64(words[2 * i + 2]) if 2 * i + 2 < len(words) else np.int64(-1)
-        if state[_BEGUN] and before <= now and (following < 0 or now <= following) and x < width and y < height:
-            t = (loops << 32) | now
-            if t >= last and now - before <= 0x7FFFFFFF:  # the usual case, without a call
-                t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, x, y, polarity
-                n += 1
-                before, last = now, t
-                continue
-        state[_BEFORE], state[_LOOPS], state[_LAST] = before, loops, last
-        n = _keep((_unwrapped(now, following, 32, state), x, y, polarity), n, stream)
-        before, loops, last = state[_BEFORE], state[_LOOPS], state[_LAST]
-    state[_BEFORE], state[_LOOPS], state[_LAST] = before, loops, last
-    return n
+    n, one, two = np.uint64(0), np.uint64(1), np.uint64(2)  # unsigned: no check for indices from the end
+    total, place = np.uint64(len(words)), np.uint64(0)
+    before, last, high = state[_BEFORE], state[_LAST], state[_LOOPS] << 32
+    for _ in range(end):
+        now, address = np.int64(words[place]), np.int64(words[place + one])
+        place += two
+        following = np.int64(words[place]) if place < total else np.int64(0xFFFFFFFF)
+        x, y = address & 0x3FFF, (address >> 14) & 0x3FFF
+        t = high | now
+        usual = (before <= now) & (now <= following) & (t >= last) & (x < width) & (y < height)
+        if usual and state[_BEGUN] and now - before <= 0x7FFFFFFF:
+            t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, x, y, (address >> 28) & 1
+            n += one
+            before, last = now, t
+            continue
+        state[_BEFORE], state[_LAST] = before, last
+        whole = _unwrapped(now, following if place < total else np.int64(-1), 32, state)
+        n = np.uint64(_keep((whole, x, y, (address >> 28) & 1), np.int64(n), stream))
+        before, last, high = state[_BEFORE], state[_LAST], state[_LOOPS] << 32
+    state[_BEFORE], state[_LAST] = before, last
+    return n  # type: ignore[return-value]
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

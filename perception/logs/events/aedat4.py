@@ -25,8 +25,9 @@ import zstandard
 from numpy.typing import NDArray
 
 from perception.errors import LogError
-from perception.logs.events.decoder import BACKWARDS, CUT_OFF, OUTSIDE, Decoded, Triggers
+from perception.logs.events.decoder import CUT_OFF, OUTSIDE, Decoded, Triggers
 from perception.logs.events.reader import EventReader
+from perception.logs.events.time_order import TimeOrder
 from perception.messages import Header, Imu, Message
 from perception.ops.events import Events
 
@@ -131,14 +132,16 @@ class Aedat4(EventReader):
         del from_ns
         self.skipped.clear()
         self.other_words.clear()
-        last_ns = -(1 << 62)
+        order = TimeOrder()
         for whole, root in self._of_kind("EVTS"):
             try:
-                decoded, last_ns = self._events_of(whole, root, last_ns)
+                events = self._events_of(whole, root)
             except _BROKEN:
                 self.skipped[DAMAGED] += 1
             else:
-                yield decoded
+                yield Decoded(order.feed(events))
+        yield Decoded(order.finish())
+        self.skipped.update(order.skipped)
 
     def sides(self) -> Sequence[Iterator[Decoded]]:
         """Packets of triggers and IMU samples may come long after the events of their time."""
@@ -194,7 +197,7 @@ class Aedat4(EventReader):
                     return
                 yield stream, data
 
-    def _events_of(self, whole: bytes, root: Table, last_ns: int) -> tuple[Decoded, int]:
+    def _events_of(self, whole: bytes, root: Table) -> Events:
         begin, count = root.vector(0)
         if begin + count * _EVENT.itemsize > len(whole):
             raise ValueError("more events than its packet holds")
@@ -202,11 +205,8 @@ class Aedat4(EventReader):
         t: NDArray[np.int64] = rows["t"] * 1000
         inside = (rows["x"] >= 0) & (rows["y"] >= 0) & (rows["x"] < self._size[1]) & (rows["y"] < self._size[0])
         self._count(OUTSIDE, ~inside)
-        rows, t = rows[inside], t[inside]
-        ordered = t >= np.maximum.accumulate(np.concatenate(([last_ns], t)))[:-1]
-        self._count(BACKWARDS, ~ordered)
-        rows, t = rows[ordered], t[ordered]
-        return Decoded(Events.of(t, rows["x"], rows["y"], rows["on"])), int(t[-1]) if len(t) else last_ns
+        rows = rows[inside]
+        return Events.of(t[inside], rows["x"], rows["y"], rows["on"])
 
     def _count(self, reason: str, which: NDArray[np.bool_]) -> None:
         if which.any():

@@ -20,6 +20,7 @@ from perception.geometry.rig import Rig
 from perception.logs.events.decoder import Decoded, Triggers
 from perception.logs.events.reader import EventReader
 from perception.logs.log import Log, Span
+from perception.logs.log_rig import rig_of_event_cameras
 from perception.messages import EventPacket, Header, Message, Trigger
 from perception.ops.events import Events
 
@@ -51,9 +52,10 @@ class EventFileLog(Log):
             self.notes.append(f"{camera}: {reader.name}, {width} x {height} pixels")
             self.notes += reader.notes
 
-    @property
+    @cached_property
     def rig(self) -> Rig | None:
-        return None
+        """The cameras without intrinsics, each where base_link is: an event recording tells no calibration."""
+        return rig_of_event_cameras({camera: camera for camera in self.cameras})
 
     def topics(self) -> Mapping[str, type[Message]]:
         found: dict[str, type[Message]] = {}

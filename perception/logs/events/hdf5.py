@@ -2,7 +2,9 @@
 
     DSEC   /events/{t, x, y, p}, /t_offset (microseconds), /ms_to_idx; Blosc/Zstd
     M3ED   /prophesee/{left, right}/{t, x, y, p, ms_map_idx, calib/resolution}
-    other  any group with datasets that are named as the columns of a table, /events/{ts, xs, ys, ps} for example
+    MVSEC  /davis/{left, right}/events, four columns
+    other  any group with datasets that are named as the columns of a table, /events/{ts, xs, ys, ps} for example, and
+           any dataset of records with such fields
 
 Times are microseconds unless a name or fractions say otherwise. The index by milliseconds lets a reading begin late. A
 file whose end is missing cannot be opened by the library, and is refused; a damaged block is skipped and counted.
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import LogError, NotInstalledError
-from perception.logs.events.tables import Table, columns_by_name, ns_per_unit
+from perception.logs.events.tables import Table, columns_by_name, guess_columns, ns_per_unit, to_ns
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 BLOCK_ROWS = 1 << 18
@@ -105,8 +107,54 @@ class Hdf5Events(Table):
             millisecond = (from_ns - self.offset_ns) // 1_000_000
             if index is None or not len(index) or millisecond <= 0:
                 return 0
-            row = int(index[min(millisecond, len(index) - 1)])
-            return min(max(row, 0), self._rows)
+            row = min(max(int(index[min(millisecond, len(index) - 1)]), 0), self._rows)
+            before = group[self._columns["t"]][max(0, row - 1) : row]
+            lies = len(before) and int(to_ns(before, self._unit)[0]) + self.offset_ns >= from_ns
+            return 0 if lies else row
+
+
+class Hdf5Rows(Table):
+    """One dataset of events: records with fields, or four columns."""
+
+    name = "hdf5"
+
+    def __init__(self, path: Path, dataset: str) -> None:
+        super().__init__()
+        self._path, self._dataset = path, dataset
+        with open_hdf5(path) as file, damage_named(path):
+            found = file[dataset]
+            check_holds_what_it_claims(found, path)
+            self._rows = len(found)
+            try:
+                first = np.asarray(found[: min(self._rows, BLOCK_ROWS)])
+            except OSError as error:
+                hint = "; Metavision's ECF compression has no Python package: convert it with metavision_file_to_raw"
+                raise LogError(f"{path}: {dataset} cannot be read: {error}{hint}") from None
+        names = columns_by_name(list(first.dtype.names)) if first.dtype.names else None
+        order = guess_columns(first) if names is None else ()
+        by_place: dict[str, Any] = {key: place for place, key in enumerate(order)}
+        self._fields: dict[str, Any] = by_place if names is None else dict(names)
+        self._unit, why = ns_per_unit(str(self._fields["t"]), self._columns(first)["t"])
+        self.notes.append(f"{dataset}: {why}" + (f"; columns taken as {', '.join(order)}" if order else ""))
+
+    @property
+    def unit(self) -> int:
+        return self._unit
+
+    def _columns(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        return {key: rows[place] if isinstance(place, str) else rows[:, place] for key, place in self._fields.items()}
+
+    def blocks(self, from_ns: int | None = None) -> Iterator[Mapping[str, NDArray[Any]]]:
+        del from_ns
+        with open_hdf5(self._path) as file:
+            for first in range(0, self._rows, BLOCK_ROWS):
+                end = min(self._rows, first + BLOCK_ROWS)
+                try:
+                    rows = np.asarray(file[self._dataset][first:end])
+                except (OSError, RuntimeError, ValueError, MemoryError):
+                    self.skipped[DAMAGED] += end - first
+                    continue
+                yield self._columns(rows)
 
 
 @contextmanager
@@ -141,13 +189,14 @@ def _scalar(file: Any, group: Any, name: str) -> int | None:
     return None
 
 
-def hdf5_readers(path: Path) -> dict[str, Hdf5Events]:
+def hdf5_readers(path: Path) -> dict[str, Table]:
     """Return the readers of a file by camera.
 
     Raises:
         NotInstalledError, LogError: as `open_hdf5`, or the file holds no events in a known layout.
     """
     groups: dict[str, dict[str, str]] = {}
+    tables: list[str] = []
     with open_hdf5(path) as file, damage_named(path):
 
         def visit(name: str, item: Any) -> None:
@@ -156,22 +205,35 @@ def hdf5_readers(path: Path) -> dict[str, Hdf5Events]:
                 columns = columns_by_name(datasets)
                 if columns is not None:
                     groups[name] = columns
+            elif _is_table(name, item):
+                tables.append(name)
 
         visit("/", file)
         file.visititems(visit)
-        if not groups and "CD" in file and "events" in file["CD"]:
-            raise LogError(
-                f"{path}: Metavision HDF5, whose ECF compression has no Python package; expected DSEC or M3ED. Convert "
-                "it to RAW with metavision_file_to_raw"
-            )
-        if not groups:
-            raise LogError(f"{path}: HDF5 without events; expected a group with datasets t, x, y and p, as in DSEC")
-    readers: dict[str, Hdf5Events] = {}
-    for group, columns in sorted(groups.items()):
-        name = "m3ed" if group.startswith("prophesee/") else "dsec" if group == "events" else "hdf5"
-        sensor = "event_camera" if len(groups) == 1 else f"event_camera_{group.rpartition('/')[2]}"
-        readers[sensor] = Hdf5Events(path, group, columns, name)
+    if not groups and not tables:
+        raise LogError(f"{path}: HDF5 without events; expected a group with datasets t, x, y and p, as in DSEC")
+    places = sorted((*groups, *tables))
+    readers: dict[str, Table] = {}
+    for place in places:
+        sensor = "event_camera" if len(places) == 1 else f"event_camera_{_side(place)}"
+        if place in groups:
+            name = "m3ed" if place.startswith("prophesee/") else "dsec" if place == "events" else "hdf5"
+            readers[sensor] = Hdf5Events(path, place, groups[place], name)
+        else:
+            readers[sensor] = Hdf5Rows(path, place)
     return readers
 
 
-__all__ = ["MAGIC", "Hdf5Events", "hdf5_readers", "open_hdf5"]
+def _is_table(name: str, dataset: Any) -> bool:
+    if dataset.dtype.names:
+        return len(dataset.shape) == 1 and columns_by_name(list(dataset.dtype.names)) is not None
+    return len(dataset.shape) == 2 and dataset.shape[1] == 4 and name.rpartition("/")[2] == "events"
+
+
+def _side(place: str) -> str:
+    """Return the word that tells a camera from the others: left of davis/left/events and of prophesee/left."""
+    words = [word for word in place.split("/") if word != "events"]
+    return words[-1] if words else place
+
+
+__all__ = ["MAGIC", "Hdf5Events", "Hdf5Rows", "hdf5_readers", "open_hdf5"]

@@ -32,11 +32,12 @@ from perception.logs.events.decoder import (
 )
 
 LOOK_AHEAD_WORDS = 1 << 16
+_unsigned: Any = np.uint64
 _SPARE = 32
 """Entries behind the last event, which a vector may write before it counts."""
 _NO_TIME = -(1 << 60)
 _ONES = np.array([bin(value).count("1") for value in range(1 << 12)], np.uint8)
-_LOWEST = np.array([max(0, (value & -value).bit_length() - 1) for value in range(1 << 12)], np.int64)
+_LOWEST = np.array([max(0, (value & -value).bit_length() - 1) for value in range(1 << 12)], np.uint8)
 """Ones in twelve bits, and the place of the lowest."""
 # Fields of the state that a stream carries from word to word.
 _HIGH, _LOOPS, _BASE_TIME, _LOW, _ROW, _COLUMN, _POLARITY, _LAST, _STATE_FIELDS = range(9)
@@ -96,25 +97,26 @@ def _edge(t: int, channel: int, rising: int, k: int, edges: Any, counts: Any) ->
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _following_evt3(words: Any, begin: int) -> Any:
-    for i in range(begin, min(len(words), begin + LOOK_AHEAD_WORDS)):
+def _following_evt3(words: Any, begin: Any) -> Any:
+    first: Any = np.int64(begin)
+    for i in range(first, min(len(words), first + LOOK_AHEAD_WORDS)):
         if words[i] >> 12 == 0x8:
             return np.int64(words[i] & 0xFFF)
     return -1
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
+def _decode_evt3(words: Any, end: int, stream: Any) -> Any:
     """Decode the words before `end`; those behind it may be looked at. Returns the numbers of events and edges."""
     state, counts, size, out, edges, lowest = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
-    n, k = 0, 0
+    n, one, k = _unsigned(0), _unsigned(1), 0  # unsigned: no check for indices from the end
     row, last = state[_ROW], state[_LAST]
     column, polarity = state[_COLUMN], state[_POLARITY]
     base_time = state[_BASE_TIME]
     t = base_time + state[_LOW]
-    for i in range(end):
+    for i in range(_unsigned(end)):
         word = np.int64(words[i])
         kind = word >> 12
         value = word & 0x7FF
@@ -122,7 +124,7 @@ def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
             t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, value, row, (word >> 11) & 1
             if t >= last and value < width and 0 <= row < height:
                 last = t
-                n += 1
+                n += one
             else:
                 state[_LAST] = last
                 _count_skipped(t, value, row, size, state, counts)
@@ -137,11 +139,11 @@ def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
                 sound = t >= last and column + length <= width and 0 <= row < height
                 before = n
                 while hits:
-                    x = column + lowest[hits & -hits]
+                    x = column + np.int64(lowest[hits & -hits])
                     hits &= hits - 1
                     t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, x, row, polarity
                     if sound or (t >= last and x < width and 0 <= row < height):
-                        n += 1
+                        n += one
                     else:
                         _count_skipped(t, x, row, size, state, counts)
                 if n > before:
@@ -152,7 +154,7 @@ def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
         elif kind == 0x8:
             high = word & 0xFFF
             if high != state[_HIGH] or base_time == _NO_TIME:
-                following = _following_evt3(words, i + 1)
+                following = _following_evt3(words, i + one)
                 _take_high(high, following, 12, 12, state)
                 base_time = state[_BASE_TIME]
                 t = base_time
@@ -166,22 +168,23 @@ def _decode_evt3(words: Any, end: int, stream: Any) -> tuple[int, int]:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _following_evt2(words: Any, begin: int) -> Any:
-    for i in range(begin, min(len(words), begin + LOOK_AHEAD_WORDS)):
+def _following_evt2(words: Any, begin: Any) -> Any:
+    first: Any = np.int64(begin)
+    for i in range(first, min(len(words), first + LOOK_AHEAD_WORDS)):
         if words[i] >> 28 == 0x8:
             return np.int64(words[i] & 0xFFFFFFF)
     return -1
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _decode_evt2(words: Any, end: int, stream: Any) -> tuple[int, int]:
+def _decode_evt2(words: Any, end: int, stream: Any) -> Any:
     """As `_decode_evt3`."""
     state, counts, size, out, edges, _ = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
-    n, k = 0, 0
+    n, one, k = _unsigned(0), _unsigned(1), 0  # unsigned: no check for indices from the end
     last, base_time = state[_LAST], state[_BASE_TIME]
-    for i in range(end):
+    for i in range(_unsigned(end)):
         word = np.int64(words[i])
         kind = word >> 28
         if kind <= 0x1:
@@ -189,7 +192,7 @@ def _decode_evt2(words: Any, end: int, stream: Any) -> tuple[int, int]:
             t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, x, y, kind
             if t >= last and x < width and y < height:
                 last = t
-                n += 1
+                n += one
             else:
                 state[_LAST] = last
                 _count_skipped(t, x, y, size, state, counts)
@@ -197,7 +200,7 @@ def _decode_evt2(words: Any, end: int, stream: Any) -> tuple[int, int]:
             high = word & 0xFFFFFFF
             if high != state[_HIGH] or base_time == _NO_TIME:
                 step = high - state[_HIGH]
-                following = -1 if 0 <= step <= 1 else _following_evt2(words, i + 1)
+                following = -1 if 0 <= step <= 1 else _following_evt2(words, i + one)
                 _take_high(high, following, 28, 6, state)
                 base_time = state[_BASE_TIME]
         elif kind == 0xA:
@@ -209,8 +212,9 @@ def _decode_evt2(words: Any, end: int, stream: Any) -> tuple[int, int]:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _following_evt21(words: Any, begin: int) -> Any:
-    for i in range(begin, min(len(words), begin + LOOK_AHEAD_WORDS)):
+def _following_evt21(words: Any, begin: Any) -> Any:
+    first: Any = np.int64(begin)
+    for i in range(first, min(len(words), first + LOOK_AHEAD_WORDS)):
         upper = np.int64(words[i] >> np.uint64(32))
         if upper >> 28 == 0x8:
             return upper & 0xFFFFFFF
@@ -218,14 +222,14 @@ def _following_evt21(words: Any, begin: int) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _decode_evt21(words: Any, end: int, stream: Any) -> tuple[int, int]:
+def _decode_evt21(words: Any, end: int, stream: Any) -> Any:
     """As `_decode_evt3`."""
     state, counts, size, out, edges, lowest = stream
     t_out, x_out, y_out, p_out = out
     height, width = np.int64(size[0]), np.int64(size[1])
-    n, k = 0, 0
+    n, one, k = _unsigned(0), _unsigned(1), 0  # unsigned: no check for indices from the end
     last, base_time = state[_LAST], state[_BASE_TIME]
-    for i in range(end):
+    for i in range(_unsigned(end)):
         upper, valid = np.int64(words[i] >> np.uint64(32)), np.int64(words[i] & np.uint64(0xFFFFFFFF))
         kind = upper >> 28
         if kind <= 0x1:
@@ -233,19 +237,19 @@ def _decode_evt21(words: Any, end: int, stream: Any) -> tuple[int, int]:
             for begin in (0, 12, 24):
                 hits = (valid >> begin) & 0xFFF
                 while hits:
-                    place = x + begin + lowest[hits & -hits]
+                    place = x + begin + np.int64(lowest[hits & -hits])
                     hits &= hits - 1
                     if t >= last and place < width and y < height:
                         t_out[n], x_out[n], y_out[n], p_out[n] = t * 1000, place, y, kind
                         last = t
-                        n += 1
+                        n += one
                     else:
                         _count_skipped(t, place, y, size, state, counts)
         elif kind == 0x8:
             high = upper & 0xFFFFFFF
             if high != state[_HIGH] or base_time == _NO_TIME:
                 step = high - state[_HIGH]
-                following = -1 if 0 <= step <= 1 else _following_evt21(words, i + 1)
+                following = -1 if 0 <= step <= 1 else _following_evt21(words, i + one)
                 _take_high(high, following, 28, 6, state)
                 base_time = state[_BASE_TIME]
         elif kind == 0xA:

@@ -11,7 +11,7 @@ from perception.errors import LogError
 from perception.logs.events.decoder import Decoded, Decoder
 from perception.messages import Message
 
-PIECE_BYTES = 1 << 18
+PIECE_BYTES = 1 << 19
 LARGEST = 2048
 """Rows and columns where a file does not tell: what 11 bits of an address hold."""
 

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.logs.events.decoder import (
-    BACKWARDS,
     CUT_OFF,
     OUTSIDE,
     Decoded,
@@ -29,6 +28,7 @@ from perception.logs.events.decoder import (
     first_events,
 )
 from perception.logs.events.prophesee_words import Evt2, Evt3, Evt21
+from perception.logs.events.time_order import TimeOrder
 from perception.ops.events import Events
 
 RAW: dict[str, type[Decoder]] = {"evt3": Evt3, "evt2": Evt2, "evt21": Evt21}
@@ -44,12 +44,12 @@ class PacketDecoder:
         self.encoding, self.size = encoding, (height, width)
         self._skipped: Counter[str] = Counter()
         self._raw = RAW[encoding](height, width) if encoding in RAW else None
-        self._last_ns = -(1 << 62)
+        self._order = TimeOrder()
 
     @property
     def skipped(self) -> Counter[str]:
         """What could not be decoded, by reason."""
-        return self._skipped + (self._raw.skipped if self._raw is not None else Counter())
+        return self._skipped + (self._order.skipped if self._raw is None else self._raw.skipped)
 
     def feed(self, data: NDArray[np.uint8], time_base: int) -> Decoded:
         """Decode the bytes of a packet."""
@@ -76,7 +76,7 @@ class PacketDecoder:
 
     def finish(self) -> Decoded:
         """Decode what waits for a next packet."""
-        return self._raw.finish() if self._raw is not None else Decoded()
+        return self._raw.finish() if self._raw is not None else Decoded(self._order.finish())
 
     def arrays(self, t_ns: Any, x: Any, y: Any, polarity: Any) -> Decoded:
         """Take events that are decoded already."""
@@ -84,14 +84,9 @@ class PacketDecoder:
 
     def _checked(self, t: NDArray[np.int64], x: Any, y: Any, polarity: Any) -> Decoded:
         inside = (x < self.size[1]) & (y < self.size[0])
-        ordered = t >= np.maximum.accumulate(np.concatenate(([self._last_ns], t)))[:-1]
-        for reason, which in ((OUTSIDE, ~inside), (BACKWARDS, inside & ~ordered)):
-            if which.any():
-                self._skipped[reason] += int(which.sum())
-        kept = inside & ordered
-        if kept.any():
-            self._last_ns = int(t[kept][-1])
-        return Decoded(Events.of(t[kept], x[kept], y[kept], polarity[kept]))
+        if not inside.all():
+            self._skipped[OUTSIDE] += int((~inside).sum())
+        return Decoded(self._order.feed(Events.of(t[inside], x[inside], y[inside], polarity[inside])))
 
 
 def _libcaer(words: NDArray[np.uint32], time_base: int) -> tuple[NDArray[np.int64], Any, Any, Any]:

@@ -11,6 +11,7 @@ import re
 import zipfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import LogError
-from perception.logs.events.decoder import BACKWARDS, CUT_OFF, OUTSIDE, Decoded
+from perception.logs.events.decoder import CUT_OFF, OUTSIDE, Decoded
 from perception.logs.events.reader import EventReader
+from perception.logs.events.time_order import TimeOrder
 from perception.ops.events import Events
 
 BLOCK_ROWS = 1 << 18
@@ -34,6 +36,7 @@ _NAMES = {
     "p": re.compile(r"p|ps|pol|pols|polarity|polarities|on|sign"),
 }
 _UNITS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000, "sec": 1_000_000_000}
+_NUMBER = re.compile(r"[ \t]*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,4})?[ \t]*", re.ASCII)
 Block = Mapping[str, NDArray[Any]]
 
 
@@ -102,7 +105,7 @@ class Table(EventReader):
     def pieces(self, from_ns: int | None = None) -> Iterator[Decoded]:
         height, width = self.size
         self.skipped.clear()
-        last = np.iinfo(np.int64).min
+        order = TimeOrder()
         for block in self.blocks(from_ns):
             sound = _possible(block)
             self._count(IMPOSSIBLE, ~sound)
@@ -110,12 +113,9 @@ class Table(EventReader):
             x, y, p = (block[name][sound] for name in "xyp")
             inside = (x < width) & (y < height)
             self._count(OUTSIDE, ~inside)
-            t, x, y, p = t[inside], x[inside], y[inside], p[inside]
-            ordered = t >= np.maximum.accumulate(np.concatenate(([last], t)))[:-1]
-            self._count(BACKWARDS, ~ordered)
-            if ordered.any():
-                last = int(t[ordered].max())
-            yield Decoded(Events.of(t[ordered], x[ordered], y[ordered], p[ordered]))
+            yield Decoded(order.feed(Events.of(t[inside], x[inside], y[inside], p[inside])))
+        yield Decoded(order.finish())
+        self.skipped.update(order.skipped)
 
     def _count(self, reason: str, which: NDArray[np.bool_]) -> None:
         if which.any():
@@ -142,13 +142,13 @@ def to_ns(values: NDArray[Any], unit: int) -> NDArray[np.int64]:
 
 
 class ArrayFile(Table):
-    """A `.npy` file: rows of a record type, or four columns."""
+    """One array, a `.npy` file or a member of an archive: rows of a record type, or four columns."""
 
     name = "npy"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, member: str | None = None) -> None:
         super().__init__()
-        self._path = path
+        self._path, self._member = path, member
         first = next(self._raw(), None)
         if first is None or not len(first):
             raise LogError(f"{path}: an array without events")
@@ -179,7 +179,7 @@ class ArrayFile(Table):
         return column
 
     def _raw(self) -> Iterator[NDArray[Any]]:
-        with self._path.open("rb") as file:
+        with self._opened() as file:
             array = ArrayStream(file, str(self._path))
             if array.columns not in (0, 4) or (array.columns == 0 and not array.dtype.names):
                 raise LogError(f"{self._path}: an array of {array.shape}; expected rows with t, x, y and p")
@@ -187,25 +187,25 @@ class ArrayFile(Table):
             if array.missing:
                 self.skipped[CUT_OFF] += array.missing
 
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        if self._member is None:
+            with self._path.open("rb") as file:
+                yield file
+            return
+        with archive_of(self._path) as archive, archive.open(self._member) as member:
+            yield member
+
 
 class ArrayArchive(Table):
-    """A `.npz` archive: arrays t, x, y and p of one length, or one array as in a `.npy` file."""
+    """A `.npz` archive with arrays t, x, y and p of one length."""
 
     name = "npz"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
         super().__init__()
-        self._path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = [name.removesuffix(".npy") for name in archive.namelist()]
-        except (zipfile.BadZipFile, OSError) as error:
-            raise LogError(f"{path}: not a whole archive: {error}") from None
-        found = columns_by_name(names)
-        if found is None:
-            raise LogError(f"{path}: arrays {', '.join(names) or 'none'}; expected t, x, y and p")
-        self._names = found
-        self._unit, why = ns_per_unit(found["t"], next(self.blocks(), {"t": np.zeros(0)})["t"])
+        self._path, self._names = path, dict(columns)
+        self._unit, why = ns_per_unit(columns["t"], next(self.blocks(), {"t": np.zeros(0)})["t"])
         self.notes.append(why)
 
     @property
@@ -214,18 +214,48 @@ class ArrayArchive(Table):
 
     def blocks(self, from_ns: int | None = None) -> Iterator[Block]:
         del from_ns
-        try:
-            with zipfile.ZipFile(self._path) as archive:
-                files = {key: archive.open(f"{name}.npy") for key, name in self._names.items()}
-                streams = {key: ArrayStream(file, f"{self._path}:{key}") for key, file in files.items()}
-                lengths = {stream.shape for stream in streams.values()}
-                if len(lengths) != 1 or any(stream.columns for stream in streams.values()):
-                    raise LogError(f"{self._path}: arrays of {sorted(lengths)}; expected four of one length")
-                for columns in zip(*(stream.rows() for stream in streams.values()), strict=False):
-                    rows = min(map(len, columns))
-                    yield {key: column[:rows] for key, column in zip(streams, columns, strict=True)}
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-            raise LogError(f"{self._path}: damaged: {error}") from None
+        with archive_of(self._path) as archive:
+            files = {key: archive.open(f"{name}.npy") for key, name in self._names.items()}
+            streams = {key: ArrayStream(file, f"{self._path}:{key}") for key, file in files.items()}
+            lengths = {stream.shape for stream in streams.values()}
+            if len(lengths) != 1 or any(stream.columns for stream in streams.values()):
+                raise LogError(f"{self._path}: arrays of {sorted(lengths)}; expected four of one length")
+            for columns in zip(*(stream.rows() for stream in streams.values()), strict=False):
+                rows = min(map(len, columns))
+                yield {key: column[:rows] for key, column in zip(streams, columns, strict=True)}
+
+
+@contextmanager
+def archive_of(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive; what its library raises on damage becomes one clear error.
+
+    Raises:
+        LogError: it is no whole archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except LogError:
+        raise
+    except Exception as error:  # the library raises errors of many kinds on damage
+        raise LogError(f"{path}: not a whole archive: {error}") from error
+
+
+def archive_reader(path: Path) -> Table:
+    """Return the reader of a `.npz` archive: four arrays by name, or its only array, or the one named events.
+
+    Raises:
+        LogError: it holds neither.
+    """
+    with archive_of(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    columns = columns_by_name(names)
+    if columns is not None:
+        return ArrayArchive(path, columns)
+    whole = names if len(names) == 1 else [name for name in names if name.lower() in ("events", "event_data")]
+    if len(whole) != 1:
+        raise LogError(f"{path}: arrays {', '.join(names) or 'none'}; expected t, x, y and p, or one of events")
+    return ArrayFile(path, f"{whole[0]}.npy")
 
 
 class ArrayStream:
@@ -241,7 +271,7 @@ class ArrayStream:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, fortran, self.dtype = read(file)
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # noqa: BLE001 - numpy parses the header as Python, with errors of many kinds
             raise LogError(f"{where}: not an array of numpy: {error}") from None
         if self.dtype.hasobject or len(self.shape) > 2 or (fortran and len(self.shape) == 2):
             raise LogError(f"{where}: an array of {self.dtype}, shape {self.shape}; expected rows of numbers")
@@ -297,6 +327,8 @@ class TextFile(Table):
 
     def _parsed(self, lines: list[bytes], kinds: np.dtype[Any]) -> Iterator[Block]:
         text = [line.decode("ascii", "replace") for line in lines if line.strip() and line[:1] not in b"#%"]
+        if self._separator is not None:
+            text = [line.replace(" ", "").replace("\t", "") for line in text]
         try:
             rows = np.loadtxt(text, kinds, delimiter=self._separator, ndmin=1) if text else np.empty(0, kinds)
         except ValueError:
@@ -309,11 +341,10 @@ class TextFile(Table):
 
 def numbers(line: str, separator: str | None) -> list[float] | None:
     """Return the four numbers of a line, None where they are not four."""
-    try:
-        found = [float(word) for word in line.split(separator)]
-    except ValueError:
+    words = line.strip(" \t\r\n").split(separator)
+    if len(words) != 4 or any(_NUMBER.fullmatch(word) is None for word in words):
         return None
-    return found if len(found) == 4 else None
+    return [float(word) for word in words]
 
 
 def table_reader(head: bytes, path: Path) -> Table | None:
@@ -321,7 +352,7 @@ def table_reader(head: bytes, path: Path) -> Table | None:
     if head.startswith(b"\x93NUMPY"):
         return ArrayFile(path)
     if head.startswith(b"PK\x03\x04"):
-        return ArrayArchive(path)
+        return archive_reader(path)
     return _text(head, path)
 
 

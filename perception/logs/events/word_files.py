@@ -28,6 +28,8 @@ _SYSTEMS: dict[int, tuple[str, tuple[int, int]]] = {
 }
 """Encoding and size by `system_ID`, for RAW files that tell neither (openeb, psee_raw_file_header.cpp)."""
 _DAT_EVENTS, _DAT_TRIGGERS, _DAT_SIZE = (0, 12), 14, (1 << 14, 1 << 14)
+LEAST_NMNIST_ROWS = 10
+"""Fewer rows could be anything: the first letters of another format's signature, for example."""
 _TEXT = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\r?\n?")
 
 
@@ -202,7 +204,7 @@ def _line(text: str, names: str) -> str:
 def _looks_like_nmnist(head: bytes) -> bool:
     """Columns and rows of a small sensor, and times that rise: no other file of five-byte rows looks like this."""
     rows = np.frombuffer(head[: len(head) // 5 * 5], np.uint8).reshape(-1, 5)
-    if len(rows) < 2 or (rows[:, 0] >= 240).any() or ((rows[:, 1] >= 180) & (rows[:, 1] != 240)).any():
+    if len(rows) < LEAST_NMNIST_ROWS or (rows[:, 0] >= 240).any() or ((rows[:, 1] >= 180) & (rows[:, 1] != 240)).any():
         return False
     t = (rows[:, 2].astype(np.int64) & 0x7F) << 16 | rows[:, 3].astype(np.int64) << 8 | rows[:, 4]
     step = np.diff(t)

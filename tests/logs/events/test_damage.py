@@ -140,6 +140,17 @@ def test_a_cut_file_gives_a_beginning_of_its_events(
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_file_cut_within_its_first_bytes_is_never_taken_for_another_format(
+    files: dict[str, bytes], tmp_path: Path, name: str
+) -> None:
+    for length in range(1, 49):
+        with contextlib.suppress(LogError):
+            found, _ = events_of(files[name][:length], tmp_path)
+            start = AEDAT4_START_US if name == "aedat4" else 0
+            assert [(t - start, x, y, p) for t, x, y, p in found][:1] in ([], ROWS[:1])
+
+
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_gives_sound_events_or_one_clear_error(

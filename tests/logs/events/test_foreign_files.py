@@ -93,6 +93,30 @@ def test_m3ed_has_a_camera_on_each_side(tmp_path: Path, events: dict[str, NDArra
     assert log.cameras["event_camera_left"].size == (720, 1280)
 
 
+def test_hdf5_with_tables_of_events(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "mvsec.h5", "w") as file:
+        rows = np.column_stack([events["x"], events["y"], 1.5e9 + events["t"] / 1e6, np.where(events["p"], 1, -1)])
+        file["davis/left/events"] = rows
+        file["davis/right/events"] = rows
+    log = open_log(tmp_path / "mvsec.h5")
+    assert isinstance(log, EventFileLog)
+    assert dict(log.event_counts()) == {"event_camera_left/events": COUNT, "event_camera_right/events": COUNT}
+    with h5py.File(tmp_path / "records.h5", "w") as file:
+        kinds = np.dtype([("x", "<u2"), ("y", "<u2"), ("p", "<i2"), ("t", "<i8")])
+        file["CD/events"] = np.rec.fromarrays([events[name] for name in "xypt"], kinds)
+    check(read(tmp_path / "records.h5")[1], events)
+
+
+def test_an_index_of_milliseconds_that_lies_is_not_believed(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
+    write_dsec(tmp_path / "events.h5", events, 0)
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "events.h5", "r+") as file:
+        file["ms_to_idx"][:] = COUNT
+    late = [m for _, m in open_log(tmp_path / "events.h5").messages(from_ns=250_000_000) if isinstance(m, EventPacket)]
+    assert sum(len(host(m.t_ns)) for m in late) == (events["t"] >= 250_000).sum()
+
+
 def test_hdf5_without_events_or_with_its_end_missing_is_one_clear_error(
     tmp_path: Path, events: dict[str, NDArray[Any]]
 ) -> None:
@@ -173,6 +197,14 @@ def test_archives(tmp_path: Path, events: dict[str, NDArray[Any]], save: Any) ->
     check(read(tmp_path / "a.npz")[1], events)
 
 
+def test_archives_with_one_array_of_events(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
+    rows = np.column_stack([events[name] for name in "txyp"])
+    np.savez(tmp_path / "only.npz", rows)
+    np.savez(tmp_path / "named.npz", events=rows, label=np.array(3))
+    for name in ("only.npz", "named.npz"):
+        check(read(tmp_path / name)[1], events)
+
+
 def test_nanoseconds_by_name(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
     np.savez(tmp_path / "a.npz", t_ns=events["t"] * 1000, x=events["x"], y=events["y"], polarity=events["p"])
     check(read(tmp_path / "a.npz")[1], events)
@@ -183,7 +215,7 @@ def test_nanoseconds_by_name(tmp_path: Path, events: dict[str, NDArray[Any]]) ->
     [
         ("", "{s:.6f} {x} {y} {p}"),  # as in the Event Camera Dataset
         ("%geometry:640,480\n", "{x},{y},{p},{t}"),  # as metavision_file_to_csv writes
-        ("timestamp,x,y,polarity\n", "{t},{x},{y},{p}"),
+        ("timestamp,x,y,polarity\n", "{t} , {x}, {y} ,{p} "),
         ("# made by hand\nx;y;t_ns;p\n", "{x};{y};{t}000;{p}"),
     ],
 )

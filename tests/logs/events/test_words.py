@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.logs.events.address_words import Dat, Dat1, DatTriggers, Davis, Dvs128, Dvs128Short, Nmnist
-from perception.logs.events.decoder import CONTRADICTED, Decoded, Decoder, Triggers
+from perception.logs.events.decoder import BACKWARDS, CONTRADICTED, Decoded, Decoder, Triggers
 from perception.logs.events.event_stream import AFTER_FAULT, AtisStream, EventStream
 from perception.logs.events.prophesee_words import Evt2, Evt3, Evt21, Evt21Legacy
+from perception.logs.events.time_order import TimeOrder
 from perception.ops.events import Events
 
 Row = tuple[int, int, int, int]
@@ -180,6 +181,14 @@ def test_atis_streams_give_changes_and_count_exposures() -> None:
     data = bytes([0xFD, 5 << 2 | 2, 10, 0, 20, 0, 1 << 2 | 1, 10, 0, 20, 0])
     assert rows(decoded(decoder, data)) == [(68, 10, 20, 1)]
     assert sum(decoder.other_words.values()) == 1
+
+
+def test_a_time_far_too_late_costs_one_event_also_where_whole_times_are_given() -> None:
+    order = TimeOrder()
+    times = [1, 2, 1 << 50, 3, 4, 4, 2, 5]
+    parts = [order.feed(Events.of([t], [0], [0], [1])).t_ns.tolist() for t in times]
+    assert sum([*parts, order.finish().t_ns.tolist()], []) == [1, 2, 3, 4, 4, 5]  # noqa: RUF017
+    assert dict(order.skipped) == {CONTRADICTED: 1, BACKWARDS: 1}
 
 
 EVENTS_AT_TIMES = st.lists(st.tuples(st.integers(0, 600), st.integers(0, 639), st.integers(0, 479)), max_size=60)
