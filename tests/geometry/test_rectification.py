@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from perception.errors import GeometryError, ShapeError
 from perception.geometry.cameras import Camera
@@ -96,3 +99,26 @@ def test_rectifying_rotations_are_those_of_opencv() -> None:
 def test_a_pair_in_the_wrong_order_is_refused() -> None:
     with pytest.raises(GeometryError, match="exchange left and right"):
         stereo_rectification(BROWN, BROWN, RIGHT_FROM_LEFT.inverse())
+
+
+def test_points_of_the_real_euroc_pair_lie_on_one_row_after_rectification(data_folder: Path) -> None:
+    cameras, body_from, pictures = [], [], []
+    for number in (0, 1):
+        folder = data_folder / "euroc_micro" / "mav0" / f"cam{number}"
+        sensor = yaml.safe_load((folder / "sensor.yaml").read_text().split("\n", 1)[1])
+        fx, fy, cx, cy = sensor["intrinsics"]
+        cameras.append(Camera("plumb_bob", 752, 480, (fx, fy), (cx, cy), tuple(sensor["distortion_coefficients"])))
+        body_from.append(Transform.from_matrix(np.array(sensor["T_BS"]["data"]).reshape(4, 4)))
+        first = sorted((folder / "data").glob("*.png"))[0]
+        pictures.append(np.asarray(cv2.imread(str(first), cv2.IMREAD_GRAYSCALE), np.uint8))
+    found = stereo_rectification(cameras[0], cameras[1], body_from[1].inverse() @ body_from[0])
+    assert found.baseline_m == pytest.approx(0.110, abs=0.001)
+    straight = [remapped(pictures[0], found.left), remapped(pictures[1], found.right)]
+    orb = cv2.ORB.create(1500)
+    (points_a, words_a), (points_b, words_b) = (orb.detectAndCompute(picture, None) for picture in straight)
+    matches = sorted(cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(words_a, words_b), key=lambda m: m.distance)
+    ends = [(points_a[match.queryIdx].pt, points_b[match.trainIdx].pt) for match in matches[:150]]
+    rows = np.array([a[1] - b[1] for a, b in ends])
+    disparity = np.array([a[0] - b[0] for a, b in ends])
+    assert np.median(np.abs(rows)) < 1.0
+    assert (disparity[np.abs(rows) < 2] > -1).mean() > 0.95  # nothing lies beyond infinity
