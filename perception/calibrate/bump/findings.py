@@ -16,9 +16,9 @@ SHARE = 0.5
 SURE = 3.0
 """Standard deviations."""
 GAIN = 0.025
+"""A camera has moved when its lines fit better by this share elsewhere than where the rig says."""
 CLEARLY_SURE, CLEAR_GAIN = 2.5, 0.12
 """A large gain needs less to be sure of."""
-"""A camera has moved when its lines fit better by this share elsewhere than where the rig says."""
 
 
 @dataclass(frozen=True)
