@@ -148,7 +148,8 @@ def _chain(messages: int) -> Graph:
     hops = [
         NodeSpec(
             name=f"hop{k}", target=f"{HERE}:Passing", config=_Config(), process="main",
-            edges=(Edge(input="data", topic=TOPICS[k], message_type=Image, keep="all", bound=10),), outputs={"out": TOPICS[k + 1]},
+            edges=(Edge(input="data", topic=TOPICS[k], message_type=Image, keep="all", bound=10),),
+            outputs={"out": TOPICS[k + 1]},
         )
         for k in range(3)
     ]  # fmt: skip

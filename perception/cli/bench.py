@@ -110,6 +110,26 @@ def networks(
 
 
 @app.command()
+def outputs(
+    repeats: Annotated[int, typer.Option(min=10, help="Repeats of each; medians count.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
+) -> None:
+    """Encode and send, and tracker with publisher, at 200 and 1,000 objects: perception bench outputs."""
+    from perception.benchmarks import outputs as bench
+    from perception.benchmarks.runtime import machine
+
+    about = machine()
+    if not as_json:
+        print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
+    rows = bench.measure(repeats)
+    if as_json:
+        print(json.dumps({"machine": about, "rows": [asdict(row) for row in rows]}, indent=1))
+        return
+    for row in rows:
+        print(row.line())
+
+
+@app.command()
 def events(
     files: Annotated[list[Path] | None, typer.Argument(help="Recordings; by default dense ones are made.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each counts.")] = 5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,19 +13,32 @@ from perception.cli.evaluate_results import AsJson, Results, Truth, choose, show
 if TYPE_CHECKING:
     from perception.evaluation.tracking_clear import ClearCounts
 
-RULES = ("clear", "hota", "nuscenes", "scalabel")
+KITTI_SHOWN = ("sAMOTA", "AMOTA", "AMOTP", "MOTA", "MOTP", "IDS", "FRAG", "TP", "FP", "FN", "MT", "ML")
+RULES = ("ab3dmot", "clear", "hota", "kitti", "nuscenes", "scalabel")
 
 
 def tracking(
     truth: Truth,
     results: Results,
-    rules: Annotated[str, typer.Option(help="clear or hota (MOTChallenge files), nuscenes, scalabel.")] = "hota",
+    rules: Annotated[
+        str,
+        typer.Option(
+            help="clear or hota (MOTChallenge files), ab3dmot (KITTI folders, boxes in space) or kitti (in the image), "
+            "nuscenes, scalabel."
+        ),
+    ] = "hota",
     config: Annotated[Path | None, typer.Option(help="scalabel: the categories, TOML.")] = None,
     tables: Annotated[Path | None, typer.Option(help="nuscenes: the folder with sample.json.")] = None,
+    sequence: Annotated[
+        list[str] | None, typer.Option(help="ab3dmot, kitti: only this sequence; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score tracks, for example: perception evaluate tracking --rules clear --truth gt.txt --results out.txt."""
     choose(rules, RULES)
+    if rules in ("ab3dmot", "kitti"):
+        _kitti(rules, truth, results, sequence or [], as_json=as_json)
+        return
     if rules == "scalabel":
         scores = _scalabel(truth, results, config)
     elif rules == "nuscenes":
@@ -32,6 +46,21 @@ def tracking(
     else:
         scores = _mot(truth, results, rules)
     show({"rules": rules, **scores}, as_json=as_json)
+
+
+def _kitti(rules: str, truth: Path, results: Path, sequences: list[str], *, as_json: bool) -> None:
+    from perception.evaluation.tracking import evaluate_tracking
+
+    found = evaluate_tracking("kitti" if rules == "kitti" else "ab3dmot", truth, results, sequences)
+    if as_json:
+        print(json.dumps({"rules": rules, **found}, indent=1))
+        return
+    for overlap, classes in found.items():
+        names = [name for name in KITTI_SHOWN if any(name in figures for figures in classes.values())]
+        print(f"{overlap:<14}" + "".join(f"{name:>9}" for name in names))
+        for label, figures in classes.items():
+            cells = (figures[name] for name in names)
+            print(f"{label:<14}" + "".join(f"{c:>9.2f}" if isinstance(c, float) else f"{c:>9}" for c in cells))
 
 
 def _mot(truth: Path, results: Path, rules: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "record": ("perception.cli.record:record", "Record published topics to an MCAP file."),
     "simulate": ("perception.cli.simulate:simulate", "Write a simulated drive with its truth to an MCAP file."),
     "log": ("perception.cli.log:app", "Look into recorded logs."),
+    "track": ("perception.cli.track:track", "Track recorded detections."),
     "evaluate": ("perception.cli.evaluate:app", "Score a graph on a log, or result files against truth."),
     "verify": ("perception.cli.verify:verify", "Run networks or engines against parity cases."),
     "calibrate": (
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "weights": ("perception.cli.weights:app", "Import published checkpoints."),
     "engine": ("perception.cli.engine:app", "Build, list and clear compiled engines."),
     "bench": ("perception.cli.bench:app", "Measure speed, side by side with peers."),
+    "keys": ("perception.cli.keys:app", "Make CURVE keys for planners on other machines."),
     "doctor": ("perception.cli.doctor:doctor", "Check this machine: memory, ports, packages, accelerators."),
     "schema": ("perception.cli.schema:schema", "Print the JSON Schema of messages or launch files."),
 }

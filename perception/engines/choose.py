@@ -58,6 +58,8 @@ def compile_part(
         EngineError: the engine that was asked for by name cannot be built, or disagrees with the reference.
     """
     settings = settings or EngineSettings()
+    if (compiled := compiled_by.by_another({part.name: part}, settings)) is not None:
+        return compiled[part.name]
     axes = {name: size for name, size in settings.axes.items() if name in axis_names(part)}
     cache = cache or EngineCache()
     part = limited(part, stored_limits(cache.folder, part))
@@ -131,8 +133,8 @@ def compile_parts(
     say: Say = lambda text: None,
 ) -> dict[str, Engine]:
     """Build all parts of a network; see `compile_part`."""
-    if (compiler := compiled_by.current.get()) is not None:
-        return compiler(parts, settings or EngineSettings())
+    if (compiled := compiled_by.by_another(parts, settings or EngineSettings())) is not None:
+        return compiled
     return {name: compile_part(part, settings, cache, say) for name, part in parts.items()}
 
 

@@ -18,14 +18,26 @@ if TYPE_CHECKING:
 
 CompileParts: TypeAlias = "Callable[[Mapping[str, Part], EngineSettings], dict[str, Engine]]"
 
-current: ContextVar[CompileParts | None] = ContextVar("compiled_by", default=None)
+_current: ContextVar[CompileParts | None] = ContextVar("compiled_by", default=None)
 
 
 @contextmanager
 def compiled_by(function: CompileParts) -> Iterator[None]:
-    """Have `choose.compile_parts` call `function` with the parts and the settings that the node chose."""
-    token = current.set(function)
+    """Have `choose.compile_parts` and `compile_part` call `function` with the parts and the settings of the node."""
+    token = _current.set(function)
     try:
         yield
     finally:
-        current.reset(token)
+        _current.reset(token)
+
+
+def by_another(parts: Mapping[str, Part], settings: EngineSettings) -> dict[str, Engine] | None:
+    """Return what the function makes of the parts, None without one; it may itself call what it stands in for."""
+    function = _current.get()
+    if function is None:
+        return None
+    token = _current.set(None)
+    try:
+        return function(parts, settings)
+    finally:
+        _current.reset(token)

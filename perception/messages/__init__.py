@@ -13,7 +13,9 @@ from perception.messages.outputs import (
     LinkStatus,
     NodeStatus,
     ObjectClass,
+    ObjectMotion,
     PaintedPoints,
+    PastPose,
     Pose3D,
     Recognition,
     SegmentationMask,
@@ -36,7 +38,7 @@ from perception.messages.sensors import (
 __all__ = [
     "Array", "CameraInfo", "Detections2D", "Detections3D", "DeviceArray", "EventPacket", "FreeSpace", "FusedObject",
     "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "LinkStatus", "Message", "ModelId", "NodeStatus",
-    "ObjectClass", "Odometry", "PaintedPoints", "PointCloud", "Pose3D", "RawPackets", "Recognition", "SegmentationMask",
-    "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects", "Trigger", "derived", "host",
-    "mask_labels", "runs_of",
+    "ObjectClass", "ObjectMotion", "Odometry", "PaintedPoints", "PastPose", "PointCloud", "Pose3D", "RawPackets",
+    "Recognition", "SegmentationMask", "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects",
+    "Trigger", "derived", "host", "mask_labels", "runs_of",
 ]  # fmt: skip

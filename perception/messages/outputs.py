@@ -46,6 +46,37 @@ class ObjectClass(msgspec.Struct, frozen=True, array_like=True):
     probability: float
 
 
+class Skeleton(msgspec.Struct, frozen=True, kw_only=True):
+    """One body: joints in `header.frame_id`."""
+
+    joints_m: tuple[tuple[float, float, float], ...]
+    confidence: tuple[float, ...]
+    track_id: int = 0
+
+
+class PastPose(msgspec.Struct, frozen=True, array_like=True):
+    """Where an object was, in `base_link` as it stands at the header's stamp."""
+
+    t_ns: int
+    x_m: float
+    y_m: float
+    yaw_rad: float
+
+
+class ObjectMotion(msgspec.Struct, frozen=True, array_like=True):
+    """By what a client moves an object on: `turning` at constant speed and turn rate, or `straight`.
+
+    `covariance` is the upper triangle, row by row, 15 numbers: of x, y, yaw, speed along the heading and turn rate
+    (turning), or x, y, yaw and velocity along x and y (straight).
+    """
+
+    kind: Literal["turning", "straight"]
+    yaw_rate_radps: float  # 0 where it is straight
+    acceleration_mps2: float  # standard deviation of what the object does until it is seen again
+    turn_noise: float  # rad/s2 (turning) or rad/s (straight)
+    covariance: tuple[float, ...]
+
+
 class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
     """One object for planners, pose in `base_link` at the header's stamp.
 
@@ -71,6 +102,10 @@ class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
     semantics: tuple[ObjectClass, ...] = ()  # share of painted classes among its points
     num_points: int = 0
     visibility: float | None = None  # share that nothing hides from the sensor, where known: truth
+    motion: ObjectMotion | None = None  # None where its velocity is not known
+    history: tuple[PastPose, ...] = ()  # oldest first
+    recognitions: tuple[ObjectClass, ...] = ()  # of the recogniser whose region is this object's
+    skeleton: Skeleton | None = None  # in `base_link` at the header's stamp
 
 
 class TrackedObjects(Message, frozen=True, kw_only=True):
@@ -114,14 +149,6 @@ class FreeSpace(Message, frozen=True, kw_only=True):
 
     SCHEMA: ClassVar[str] = "perception.free_space/1"
     polygon_m: Annotated[Array, ArraySpec("float32", "(N, 2)")]
-
-
-class Skeleton(msgspec.Struct, frozen=True, kw_only=True):
-    """One body: joints in `header.frame_id`."""
-
-    joints_m: tuple[tuple[float, float, float], ...]
-    confidence: tuple[float, ...]
-    track_id: int = 0
 
 
 class Pose3D(Message, frozen=True, kw_only=True):
@@ -199,3 +226,7 @@ class GraphState(Message, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     sensors: dict[str, Literal["ok", "late", "frozen", "lost"]]
     nodes: dict[str, str]
+    period_ns: int = 500_000_000  # the next one comes within it; silence for two periods means unsafe
+    late: dict[str, int] = msgspec.field(
+        default_factory=dict
+    )  # output -> how often it missed its deadline since the start

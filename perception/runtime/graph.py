@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from perception.messages import Message
 from perception.runtime.node import Keep, NodeConfig, OnMissing
 
 if TYPE_CHECKING:
     from perception.geometry.rig import Rig
+
+
+OnLate: TypeAlias = Literal["publish_partial", "use_last", "skip", "fallback"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class OutputSpec:
     publish_as: str
     required: bool = False
     deadline_ns: int | None = None
+    on_late: OnLate = "publish_partial"
+    fallback_topic: str = ""
+    """Topic of the same type that stands in, where `on_late` is `fallback`."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,10 @@ class Graph:
     """Type by topic, all topics."""
     endpoint: str
     """Where results are published: ipc://... or tcp://..."""
+    curve_keys: Path | None = None
+    """Folder with the publisher's CURVE keys and those of its clients."""
+    open_endpoint: str = ""
+    """The endpoint once more, where it shall be reachable from other machines without CURVE."""
     rig: Rig | None = None
     calibration: str = ""
     """Content hash of rig and calibration."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from perception.messages import GraphState, Header, Message, NodeStatus, SensorState
@@ -51,6 +52,7 @@ class Health:
         self._nodes: dict[str, tuple[NodeStatus, int]] = {}
         self._lost: set[str] = set()
         self._restarts: dict[str, int] = {}
+        self._missed: Mapping[str, int] = {}
         self._lost_hosts: set[str] = set()
         self._clocks: Mapping[str, ClockOffset] = {}
         self._machine: tuple[str, ...] = ()
@@ -139,8 +141,15 @@ class Health:
             return "late"
         return "ok"
 
-    def state(self, now_ns: int, seq: int, run: str) -> GraphState:
-        """Return the graph's state: unsafe where a required sensor or output is gone, degraded for lesser faults."""
+    def state(self, now_ns: int, seq: int, run: str, missed: Mapping[str, int] = MappingProxyType({})) -> GraphState:
+        """Return the graph's state: unsafe where a required sensor or output is gone, degraded for lesser faults.
+
+        Args:
+            now_ns: host time.
+            seq: of the message.
+            run: of the message.
+            missed: deadlines that outputs missed since the start; those since the last call degrade.
+        """
         sensors = {name: self.sensor_state(name, now_ns) for name in self._sensors}
         unsafe: list[str] = []
         reasons: list[str] = []
@@ -156,6 +165,11 @@ class Health:
             fault = self._output_fault(output, now_ns)
             if fault:
                 (unsafe if output.required else reasons).append(fault)
+        for output in self._graph.outputs:
+            more = missed.get(output.publish_as, 0) - self._missed.get(output.publish_as, 0)
+            if more:
+                reasons.append(f"output {output.publish_as} missed {more} deadlines ({output.on_late})")
+        self._missed = dict(missed)
         nodes, faults = self._node_states(now_ns)
         reasons += faults
         word: Literal["ok", "degraded", "unsafe"] = "unsafe" if unsafe else "degraded" if reasons else "ok"
@@ -164,7 +178,12 @@ class Health:
             calibration=self._graph.calibration, degraded=(*unsafe, *reasons), sensors=sensors,
         )  # fmt: skip
         return GraphState(
-            header=header, state=word, reasons=(*unsafe, *reasons), sensors=sensors, nodes=dict(sorted(nodes.items()))
+            header=header,
+            state=word,
+            reasons=(*unsafe, *reasons),
+            sensors=sensors,
+            nodes=dict(sorted(nodes.items())),
+            late=dict(missed),
         )
 
     def _node_states(self, now_ns: int) -> tuple[dict[str, str], list[str]]:

@@ -13,6 +13,8 @@ import msgspec
 from perception.errors import PerceptionError
 from perception.messages import GraphState, Header, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
 from perception.messages.codec import content, decode, encode
+from perception.runtime.curve_keys import publisher_keys
+from perception.runtime.deadlines import Deadlines, record_of
 from perception.runtime.graph import Graph
 from perception.runtime.health import Health
 from perception.runtime.inline_runner import run_inline
@@ -45,6 +47,8 @@ class Summary:
     """Records by topic that the launcher was too slow for: neither published nor recorded."""
     restarts: int = 0
     seconds: float = 0.0
+    late: Counter[str] = field(default_factory=Counter)
+    """Missed deadlines by published topic."""
     missing_outputs: list[str] = field(default_factory=list)
     """Required outputs without a message."""
     recording: str = ""
@@ -85,7 +89,10 @@ def run_graph(
     """
     stop = stop or threading.Event()
     with RunLock(graph.name) as lock:
-        publisher = Publisher(graph.endpoint, topics=len(graph.outputs) + len(OWN_TOPICS))
+        keys = None if graph.curve_keys is None else publisher_keys(graph.curve_keys)
+        publisher = Publisher(
+            graph.endpoint, len(graph.outputs) + len(OWN_TOPICS), keys=keys, open_endpoint=graph.open_endpoint
+        )
         try:
             run = _Run(graph, lock, publisher, recorder=recorder, stop=stop, on_line=on_line, on_status=on_status)
             if graph.mode == "lockstep":
@@ -117,6 +124,7 @@ class _Run:
         self._sensor_topics = {topic for sensor in graph.sensors for topic in sensor.topics}
         self._sources = {topic for node in graph.nodes if node.is_source for topic in node.outputs.values()}
         self._sensor_states: dict[str, SensorState] = {}
+        self.deadlines = Deadlines(graph)
         self._sources_ended = dict.fromkeys(graph.processes(), False)
         self._state_seq = 0
         self._next_state_s = 0.0
@@ -145,8 +153,9 @@ class _Run:
         reading = _Reading(memory, topology)
         runner = RayRunner(self.graph, topology, self.lock.run, self.on_line, self.stop, reading.connect)
         try:
-            runner.start()
+            runner.prepare()
             self.lock.note_processes([*runner.pids(), _own_pid()])
+            runner.start()
             self.health = Health(self.graph, time.time_ns())  # sensors are not late for what start-up took
             self.on_line("running")
             self._watch(runner, reading, duration_s)
@@ -187,6 +196,8 @@ class _Run:
                         return
                 else:
                     idle_since_s = None
+            self._stand_in()
+            self._tell_state()
             self.publisher.greet()
             reading.sleep(TICK_S)
 
@@ -221,13 +232,22 @@ class _Run:
             self.first_message_s = time.monotonic()
         if topic in self._sensor_topics:
             self.health.sensor_message(topic, message, now_ns)
+        self.deadlines.seen(topic, message, now_ns)
         output = self._publish_as.get(topic)
-        if output is not None:
+        if output is not None and self.deadlines.arrived(topic, message):
             self.health.output_message(topic, now_ns)
             self.summary.outputs[output.publish_as] += 1
             self.publisher.publish(output.publish_as, self._published(message, record, output.deadline_ns, now_ns))
         if self.recorder is not None:
             self.recorder.record(topic, record, now_ns)
+
+    def _stand_in(self) -> None:
+        """Publish what stands in for outputs whose deadline has passed."""
+        now_ns = time.time_ns()
+        for output, message in self.deadlines.due(now_ns):
+            if message is not None:
+                self.publisher.publish(output.publish_as, record_of(message, now_ns))
+        self.summary.late = self.deadlines.missed
 
     def _published(
         self, message: Message, record: bytes | memoryview, deadline_ns: int | None, now_ns: int
@@ -242,8 +262,8 @@ class _Run:
         now_s = time.monotonic()
         if now_s < self._next_state_s:
             return
-        self._next_state_s = now_s + STATE_S
-        state = self.health.state(time.time_ns(), self._state_seq, self.lock.run)
+        self._next_state_s = max(self._next_state_s + STATE_S, now_s)
+        state = self.health.state(time.time_ns(), self._state_seq, self.lock.run, self.deadlines.missed)
         self._state_seq += 1
         self.summary.last_state = state
         record = encode(state).to_bytes()

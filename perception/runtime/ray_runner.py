@@ -90,8 +90,8 @@ class RayRunner:
         self._cluster = RayCluster(graph, run, progress, self._stop)
         self.restarts = 0
 
-    def start(self) -> None:
-        """Start Ray and all processes; returns when every node is warm and runs.
+    def prepare(self) -> None:
+        """Start Ray and all processes; returns when every node is warm.
 
         Raises:
             PerceptionError: what a node says it lacks.
@@ -119,6 +119,13 @@ class RayRunner:
                 _take(process, self._result(reference, process.name))
                 self._progress(f"process '{process.name}' is ready after {time.monotonic() - started_s:.1f} s")
         self._connect_all()
+
+    def start(self) -> None:
+        """Let all processes run; what sources measure comes from now on.
+
+        Raises:
+            GraphError: a process died meanwhile.
+        """
         for process in self._by_source_last():
             self._run(process)
 

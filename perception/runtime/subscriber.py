@@ -4,24 +4,40 @@
         for received in subscription:
             print(received.topic, received.message, received.gap, received.restarted, received.age_ms)
 
+    subscription = perception.subscribe("objects")       # a topic of the graph at PERCEPTION_ENDPOINT, or the default
+    objects = subscription.at(time.time_ns() + 50_000_000)  # moved to that instant, with growing covariance
+    if subscription.safety().state == "unsafe": ...         # also when the graph has gone silent
+
 The newest message per topic wins: what arrived while the planner was busy is replaced, and counted in `gap` together
 with what the network lost, since a planner acts on the newest there is. `keep="all"` gives every message that arrives.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 import zmq
 
 from perception.errors import ChannelError, MessageError, UserError
-from perception.messages import Message
+from perception.messages import GraphState, Message, TrackedObjects
 from perception.messages.codec import decode
+from perception.runtime.curve_keys import client_keys
+from perception.runtime.prediction import objects_at
+from perception.runtime.publisher import snapshot_of
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5560"
+STATE = "state"
+PLANNER_TOPICS = ("objects", "freespace", "state", "status")
+SILENT_PERIODS = 2
+HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 1000, 3000
+MAX_RECORD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,14 @@ class Received:
         return (self.t_received_ns - since) / 1e6
 
 
+@dataclass(frozen=True)
+class Safety:
+    """Whether a planner may rely on the graph right now."""
+
+    state: Literal["ok", "degraded", "unsafe"]
+    reasons: tuple[str, ...]
+
+
 class Subscription:
     """Messages of a running graph; see the module's text.
 
@@ -55,9 +79,10 @@ class Subscription:
         topics: whole topic names; none means all.
         keep: "latest" per topic, or "all".
         timeout_s: how long iteration waits for a message before it raises; None waits for ever.
+        keys: folder with this client's CURVE keys, for a publisher that asks for them.
 
     Raises:
-        UserError: the endpoint cannot be one.
+        UserError: the endpoint cannot be one, or the keys cannot be read.
     """
 
     def __init__(
@@ -67,16 +92,27 @@ class Subscription:
         *,
         keep: Literal["latest", "all"] = "latest",
         timeout_s: float | None = None,
+        keys: str | Path | None = None,
     ) -> None:
         self.endpoint, self._topics, self._keep, self._timeout_s = endpoint, frozenset(topics), keep, timeout_s
         self.unreadable = 0
         self._waiting: deque[Received] = deque()
         self._last: dict[str, tuple[str, int, int]] = {}
+        self._published_ns: dict[str, int] = {}
         self._skipped: dict[str, int] = {}
         self._restarted: set[str] = set()
+        self._objects: dict[str, TrackedObjects] = {}
+        self._state: tuple[GraphState, float] | None = None
+        self._keys = None if keys is None else client_keys(Path(keys))
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_RECORD_BYTES)
+        if self._keys is not None:
+            self._socket.curve_serverkey = self._keys.publisher
+            self._socket.curve_publickey, self._socket.curve_secretkey = self._keys.public, self._keys.secret
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
@@ -84,7 +120,7 @@ class Subscription:
             raise UserError(
                 f"'{endpoint}' is no endpoint ({error.strerror}); expected ipc:///path or tcp://host:port"
             ) from None
-        for topic in self._topics or {""}:
+        for topic in self._topics | {STATE} if self._topics else {""}:
             self._socket.subscribe(topic)
 
     def receive(self, timeout_s: float | None = None) -> Received | None:
@@ -115,7 +151,7 @@ class Subscription:
             except zmq.Again:
                 return
             received = self._read(frames)
-            if received is None:
+            if received is None or not self._noted(received):
                 continue
             if self._keep == "latest":
                 self._take_back(received.topic)
@@ -125,12 +161,77 @@ class Subscription:
         try:
             name, data = frames
             topic = name.decode()
-            if self._topics and topic not in self._topics:
+            if self._topics and topic not in self._topics and topic != STATE:
                 return None  # ZeroMQ subscribes by prefix
             return Received(topic, decode(data), 0, restarted=False, t_received_ns=time.time_ns(), size=len(data))
         except (MessageError, ValueError):
             self.unreadable += 1
             return None
+
+    def _noted(self, received: Received) -> bool:
+        """Keep what `at` and `safety` answer from; False where the message is not to be given out."""
+        message, topic = received.message, received.topic
+        if topic == STATE and isinstance(message, GraphState):
+            self._state = message, time.monotonic()
+        elif isinstance(message, TrackedObjects):
+            self._objects[topic] = message
+        header = message.header
+        same = self._last.get(topic) == (header.run, header.epoch, header.seq)
+        published_ns, self._published_ns[topic] = self._published_ns.get(topic), message.timing.t_published_ns
+        repeated = same and published_ns == message.timing.t_published_ns  # sent again for another, who joined late
+        return not repeated and (not self._topics or topic in self._topics)
+
+    def at(self, t_ns: int, topic: str = "objects") -> TrackedObjects:
+        """Return the newest objects, moved to an instant, with covariances grown by what may have happened until then.
+
+        Numbers stay in `base_link` as it stood at the stamp of the message, which `odom_from_base_link` gives; the
+        header's stamp is `t_ns`.
+
+        Raises:
+            ChannelError: no objects have come yet.
+            MessageError: the instant lies before the message, or beyond the horizon up to which it is valid.
+        """
+        self._take_all()
+        newest = self._objects.get(topic)
+        if newest is None:
+            raise ChannelError(f"no objects have come from {self.endpoint} on '{topic}' yet; is the graph running?")
+        return objects_at(newest, t_ns)
+
+    def safety(self) -> Safety:
+        """Return the graph's state; silence for two of its periods means unsafe, as does that none has come yet."""
+        self._take_all()
+        if self._state is None:
+            return Safety("unsafe", (f"no state has come from {self.endpoint} yet",))
+        state, heard_s = self._state
+        silent_s = time.monotonic() - heard_s
+        if silent_s > SILENT_PERIODS * state.period_ns * 1e-9:
+            return Safety("unsafe", (f"the graph has been silent for {silent_s:.1f} s", *state.reasons))
+        return Safety(state.state, state.reasons)
+
+    def snapshot(self, topic: str = "", timeout_s: float = 2.0) -> list[Received]:
+        """Ask for the last record of a topic, or of all, and return them, without waiting for the next.
+
+        Raises:
+            ChannelError: no answer within the time.
+        """
+        asking = self._context.socket(zmq.DEALER)
+        try:
+            asking.setsockopt(zmq.LINGER, 0)
+            if self._keys is not None:
+                asking.curve_serverkey = self._keys.publisher
+                asking.curve_publickey, asking.curve_secretkey = self._keys.public, self._keys.secret
+            asking.connect(snapshot_of(self.endpoint))
+            asking.send(topic.encode())
+            if not asking.poll(round(timeout_s * 1000)):
+                raise ChannelError(f"no answer from {snapshot_of(self.endpoint)} within {timeout_s:g} s")
+            frames = asking.recv_multipart()
+        finally:
+            asking.close()
+        now_ns = time.time_ns()
+        return [
+            Received(name.decode(), decode(data), 0, restarted=False, t_received_ns=now_ns, size=len(data))
+            for name, data in zip(frames[::2], frames[1::2], strict=False)
+        ]
 
     def _take_back(self, topic: str) -> None:
         """Take back what waits of this topic, as if it had never come."""
@@ -174,9 +275,16 @@ def subscribe(
     *,
     keep: Literal["latest", "all"] = "latest",
     timeout_s: float | None = None,
+    keys: str | Path | None = None,
 ) -> Subscription:
-    """Subscribe to a running graph; arguments and errors as `Subscription`."""
-    return Subscription(endpoint, topics, keep=keep, timeout_s=timeout_s)
+    """Subscribe to a running graph; arguments and errors as `Subscription`.
+
+    In place of an endpoint the first argument may be one of PLANNER_TOPICS, of the graph at the endpoint in
+    PERCEPTION_ENDPOINT, or at the default one.
+    """
+    if endpoint in PLANNER_TOPICS:
+        endpoint, topics = os.environ.get("PERCEPTION_ENDPOINT", DEFAULT_ENDPOINT), (endpoint, *topics)
+    return Subscription(endpoint, topics, keep=keep, timeout_s=timeout_s, keys=keys)
 
 
-__all__ = ["Received", "Subscription", "subscribe"]
+__all__ = ["Received", "Safety", "Subscription", "subscribe"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from perception.runtime.deadlines import reference_topic
 from perception.runtime.graph import LOCAL, Edge, Graph, NodeSpec
 from perception.runtime.node import Every, Join, Lookup
 from perception.runtime.node_factory import node_class
@@ -112,6 +113,8 @@ def topology_of(graph: Graph, *, recorded: bool = False) -> Topology:
             if publisher.get(edge.topic) != node.process:
                 _widen(readings.setdefault(node.process, {}), _reading(node, edge))
     watched = set(publisher) if recorded else {output.topic for output in graph.outputs} & set(publisher)
+    watched |= {output.fallback_topic for output in graph.outputs if output.fallback_topic in publisher}
+    watched |= {reference_topic(graph, output.topic) for output in graph.outputs if output.deadline_ns} & set(publisher)
     watched |= {topic for sensor in graph.sensors for topic in sensor.topics if topic in publisher}
     launcher = readings.setdefault(LAUNCHER, {})
     for topic in watched:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.simulation.classes import BICYCLE, BUS, CAR, TRUCK
+from perception.simulation.intersections import jit
 from perception.simulation.parts import (
     BODY,
     BOX,
@@ -22,7 +23,6 @@ from perception.simulation.parts import (
     joined,
     parts,
 )  # fmt: skip
-from perception.simulation.raycast import jit
 from perception.simulation.skeleton import CROWN_M, PELVIS, Body
 
 Float: TypeAlias = NDArray[np.float64]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
-from perception.simulation.raycast import NOTHING, cast, jit
+from perception.simulation.intersections import jit
+from perception.simulation.raycast import NOTHING, cast
 from perception.simulation.rays import Tiles, camera_slopes, camera_tiles
 from perception.simulation.scene import Snapshot
 from perception.simulation.shading import bell, hashed, light_of, shade

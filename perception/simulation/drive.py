@@ -160,9 +160,12 @@ class Drive:
         assert sensor.lidar is not None
         header, base = self._header(at, sensor.frame), self._header(at, "base_link")
         sweep = self.world.lidar(self.rig, sensor.name, at.t_ns)
+        has = sensor.lidar
         points = PointCloud(
-            header=header, xyz_m=sweep.xyz_m, intensity=sweep.intensity, ring=sweep.ring, t_offset_ns=sweep.lag_ns,
-            intensity_scale=float(sensor.lidar.intensity_scale),
+            header=header, xyz_m=sweep.xyz_m, intensity=sweep.intensity if has.has_intensity else None,
+            ring=sweep.ring if has.has_ring else None, t_offset_ns=sweep.lag_ns if has.point_times else None,
+            elongation=np.zeros(len(sweep.xyz_m), np.float32) if has.has_elongation else None,
+            intensity_scale=float(has.intensity_scale),
         )  # fmt: skip
         items: list[Item] = [(f"{sensor.name}/points", points)]
         if self.with_truth:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from perception.geometry.rig_file import LidarFile
 from perception.geometry.transforms import Transform
 from perception.simulation.classes import REFLECTIVITY, ROAD, SIDEWALK
+from perception.simulation.intersections import jit
 from perception.simulation.motion import Motion
 from perception.simulation.parts import BOX, parts
-from perception.simulation.raycast import GROUND, NOTHING, cast, count_seen, incidence, jit
+from perception.simulation.raycast import GROUND, NOTHING, cast, count_seen, incidence
 from perception.simulation.rays import Tiles, lidar_tiles
 from perception.simulation.scene import Snapshot
 from perception.simulation.shading import bell, hashed

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perception.geometry.cameras import Camera
 from perception.geometry.rig_file import LidarFile
-from perception.simulation.raycast import jit
+from perception.simulation.intersections import jit
 
 Float: TypeAlias = NDArray[np.float64]
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.simulation.classes import ROAD, SIDEWALK, SKY
-from perception.simulation.raycast import GROUND, NOTHING, jit, part_normal
+from perception.simulation.intersections import jit, part_normal
+from perception.simulation.raycast import GROUND, NOTHING
 from perception.simulation.weather import Weather
 
 LANE_M = 3.5
@@ -36,9 +37,8 @@ def light_of(weather: Weather) -> NDArray[np.float64]:
 def hashed(x: int, y: int, z: int) -> float:
     """Return a number in 0 to 1 that looks random and depends on three integers alone."""
     h = (x * 374761393 + y * 668265263 + z * 1274126177) & 0xFFFFFFFF
-    h = ((h ^ (h >> 13)) * 1103515245) & 0xFFFFFFFF
-    h = ((h ^ (h >> 16)) * 668265263) & 0xFFFFFFFF
-    return float((h ^ (h >> 15)) & 0xFFFFFF) / 16777216.0
+    h = ((h ^ (h >> 15)) * 2246822519) & 0xFFFFFFFF
+    return float(((h ^ (h >> 13)) * 3266489917 >> 5) & 0xFFFFFF) * (1.0 / 16777216.0)
 
 
 @jit
@@ -195,7 +195,8 @@ def shade(
         lamp = shine * light[16]
         mirrored = dz - 2.0 * (nx * dx + ny * dy + nz * dz) * nz
         mix = min(max(mirrored * 2.2, 0.0), 1.0)
-        haze = 1.0 - math.exp(-light[15] * t)
+        thick = light[15] * t
+        haze = 1.0 - 1.0 / (1.0 + thick + 0.5 * thick * thick)  # near the exponential, where the air is thin
         for k in range(3):
             albedo = red if k == 0 else (green if k == 1 else blue)
             value = albedo * (light[3 + k] * facing + light[6 + k] * open_)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.simulation.raycast import jit
+from perception.simulation.intersections import jit
 
 Float: TypeAlias = NDArray[np.float64]
 

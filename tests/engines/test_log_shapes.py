@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,11 @@ def test_somebody_else_may_compile_what_a_node_asks_for(part: Part) -> None:
     assert asked == [(["double"], TORCH)]
     assert isinstance(engines["double"], ShapeWatch)
     assert isinstance(compile_parts({"double": part}, TORCH)["double"], TorchEngine)
+
+
+def test_who_compiles_may_call_what_it_stands_in_for(part: Part) -> None:
+    def compiler(parts: Mapping[str, Part], settings: EngineSettings) -> dict[str, Engine]:
+        return {name: ShapeWatch(compile_part(one, settings), one) for name, one in parts.items()}
+
+    with compiled_by(compiler):
+        assert isinstance(compile_part(part, TORCH), ShapeWatch)

@@ -94,6 +94,8 @@ SEEDS = (
     Seed("process-hosts", LAUNCH, "    node: lidar_detector\n", "    node: lidar_detector\n    host: box\n", "host: box", also=("ego_motion: ego", "ego_motion: ego\nnetwork: {rig_interface: 192.168.7.1, hosts: {box: 192.168.7.2}}")),
     Seed("endpoint", LAUNCH, "endpoint: tcp://127.0.0.1:5560", "endpoint: tcp://127.0.0.1", "endpoint"),
     Seed("endpoint-open", LAUNCH, "endpoint: tcp://127.0.0.1:5560", "endpoint: tcp://0.0.0.0:5560", "endpoint"),
+    Seed("output-late", LAUNCH, "painted: {topic: fuser/painted}", "painted: {topic: fuser/painted, on_late: skip}", "painted: {"),
+    Seed("output-late", LAUNCH, "deadline_ms: 1500}", "deadline_ms: 1500, on_late: fallback detector}", "on_late: fallback"),
     Seed("rig-interface", LAUNCH, "ego_motion: ego", "network: {rig_interface: 8.8.8.8}\nego_motion: ego", "network"),
     Seed("rig-interface", LAUNCH, "ego_motion: ego", "network: {rig_interface: 192.168.7.1, hosts: {box: 8.8.4.4}}\nego_motion: ego", "network"),
     Seed("health-sensor", LAUNCH, "  cam_front: {required: true", "  cam_fron: {required: true", "cam_fron:"),

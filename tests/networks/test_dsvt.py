@@ -118,7 +118,7 @@ def test_an_odd_number_of_layers_is_pooled_to_the_ceiling() -> None:
                    for z, pool in ((20, 4), (5, 4), (2, 2), (1, 1)))  # fmt: skip
     network = filled(DSVT(replace(SMALL_VOXEL, voxel_m=(0.32, 0.32, 0.3), grid=(40, 40, 20), stages=stages)))
     numbers = [
-        network.backbone_3d.input_layer.posembed_layers[stage][0][0].position_embedding_head[0].in_features  # type: ignore[index,union-attr]
+        network.backbone_3d.input_layer.posembed_layers[stage][0][0].position_embedding_head[0].in_features  # type: ignore[index]
         for stage in range(4)
     ]
     assert numbers == [3, 3, 3, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -162,6 +163,19 @@ def test_masks_instances_and_depths_show_the_same_objects() -> None:
     assert not host(depth.data)[host(mask.label) == CLASSES.index("sky")].any()
     road = host(mask.label) == CLASSES.index("road")
     assert (host(depth.data)[road] > 0).all()
+
+
+def test_a_lidar_gives_what_its_rig_says_that_it_has() -> None:
+    lidar = RIG.sensors["lidar"]
+    assert lidar.lidar is not None
+    bare = lidar.lidar.model_copy(
+        update={"has_ring": False, "point_times": False, "has_intensity": False, "intensity_scale": 255}
+    )
+    rig = replace(RIG, sensors={"lidar": replace(lidar, lidar=bare)})
+    cloud = dict(Drive(rig, 1, 0, with_truth=False).messages(0.1))["lidar/points"]
+    assert isinstance(cloud, PointCloud)
+    assert cloud.ring is cloud.t_offset_ns is cloud.intensity is cloud.elongation is None
+    assert cloud.intensity_scale == 255
 
 
 def test_odometry_drifts_slowly_from_the_truth_and_is_the_integral_of_its_velocity() -> None:

@@ -209,7 +209,7 @@ class SparseEncoder(nn.Module):
         def normed(layer: nn.Module, convolved: Any) -> Any:
             return backend.with_features(convolved, lambda rows: layer(rows).relu())
 
-        first, norm = self.conv_input
+        first, norm = _convolution_and_norm(self.conv_input)
         x = normed(norm, backend.submanifold(x, first.weight))
         for index, stage in enumerate(self.encoder_layers.values()):
             assert isinstance(stage, nn.ModuleList)
@@ -220,11 +220,17 @@ class SparseEncoder(nn.Module):
                 x = backend.submanifold(x, block.conv2.weight)
                 x = backend.with_features(x, partial(_added, block.bn2, before))
             if len(stage) == 3:
-                down, norm = stage[2]  # type: ignore[misc]
+                down, norm = _convolution_and_norm(stage[2])
                 x = normed(norm, backend.strided(x, down.weight, STRIDE, self.config.paddings[index]))
-        out, norm = self.conv_out
+        out, norm = _convolution_and_norm(self.conv_out)
         volume = backend.dense(normed(norm, backend.strided(x, out.weight, OUT_STRIDE, (0, 0, 0))))
         return volume.flatten(1, 2)
+
+
+def _convolution_and_norm(layer: nn.Module) -> tuple[SparseConv, nn.Module]:
+    convolution, norm = layer.children()
+    assert isinstance(convolution, SparseConv)
+    return convolution, norm
 
 
 def _added(norm: nn.Module, before: Tensor, rows: Tensor) -> Tensor:

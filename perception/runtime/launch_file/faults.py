@@ -41,6 +41,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "process-hosts": "Nodes of one process are placed on two hosts.",
         "endpoint": "The endpoint is no address that results can be published on.",
         "endpoint-open": "The endpoint can be reached from other machines, without CURVE keys.",
+        "output-late": "`on_late` without a deadline, or with a node that gives out nothing of the same type.",
         "rig-interface": "Several hosts need `network: rig_interface` and an address each, private or link-local.",
         "health-sensor": "`health:` names a sensor that the rig does not have, or that nothing publishes.",
         # time

@@ -11,6 +11,7 @@ from itertools import combinations
 from perception.errors import did_you_mean
 from perception.messages import EventPacket, Image, Odometry, PointCloud, SegmentationMask
 from perception.runtime.graph import Edge, NodeSpec
+from perception.runtime.launch_file.models import OutputFile
 from perception.runtime.launch_file.stage_checks import StageChecks
 from perception.runtime.launch_file.wiring import MS, Wiring
 from perception.runtime.node import Join
@@ -98,10 +99,33 @@ class GraphChecks:
                     f"one of {known}",
                     did_you_mean(output.topic, self.wiring.types),
                 )
+            self._on_late(name, output)
             if name in RESERVED:
                 self.wiring.add(
                     "output-twice", ("outputs", name), f"'{name}' is published by the runtime itself", "another name"
                 )
+
+    def _on_late(self, name: str, output: OutputFile) -> None:
+        word, _, node = output.on_late.partition(" ")
+        path = ("outputs", name, "on_late")
+        if word != "publish_partial" and output.deadline_ms is None:
+            self.wiring.add("output-late", path, f"'{word}' without a deadline", "deadline_ms beside it")
+        if word != "fallback" or not self.wiring.is_knowable(output.topic):
+            return
+        types, node = self.wiring.types, node.strip()
+        wanted = types.get(output.topic)
+        if node not in self.wiring.outputs:
+            known = self.wiring.outputs
+            self.wiring.add(
+                "output-late",
+                path,
+                f"there is no node '{node}'",
+                f"one of {', '.join(known)}",
+                did_you_mean(node, known),
+            )
+        elif wanted is not None and not any(types.get(topic) is wanted for topic in self.wiring.outputs[node].values()):
+            what = f"node '{node}' gives out no {wanted.__name__}, as '{output.topic}' is"
+            self.wiring.add("output-late", path, what, "a node with an output of the same type")
 
     def _hosts(self) -> None:
         network, hosts = self.wiring.launch.network, {node.host for node in self.nodes.values()}
@@ -163,14 +187,14 @@ class GraphChecks:
                 f"'{endpoint}' is no endpoint",
                 "tcp://127.0.0.1:PORT or ipc:///path of less than 100 characters",
             )
-        elif (
-            host == "*" or (address is not None and not address.is_loopback)
-        ) and not self.wiring.launch.network.curve_keys:
+        elif (host == "*" or (address is not None and not address.is_loopback)) and not (
+            self.wiring.launch.network.curve_keys or self.wiring.launch.network.open_endpoint == endpoint
+        ):
             self.wiring.add(
                 "endpoint-open",
                 ("endpoint",),
                 f"'{endpoint}' answers other machines",
-                "127.0.0.1, or network: {curve_keys: FOLDER}",
+                f"127.0.0.1, network: {{curve_keys: FOLDER}}, or network: {{open_endpoint: '{endpoint}'}}",
             )
 
     def _ego_motion(self) -> None:

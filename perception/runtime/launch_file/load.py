@@ -10,13 +10,13 @@ from typing import Literal
 import yaml
 
 from perception.errors import LaunchFileError, did_you_mean
-from perception.runtime.graph import Graph, Network, NodeSpec, OutputSpec, SensorHealth
+from perception.runtime.graph import Graph, Network, NodeSpec, OnLate, OutputSpec, SensorHealth
 from perception.runtime.launch_file.card_checks import check_cards
 from perception.runtime.launch_file.faults import Faults
 from perception.runtime.launch_file.files import CALIBRATION, apply_sets, validated_in_part
 from perception.runtime.launch_file.fusion_checks import FusionChecks
 from perception.runtime.launch_file.graph_checks import GraphChecks
-from perception.runtime.launch_file.models import LaunchFile, SensorHealthFile
+from perception.runtime.launch_file.models import LaunchFile, OutputFile, SensorHealthFile
 from perception.runtime.launch_file.replay import LOG_NODE, Replay, log_node, take_sources_out, with_recorded
 from perception.runtime.launch_file.rig_checks import ReadRig, read_rig
 from perception.runtime.launch_file.wiring import MS, Wiring, connected, expand_outputs, find_classes, find_topics
@@ -39,17 +39,7 @@ def load_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None =
             f"{file}: the sensors of this launch file are those of a log, and none is given. "
             f"Expected: perception launch {file.name} --replay LOG"
         )
-    _refuse_what_cannot_run(file, graph)
     return graph
-
-
-def _refuse_what_cannot_run(file: Path, graph: Graph) -> None:
-    """Refuse what a launch file may say and this version cannot do yet, rather than do something else in silence."""
-    if graph.endpoint.startswith("tcp://") and not graph.endpoint.startswith(("tcp://127.", "tcp://localhost:")):
-        raise LaunchFileError(
-            f"{file}: endpoint {graph.endpoint}: this version publishes on this machine only, "
-            "since it has no CURVE yet; expected tcp://127.0.0.1:PORT or ipc:///path"
-        )
 
 
 def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None = None) -> tuple[Graph | None, Faults]:
@@ -148,18 +138,41 @@ def _graph(wiring: Wiring, nodes: list[NodeSpec], replay: Replay | None) -> Grap
     launch, rig = wiring.launch, wiring.rig
     outputs = tuple(
         OutputSpec(
-            entry.topic, name, entry.required, None if entry.deadline_ms is None else round(entry.deadline_ms * MS)
+            topic=entry.topic,
+            publish_as=name,
+            required=entry.required,
+            deadline_ns=None if entry.deadline_ms is None else round(entry.deadline_ms * MS),
+            on_late=_on_late(entry),
+            fallback_topic=_fallback(wiring, entry),
         )
         for name, entry in launch.outputs.items()
     )
     nodes = [with_recorded(node, replay) for node in nodes]
     return Graph(
         name=launch.name, nodes=tuple(nodes), outputs=outputs, sensors=_sensors(wiring), message_types=wiring.types,
-        endpoint=launch.endpoint, rig=rig, calibration="" if rig is None else rig.content_hash,
+        endpoint=launch.endpoint, curve_keys=_beside(wiring, launch.network.curve_keys),
+        open_endpoint=launch.network.open_endpoint, rig=rig, calibration="" if rig is None else rig.content_hash,
         mode="live" if replay is None else replay.mode, rate=1.0 if replay is None else replay.rate,
         launch_text=yaml.safe_dump(wiring.document.values, sort_keys=False), search_folders=wiring.search_folders,
         restart_limit=launch.restart_limit, network=_network(launch), machine_check_s=launch.machine_check_ms / 1000,
     )  # fmt: skip
+
+
+def _on_late(entry: OutputFile) -> OnLate:
+    words: tuple[OnLate, ...] = ("publish_partial", "use_last", "skip", "fallback")
+    return next(word for word in words if entry.on_late.startswith(word))
+
+
+def _fallback(wiring: Wiring, entry: OutputFile) -> str:
+    """Return the output of the node that stands in, of the same type; the checks refuse what has none."""
+    node = entry.on_late.partition(" ")[2].strip()
+    wanted = wiring.types.get(entry.topic)
+    return next((topic for topic in wiring.outputs.get(node, {}).values() if wiring.types.get(topic) is wanted), "")
+
+
+def _beside(wiring: Wiring, folder: str | None) -> Path | None:
+    """Return a folder as the launch file means it: from where the file lies."""
+    return None if folder is None else wiring.document.file.parent / folder
 
 
 def _network(launch: LaunchFile) -> Network | None:

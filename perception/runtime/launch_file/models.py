@@ -83,6 +83,21 @@ class OutputFile(FileModel):
     """Without it the graph is unsafe, and `launch` ends with 1 when it never came."""
     deadline_ms: Positive | None = None
     """From the sensor's data arriving here to publication."""
+    on_late: str = "publish_partial"
+    """Past the deadline: `publish_partial`, `use_last`, `skip`, or `fallback NODE`, whose output stands in."""
+
+    @field_validator("on_late")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        word, _, node = value.partition(" ")
+        if (word == "fallback") != bool(node.strip()) or word not in (
+            "publish_partial",
+            "use_last",
+            "skip",
+            "fallback",
+        ):
+            raise ValueError("expected publish_partial, use_last, skip, or fallback NODE")
+        return value
 
 
 class SensorHealthFile(FileModel):
@@ -108,7 +123,9 @@ class NetworkFile(FileModel):
     max_clock_error_ms: Positive = 5.0
     """How far a host's clock may be from the launch host's before the graph is degraded."""
     curve_keys: str | None = None
-    """Folder with CURVE keys for outputs that leave the machine; this version publishes on the machine only."""
+    """Folder of `perception keys new`: results go to clients with a key only, encrypted; needed off the machine."""
+    open_endpoint: str = ""
+    """The endpoint once more, to publish it to other machines without CURVE, on a network that is your own."""
 
 
 class LaunchFile(FileModel):

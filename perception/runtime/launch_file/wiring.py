@@ -280,9 +280,8 @@ def _on_edges(wiring: Wiring, name: str, port: str, declared: On[Any]) -> list[E
     if given is None and declared.optional:
         return []
     if given is None:
-        wiring.add(
-            "input-missing", ("nodes", name), f"input '{port}' of '{name}' reads nothing", f"inputs: {{{port}: TOPIC}}"
-        )
+        what = f"input '{port}' of '{name}' reads nothing"
+        wiring.add("input-missing", ("nodes", name), what, f"inputs: {{{port}: TOPIC}}")
         return []
     entry = input_file(given)
     return [

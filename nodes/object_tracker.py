@@ -1,0 +1,409 @@
+"""Make one list of objects of what all detectors say, and track it.
+
+in:  fused, the fuser's objects with the semantics of their points; detections, boxes of any number of detectors in any
+     frame of the rig, each at its own rate and delay; regions, boxes in pictures, which support objects that they show;
+     recognitions and skeletons, which are attached to the object whose region or place is theirs.
+     ego, by which tracks live in `odom` while the vehicle moves.
+out: objects, in `base_link` at the newest stamp that any detector has spoken of, at each word of a detector.
+
+A detector is known by its first model's name; `reliability` says what its scores are worth. A word that comes late is
+inserted at its own time. Without ego motion tracks live in the moving `base_link`: they have no velocity over ground,
+and the list says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from perception.errors import ContractError, SensorError
+from perception.geometry.cameras import Camera
+from perception.geometry.transforms import Transform
+from perception.messages import (
+    Detections2D,
+    Detections3D,
+    FusedObject,
+    Header,
+    Odometry,
+    PastPose,
+    Pose3D,
+    Recognition,
+    Skeleton,
+    TrackedObjects,
+    derived,
+    host,
+)
+from perception.nodes._moving_points import extrapolated
+from perception.ops.matching import UNMATCHED, assign
+from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
+from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
+from perception.tracking.in_image import match_regions, outlines
+from perception.tracking.object_list import NOTHING, Attached, fused_objects
+from perception.tracking.settings import Reliability, TrackerSettings
+from perception.tracking.tracker import Tracker
+from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of
+
+NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
+EGO_LOOKED_FOR_NS = (0, 20_000_000, 50_000_000, 100_000_000, 200_000_000, 500_000_000)
+"""Where no odometry has come up to an instant, the motion of the vehicle goes on as it was so long before."""
+REMEMBERED_NS = 1_000_000_000
+"""For so long what another source says counts for the header and for what is attached."""
+HISTORY_STEP_NS, HISTORY_LENGTH = 500_000_000, 2
+
+
+class ReliabilityConfig(BaseModel):
+    """What a detector's scores are worth: probability = 1 / (1 + exp(-(slope * log-odds of the score + offset)))."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    slope: float = 1.0
+    """Of the line through the scores' log-odds; below 1 for a detector that is too sure of itself."""
+    offset: float = 0.0
+    """Of that line."""
+    noise: Annotated[float, Field(gt=0, le=20)] = 1.0
+    """How many times further than usual its boxes scatter."""
+
+
+class ObjectTrackerConfig(NodeConfig):
+    """Settings of the tracker of objects."""
+
+    reliability: dict[str, ReliabilityConfig] = Field(default_factory=dict)
+    """By detector: the name of its model up to the first `@`, or `default`."""
+    matching: Literal["hungarian", "greedy"] = "hungarian"
+    """How detections are given to tracks."""
+    affinity: Literal["giou", "mahalanobis"] | None = None
+    """By what: overlap of boxes or distance over uncertainty; by default as each class does best."""
+    score_min: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Detections below are not looked at."""
+    range_m: Annotated[float, Field(gt=0)] = 60.0
+    """How far detectors see: beyond it, what is not detected may be there all the same."""
+    show_existence: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Objects less probable than this are not given out."""
+    region_overlap_min: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Overlap in the picture from which a region is an object's."""
+    history_ms: Annotated[float, Field(ge=0)] = 1000.0
+    """How late a detection may come and still be inserted at its own time."""
+    valid_for_ms: Annotated[float, Field(gt=0)] = 500.0
+    """How long planners may extrapolate objects."""
+
+
+class ObjectTracker(Node):
+    """See the module's text."""
+
+    Config = ObjectTrackerConfig
+    fused = On[TrackedObjects](keep="all", optional=True)
+    detections = On[Detections3D](keep="all", optional=True)
+    regions = On[Detections2D](keep="all", optional=True)
+    recognitions = On[Recognition](keep="all", optional=True)
+    skeletons = On[Pose3D](keep="all", optional=True)
+    ego = Lookup[Odometry](deadline_ms=100)
+    objects = Out[TrackedObjects]()
+
+    @classmethod
+    def create(cls, config: ObjectTrackerConfig, setup: NodeSetup) -> Self:
+        return cls(config, has_ego=bool(setup.inputs.get("ego")))
+
+    def __init__(self, config: ObjectTrackerConfig | None = None, *, has_ego: bool = True) -> None:
+        super().__init__(config or ObjectTrackerConfig())
+        self.has_ego = has_ego
+        self.degraded = () if has_ego else (NO_EGO_MOTION,)
+        self.tracker = Tracker(_settings(self.config, has_ego=has_ego))
+        self._prefix = 0
+        self._headers: dict[str, Header] = {}
+        self._attached: dict[int, tuple[int, Attached]] = {}
+        self._skeletons: dict[int, tuple[int, Skeleton, NDArray[np.float64]]] = {}
+        self._places: dict[int, deque[tuple[int, float, float, float]]] = {}
+
+    def reset(self, reason: str) -> None:
+        self.tracker.reset()
+        self._headers.clear()
+        self._attached.clear()
+        self._skeletons.clear()
+        self._places.clear()
+
+    def warm_up(self) -> None:
+        trial = Tracker(self.tracker.settings)
+        one = _batch(0, "warm-up", ("car", "person"), np.zeros((2, 3)), np.ones((2, 3)), np.zeros(2), np.array([0, 1]),
+                     np.full(2, 0.9), np.ones((2, 2)), None)  # fmt: skip
+        trial.add(one)
+        trial.add(replace(one, t_ns=100_000_000))
+
+    def on_detections(self, detections: Detections3D) -> TrackedObjects:
+        self.take(detections)
+        return self._list(detections.header)
+
+    def take(self, detections: Detections3D) -> None:
+        """Track the boxes of one detector, without making the list."""
+        header = detections.header
+        names = detections.identities or detections.classes
+        velocity = None if detections.velocity_mps is None else np.asarray(host(detections.velocity_mps), np.float64)
+        self._take(
+            header, names, np.asarray(host(detections.center_m), np.float64),
+            np.asarray(host(detections.size_lwh_m), np.float64), np.asarray(host(detections.yaw_rad), np.float64),
+            np.asarray(host(detections.label), np.int64), np.asarray(host(detections.score), np.float64), velocity,
+        )  # fmt: skip
+
+    def on_fused(self, fused: TrackedObjects) -> TrackedObjects:
+        things, header = fused.objects, fused.header
+        names = tuple(dict.fromkeys(thing.classes[0].label for thing in things))
+        velocity = np.array(
+            [thing.velocity_mps[:2] if thing.velocity_mps is not None else (np.nan, np.nan) for thing in things]
+        ).reshape(-1, 2)
+        self._take(
+            header, names, np.array([thing.center_m for thing in things]).reshape(-1, 3),
+            np.array([thing.size_lwh_m for thing in things]).reshape(-1, 3),
+            np.array([2 * np.arctan2(thing.rotation_xyzw[2], thing.rotation_xyzw[3]) for thing in things]),
+            np.array([names.index(thing.classes[0].label) for thing in things], np.int64),
+            np.array([thing.existence_probability for thing in things]), velocity, things,
+        )  # fmt: skip
+        return self._list(header)
+
+    def on_regions(self, regions: Detections2D) -> None:
+        found = self._seen_in(regions.header, np.asarray(host(regions.box_px), np.float64))
+        if found is None:
+            return
+        ids, hit = found
+        names = regions.classes
+        known = tuple(name if name in OBJECTS else OTHER for name in names)
+        label = np.asarray(host(regions.label), np.int64)[hit]
+        score = np.asarray(host(regions.score), np.float64)[hit]
+        source = _detector(regions.header)
+        self.tracker.add(Support(t_ns=regions.header.t_sensor_ns, source=source, classes=known, ids=ids,
+                                 label=label, score=score))  # fmt: skip
+        self._headers[source] = regions.header
+
+    def on_recognitions(self, recognition: Recognition) -> None:
+        region = recognition.region_px
+        if region is None:
+            return  # of the whole field of view: of no one object
+        found = self._seen_in(recognition.header, np.array([region], np.float64))
+        if found is not None and len(found[0]):
+            self._attach(int(found[0][0]), recognition.header.t_sensor_ns, recognitions=recognition.top)
+
+    def on_skeletons(self, pose: Pose3D) -> None:
+        people = self.tracker.names.index("person")
+        tracks = self._tracks_at(pose.header)
+        tracks = tracks[tracks["label"] == people]
+        if not len(tracks) or not pose.skeletons:
+            return
+        frame_from_pose = self._tracks_from(pose.header)
+        joints = [frame_from_pose.apply(np.array(one.joints_m, np.float64)) for one in pose.skeletons]
+        middle = np.array([np.median(one, axis=0) for one in joints])
+        apart = np.linalg.norm(middle[:, None, :2] - tracks["mean"][None, :, :2], axis=2)
+        for index, row in enumerate(assign(apart, 1.0)):
+            if row != UNMATCHED:
+                moved = joints[index] - np.append(tracks["mean"][row, :2], 0.0)
+                identity = int(tracks["id"][row])
+                self._skeletons[identity] = (pose.header.t_sensor_ns, pose.skeletons[index], moved)
+
+    def _take(
+        self,
+        header: Header,
+        names: Sequence[str],
+        center: NDArray[np.float64],
+        size: NDArray[np.float64],
+        yaw: NDArray[np.float64],
+        label: NDArray[np.int64],
+        score: NDArray[np.float64],
+        velocity: NDArray[np.float64] | None,
+        things: Sequence[FusedObject] = (),
+    ) -> None:
+        if not self._prefix:
+            self._prefix = _prefix(header)
+        frame = self._tracks_from(header)
+        kept = np.flatnonzero(score >= self.config.score_min)
+        turned = np.column_stack((np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)))
+        heading = frame.rotate(turned)
+        fast = None
+        if velocity is not None and self.has_ego:
+            fast = frame.rotate(np.column_stack((velocity, np.zeros(len(velocity)))))[kept, :2]
+        pose = self._odom_from_base_link(header.t_sensor_ns)
+        view = FieldOfView(float(pose.translation_m[0]), float(pose.translation_m[1]), range_m=self.config.range_m)
+        source = _detector(header)
+        batch = _batch(
+            header.t_sensor_ns, source, names, frame.apply(center)[kept], size[kept],
+            np.arctan2(heading[:, 1], heading[:, 0])[kept], label[kept], score[kept], fast, view,
+        )  # fmt: skip
+        self.tracker.add(batch)
+        self._headers[source] = header
+        if things and self.tracker.t_ns == header.t_sensor_ns:
+            tracks = self.tracker.tracks
+            for identity, index in zip(tracks["id"].tolist(), tracks["detection"].tolist(), strict=True):
+                if 0 <= index < len(kept):
+                    thing = things[kept[index]]
+                    self._attach(identity, header.t_sensor_ns, semantics=thing.semantics, num_points=thing.num_points)
+
+    def _attach(self, identity: int, t_ns: int, **changes: object) -> None:
+        _, before = self._attached.get(identity, (0, Attached()))
+        self._attached[identity] = (t_ns, replace(before, **changes))  # type: ignore[arg-type]
+
+    def _list(self, header: Header) -> TrackedObjects:
+        """Return all objects at the newest stamp of the tracker."""
+        tracker, t_ns = self.tracker, self.tracker.t_ns
+        assert t_ns is not None
+        tracks = tracker.tracks[tracker.shown(tracker.tracks, t_ns)]
+        odom_from_base_link = self._odom_from_base_link(t_ns)
+        base_link = odom_from_base_link.inverse()
+        self._remember(tracks, t_ns)
+        objects = fused_objects(
+            tracks, t_ns, base_link, tracker.names, tracker.sources, tracker.motion_models,
+            tracker.process_noise, self._more(tracks, t_ns, base_link), self._history(tracks, t_ns, base_link),
+            over_ground=self.has_ego, id_prefix=self._prefix,
+        )  # fmt: skip
+        others = [
+            one for one in self._headers.values() if t_ns - one.t_sensor_ns <= REMEMBERED_NS and one is not header
+        ]
+        made = derived(header, *others, frame_id="base_link", t_sensor_ns=t_ns)
+        if not self.has_ego:
+            made = msgspec.structs.replace(made, degraded=(*made.degraded, NO_EGO_MOTION))
+        pose = (*odom_from_base_link.translation_m.tolist(), *odom_from_base_link.rotation_xyzw.tolist())
+        return TrackedObjects(
+            header=made, objects=objects, odom_from_base_link=pose if self.has_ego else None,
+            valid_until_ns=t_ns + round(self.config.valid_for_ms * 1e6),
+        )  # fmt: skip
+
+    def _remember(self, tracks: Tracks, t_ns: int) -> None:
+        """Note where objects are, now and then, and forget what is known of tracks that are gone."""
+        for identity, (x, y, yaw, *_) in zip(tracks["id"].tolist(), tracks["mean"].tolist(), strict=True):
+            places = self._places.setdefault(identity, deque(maxlen=HISTORY_LENGTH))
+            if not places or t_ns - places[-1][0] >= HISTORY_STEP_NS:
+                places.append((t_ns, x, y, yaw))
+        if len(self._places) > 2 * len(self.tracker.tracks) + 16:
+            alive = set(self.tracker.tracks["id"].tolist())
+            for known in (self._places, self._attached, self._skeletons):
+                for identity in [one for one in known if one not in alive]:
+                    del known[identity]
+
+    def _more(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, Attached]:
+        """Return what is attached to tracks, in `base_link` now."""
+        found: dict[int, Attached] = {}
+        for row, identity in enumerate(tracks["id"].tolist() if self._attached or self._skeletons else ()):
+            attached_ns, known = self._attached.get(identity, (0, NOTHING))
+            if t_ns - attached_ns <= REMEMBERED_NS:
+                found[identity] = known
+            if identity in self._skeletons:
+                skeleton = self._skeleton(tracks[row], t_ns, base_link)
+                found[identity] = replace(found.get(identity, NOTHING), skeleton=skeleton)
+        return found
+
+    def _history(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, tuple[PastPose, ...]]:
+        """Return where tracks were, in `base_link` now; all at once, since numpy costs by the call."""
+        places = [
+            (identity, *place)
+            for identity in tracks["id"].tolist()
+            for place in self._places.get(identity, ())
+            if place[0] < t_ns
+        ]
+        if not places:
+            return {}
+        owner, stamp, x, y, yaw = zip(*places, strict=True)
+        moved = base_link.apply(np.column_stack((x, y, np.zeros(len(x)))))
+        turned = (np.array(yaw) + base_link.yaw_rad()).tolist()
+        found: dict[int, tuple[PastPose, ...]] = {}
+        for identity, then, east, north, heading in zip(
+            owner, stamp, moved[:, 0].tolist(), moved[:, 1].tolist(), turned, strict=True
+        ):
+            found[identity] = (*found.get(identity, ()), PastPose(then, east, north, heading))
+        return found
+
+    def _skeleton(self, track: np.void, t_ns: int, base_link: Transform) -> Skeleton | None:
+        seen_ns, skeleton, moved = self._skeletons.get(int(track["id"]), (0, None, None))
+        if skeleton is None or moved is None or t_ns - seen_ns > REMEMBERED_NS:
+            return None
+        joints = base_link.apply(moved + np.append(track["mean"][:2], 0.0))
+        return msgspec.structs.replace(skeleton, joints_m=tuple(map(tuple, joints.tolist())))
+
+    def _seen_in(
+        self, header: Header, regions: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Return ids of the tracks that regions (M, 4) of a picture are, and which regions; None before any track."""
+        if self.tracker.t_ns is None:
+            return None
+        sensor = self.rig.sensor_of_frame(header.frame_id)
+        if sensor is None or sensor.camera is None:
+            raise ContractError(f"regions stand in '{header.frame_id}', no camera of rig '{self.rig.name}'")
+        camera: Camera = sensor.camera
+        tracks = self._tracks_at(header)
+        outline, visible = outlines(boxes_of(tracks), camera, self._tracks_from(header).inverse())
+        match = match_regions(outline, visible, regions, self.config.region_overlap_min)
+        hit = np.flatnonzero(match != UNMATCHED)
+        return tracks["id"][match[hit]], hit
+
+    def _tracks_at(self, header: Header) -> Tracks:
+        return self.tracker.tracks_at(header.t_sensor_ns)
+
+    def _tracks_from(self, header: Header) -> Transform:
+        """Return the transform from a message's frame, at its stamp, to the frame that tracks live in."""
+        return self._odom_from_base_link(header.t_sensor_ns) @ self.rig.base_link_from(header.frame_id)
+
+    def _odom_from_base_link(self, t_ns: int) -> Transform:
+        """Return the vehicle's pose; identity where tracks live in the moving `base_link`.
+
+        Raises:
+            SensorError: there is no odometry near this instant.
+        """
+        if not self.has_ego:
+            return Transform.identity()
+        for back_ns in EGO_LOOKED_FOR_NS:
+            found = self.ego.at(t_ns - back_ns)
+            if found is not None:
+                return extrapolated(found, t_ns)
+        raise SensorError(
+            f"no ego motion in the {EGO_LOOKED_FOR_NS[-1] / 1e6:.0f} ms before {t_ns}: objects cannot be placed"
+        )
+
+
+def _settings(config: ObjectTrackerConfig, *, has_ego: bool) -> TrackerSettings:
+    classes = {
+        name: replace(
+            one, matching=config.matching, affinity=config.affinity or one.affinity,
+            show_existence=config.show_existence, motion=one.motion if has_ego else "straight",
+            acceleration_mps2=one.acceleration_mps2 if has_ego else max(15.0, one.acceleration_mps2),
+        )
+        for name, one in OBJECTS.items()
+    }  # fmt: skip
+    trust = {
+        "" if name == "default" else name: Reliability(slope=one.slope, offset=one.offset, noise=one.noise)
+        for name, one in config.reliability.items()
+    }
+    return TrackerSettings(classes=classes, families=FAMILIES, reliability=trust, history_s=config.history_ms / 1000)
+
+
+def _batch(
+    t_ns: int,
+    source: str,
+    names: Sequence[str],
+    center: NDArray[np.float64],
+    size: NDArray[np.float64],
+    yaw: NDArray[np.float64],
+    label: NDArray[np.int64],
+    score: NDArray[np.float64],
+    velocity: NDArray[np.float64] | None,
+    view: FieldOfView | None,
+) -> DetectionBatch:
+    known = tuple(name if name in OBJECTS else OTHER for name in names)
+    return DetectionBatch(
+        t_ns=t_ns, source=source, classes=known, center_m=center, size_lwh_m=size, yaw_rad=yaw, label=label,
+        score=score, velocity_mps=velocity, seen=view,
+    )  # fmt: skip
+
+
+def _detector(header: Header) -> str:
+    """Return the name of who speaks: its first model's, or the frame that it speaks in."""
+    return header.models[0].id.partition("@")[0] if header.models else header.frame_id or "detections"
+
+
+def _prefix(header: Header) -> int:
+    """Return the upper half of all ids of this start: of the run and the stamp at which it began."""
+    text = f"{header.run} {header.t_sensor_ns}".encode()
+    return (int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) & 0x7FFF_FFFF) << 32
+
+
+__all__ = ["ObjectTracker", "ObjectTrackerConfig"]

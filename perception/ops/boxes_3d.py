@@ -1,0 +1,120 @@
+"""Upright boxes in space: overlap as intersection over union, and its generalised form for boxes that do not touch.
+
+Boxes are rows x, y, z, length, width, height, yaw: geometric centre, metres, yaw counter-clockwise from +x, z up.
+
+Source: Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019; the enclosing body is the convex hull of
+both rectangles seen from above, times their common height.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import ShapeError
+from perception.ops.boxes_bev import _corners, _overlap
+
+Float = NDArray[np.float64]
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _seen_from_above(box: Any) -> Any:
+    out = np.empty(5)
+    out[0], out[1], out[2], out[3], out[4] = box[0], box[1], box[3], box[4], box[6]
+    return out
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _hull_area(a: Any, b: Any) -> float:
+    """Return the area of the convex hull of two rectangles (gift wrapping over their eight corners)."""
+    points = np.empty((8, 2))
+    points[:4] = _corners(a)
+    points[4:] = _corners(b)
+    first = 0
+    for k in range(1, 8):
+        if points[k, 0] < points[first, 0] or (points[k, 0] == points[first, 0] and points[k, 1] < points[first, 1]):
+            first = k
+    area, x, y = 0.0, points[first, 0], points[first, 1]
+    for _ in range(8):
+        following, reach = -1, 0.0
+        for k in range(8):
+            kx, ky = points[k, 0] - x, points[k, 1] - y
+            far = kx * kx + ky * ky
+            if far < 1e-18:
+                continue  # the corner we stand on, or another one at the same place
+            if following < 0:
+                following, reach = k, far
+                continue
+            turn = (points[following, 0] - x) * ky - (points[following, 1] - y) * kx
+            if turn < 0 or (turn == 0 and far > reach):
+                following, reach = k, far
+        if following < 0:
+            return 0.0
+        area += x * points[following, 1] - points[following, 0] * y
+        x, y = points[following, 0], points[following, 1]
+        if (x - points[first, 0]) ** 2 + (y - points[first, 1]) ** 2 < 1e-18:
+            break
+    return abs(area) / 2
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _iou_3d(a: Any, b: Any) -> float:
+    shared_height = min(a[2] + a[5] / 2, b[2] + b[5] / 2) - max(a[2] - a[5] / 2, b[2] - b[5] / 2)
+    if shared_height <= 0:
+        return 0.0
+    shared = _overlap(_seen_from_above(a), _seen_from_above(b)) * shared_height
+    union = a[3] * a[4] * a[5] + b[3] * b[4] * b[5] - shared
+    return float(shared / union) if union > 1e-9 else 0.0
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _giou_3d(a: Any, b: Any) -> float:
+    above_a, above_b = _seen_from_above(a), _seen_from_above(b)
+    shared_height = min(a[2] + a[5] / 2, b[2] + b[5] / 2) - max(a[2] - a[5] / 2, b[2] - b[5] / 2)
+    shared = _overlap(above_a, above_b) * max(0.0, shared_height)
+    union = a[3] * a[4] * a[5] + b[3] * b[4] * b[5] - shared
+    height = max(a[2] + a[5] / 2, b[2] + b[5] / 2) - min(a[2] - a[5] / 2, b[2] - b[5] / 2)
+    enclosing = _hull_area(above_a, above_b) * height
+    if union <= 1e-9 or enclosing <= 1e-9:
+        return -1.0
+    return float(shared / union - (enclosing - union) / enclosing)
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _matrix(a: Float, b: Float, generalised: bool) -> Float:
+    out = np.empty((len(a), len(b)))
+    for i in range(len(a)):
+        for j in range(len(b)):
+            out[i, j] = _giou_3d(a[i], b[j]) if generalised else _iou_3d(a[i], b[j])
+    return out
+
+
+def iou_3d(a: NDArray[Any], b: NDArray[Any]) -> Float:
+    """Return intersection over union (N, M) of boxes (N, 7) and (M, 7).
+
+    Raises:
+        ShapeError: the boxes have another number of columns.
+    """
+    return np.asarray(_matrix(_boxes(a), _boxes(b), False))
+
+
+def giou_3d(a: NDArray[Any], b: NDArray[Any]) -> Float:
+    """Return generalised intersection over union (N, M), -1 (far apart) to 1 (equal), of boxes (N, 7) and (M, 7).
+
+    Raises:
+        ShapeError: the boxes have another number of columns.
+    """
+    return np.asarray(_matrix(_boxes(a), _boxes(b), True))
+
+
+def _boxes(values: NDArray[Any]) -> Float:
+    boxes = np.ascontiguousarray(values, np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 7:
+        raise ShapeError(f"boxes have shape {boxes.shape}; expected (N, 7): x, y, z, length, width, height, yaw")
+    return boxes
+
+
+__all__ = ["giou_3d", "iou_3d"]

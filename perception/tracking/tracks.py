@@ -1,0 +1,164 @@
+"""The tracks of a tracker as one structured array, and the detections of one instant as another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import ShapeError
+
+Tracks = NDArray[np.void]
+MAX_ODDS = 7.0
+"""Log-odds are kept within: nobody is more certain than 1 in 1,100."""
+
+
+def track_type(classes: int) -> np.dtype[np.void]:
+    """Return the row of a track; positions in the tracker's frame, metres."""
+    return np.dtype(
+        [
+            ("id", np.int64),  # 0 while it is being made
+            ("born_ns", np.int64),  # stamp of the first detection
+            ("seen_ns", np.int64),  # stamp of the last one
+            ("label", np.int64),  # most probable class
+            ("evidence", np.float64, (classes,)),  # log of each class's likelihood, highest 0
+            ("existence", np.float64),  # log-odds
+            ("mean", np.float64, (5,)),  # see perception.tracking.motion
+            ("cov", np.float64, (5, 5)),
+            ("height", np.float64, (2,)),  # of the centre: mean and variance
+            ("size", np.float64, (3,)),  # length, width, height
+            ("size_variance", np.float64, (3,)),
+            ("heading", np.float64),  # votes for the heading less those for the opposite one, of the last few
+            ("sources", np.int64),  # bit i: source i has seen it
+            ("score", np.float64),  # of the last detection, log-odds
+            ("detection", np.int64),  # its place in the last batch, -1 where that did not see the track
+        ]
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DetectionBatch:
+    """What one detector says of one instant, in the tracker's frame.
+
+    Attributes:
+        t_ns: its stamp.
+        source: who says it; reliability is by source.
+        classes: names that `label` refers to.
+        center_m: (N, 3). size_lwh_m: (N, 3). yaw_rad: (N,).
+        label: (N,) index into classes.
+        score: (N,) as the detector gives it.
+        velocity_mps: (N, 2) over the frame, NaN where it is not measured, or None.
+        seen: tells for (M, 2) positions whether this detector could have seen something there; None means everywhere.
+    """
+
+    t_ns: int
+    source: str
+    classes: tuple[str, ...]
+    center_m: NDArray[np.float64]
+    size_lwh_m: NDArray[np.float64]
+    yaw_rad: NDArray[np.float64]
+    label: NDArray[np.int64]
+    score: NDArray[np.float64]
+    velocity_mps: NDArray[np.float64] | None = None
+    seen: FieldOfView | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.yaw_rad)
+        expected = {"center_m": (count, 3), "size_lwh_m": (count, 3), "label": (count,), "score": (count,)}
+        if self.velocity_mps is not None:
+            expected["velocity_mps"] = (count, 2)
+        for name, shape in expected.items():
+            if np.shape(getattr(self, name)) != shape:
+                raise ShapeError(f"{name} of {self.source}: shape {np.shape(getattr(self, name))}; expected {shape}")
+        if count and not 0 <= int(self.label.min()) <= int(self.label.max()) < len(self.classes):
+            raise ShapeError(f"labels of {self.source} go beyond its {len(self.classes)} classes")
+
+    def of(self, chosen: NDArray[Any]) -> DetectionBatch:
+        """Return some of the detections."""
+        names = ("center_m", "size_lwh_m", "yaw_rad", "label", "score", "velocity_mps")
+        parts = {name: value[chosen] for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **parts)
+
+    def sound(self) -> DetectionBatch:
+        """Return the detections whose numbers are finite and whose sizes are positive."""
+        numbers = np.column_stack((self.center_m, self.size_lwh_m, self.yaw_rad, self.score))
+        good = np.asarray(np.isfinite(numbers).all(axis=1) & (self.size_lwh_m > 0).all(axis=1))
+        return self if good.all() else self.of(good)
+
+    def boxes(self) -> NDArray[np.float64]:
+        """Return (N, 7) x, y, z, length, width, height, yaw."""
+        return np.column_stack((self.center_m, self.size_lwh_m, self.yaw_rad)).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Support:
+    """What another sensor says of tracks that are there, such as a camera that sees them in its picture.
+
+    Attributes:
+        t_ns: its stamp.
+        source: who says it.
+        classes: names that `label` refers to.
+        ids: (N,) of the tracks.
+        label: (N,) index into classes.
+        score: (N,) as the detector gives it.
+    """
+
+    t_ns: int
+    source: str
+    classes: tuple[str, ...]
+    ids: NDArray[np.int64]
+    label: NDArray[np.int64]
+    score: NDArray[np.float64]
+
+    def sound(self) -> Support:
+        """Return itself: there is nothing to leave out."""
+        return self
+
+
+@dataclass(frozen=True)
+class FieldOfView:
+    """A sector seen from one place: `contains` says what is in it."""
+
+    x_m: float = 0.0
+    y_m: float = 0.0
+    yaw_rad: float = 0.0
+    half_angle_rad: float = np.pi
+    range_m: float = np.inf
+
+    def contains(self, xy_m: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """True for each of (N, 2) positions in the sector."""
+        dx, dy = xy_m[:, 0] - self.x_m, xy_m[:, 1] - self.y_m
+        aside = np.abs((np.arctan2(dy, dx) - self.yaw_rad + np.pi) % (2 * np.pi) - np.pi)
+        return np.asarray((aside <= self.half_angle_rad) & (np.hypot(dx, dy) <= self.range_m))
+
+
+def boxes_of(tracks: Tracks) -> NDArray[np.float64]:
+    """Return (N, 7) x, y, z, length, width, height, yaw."""
+    mean = tracks["mean"]
+    return np.column_stack((mean[:, :2], tracks["height"][:, 0], tracks["size"], mean[:, 2]))
+
+
+def probability(odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probability of log-odds."""
+    return np.asarray(1 / (1 + np.exp(-odds)))
+
+
+def odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log-odds of probabilities, within MAX_ODDS."""
+    low = 1 / (1 + np.exp(MAX_ODDS))
+    inside = np.clip(probability, low, 1 - low)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
+def class_probabilities(tracks: Tracks) -> NDArray[np.float64]:
+    """Return (N, K) probabilities of the classes."""
+    weight = np.exp(tracks["evidence"])
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True))
+
+
+__all__ = [
+    "MAX_ODDS", "DetectionBatch", "FieldOfView", "Support", "Tracks", "boxes_of", "class_probabilities", "odds",
+    "probability", "track_type",
+]  # fmt: skip
