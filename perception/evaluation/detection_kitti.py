@@ -15,8 +15,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.geometry.kitti_labels import Float, KittiFrame
 from perception.evaluation.track_frames import image_iou
+from perception.geometry.kitti_labels import Float, KittiFrame
 from perception.ops.boxes_bev import bev_iou
 
 Measure: TypeAlias = Literal["image", "bev", "3d"]

@@ -7,8 +7,8 @@ import pytest
 from perception.cli.main import main
 from perception.evaluation.detection_kitti import evaluate as evaluate_kitti
 from perception.evaluation.detection_nuscenes import SceneBoxes, evaluate
-from perception.geometry.kitti_labels import KittiFrame, frame_of, read_pairs
 from perception.evaluation.nuscenes_boxes import read_nuscenes_boxes
+from perception.geometry.kitti_labels import KittiFrame, frame_of, read_pairs
 
 
 def boxes(*rows: tuple[int, str, float, float, float]) -> SceneBoxes:
