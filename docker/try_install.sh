@@ -44,5 +44,5 @@ PIP_NO_CACHE_DIR=1 chroot "$root" sh -euc '
 chroot --userspec=perception "$root" env HOME=/home/perception PATH=/opt/perception/bin:/usr/bin:/bin PERCEPTION_CACHE=/home/perception/cache sh -euc '
     cd /work
     perception doctor --json >doctor.json 2>/dev/null || cat doctor.json
-    perception launch car.yaml --plain --duration 5'
+    perception launch car.yaml --plain --duration 20'
 echo "the CPU image's install steps work in a fresh Debian $suite"

@@ -36,6 +36,7 @@ LATEST_S = 0.03
 MARGIN_PX = 12
 FEWEST_EDGES = 400
 NEAR_STEPS = 6
+SEARCHED_RAD = np.radians(np.arange(-1.5, 1.51, 0.25))
 GROUPS = 8
 KIND_BIAS_PX = 0.3
 """What all lines of a kind may be off together: blur, rounded edges, sensors at different heights."""
@@ -76,8 +77,11 @@ def camera_moved(camera: Camera, base_link_from_optical: Transform, shots: Seque
     scale = float(np.sqrt(abs(np.linalg.det(camera.jacobian(np.array([[0.0, 0.0, 1.0]]))[0][:, :2])))) / USUAL_FOCAL_PX
     first = _scores(camera, base_link_from_optical, shots, scale)
     best: tuple[float, Transform, list[_Drawn]] | None = None
-    for windows in (WINDOWS_PX, WINDOWS_PX[-NEAR_STEPS:]):  # from far, and from where the rig says
-        found = _converged(camera, base_link_from_optical, shots, [max(w * scale, 1.5) for w in windows])
+    searched = _searched(camera, base_link_from_optical, shots[::2], scale)
+    near = WINDOWS_PX[-NEAR_STEPS:]
+    starts = ((base_link_from_optical, WINDOWS_PX), (base_link_from_optical, near), (searched, near))
+    for start, windows in starts:  # from far, from where the rig says, and from the best rotation nearby
+        found = _converged(camera, start, shots, [max(w * scale, 1.5) for w in windows])
         if found is None:
             continue
         score = float(_scores(camera, found[0], shots, scale).sum())
@@ -99,6 +103,14 @@ def camera_moved(camera: Camera, base_link_from_optical: Transform, shots: Seque
     return Estimate(
         np.array([*turn, *shift]), np.asarray(deviation), sum(found.edges for found in drawn), better, share
     )
+
+
+def _searched(camera: Camera, pose: Transform, shots: Sequence[Shot], scale: float) -> Transform:
+    """Return the pose turned, one axis after the other, to where most lines lie on edges: drawing may lead astray."""
+    for axis in (1, 2, 0, 1):
+        turns = [turned_in_place(pose, angle * np.eye(6)[axis]) for angle in SEARCHED_RAD]
+        pose = max(turns, key=lambda turn: float(_scores(camera, turn, shots, scale).sum()))
+    return pose
 
 
 def _converged(

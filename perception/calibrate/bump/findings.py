@@ -17,6 +17,8 @@ SURE = 3.0
 """Standard deviations."""
 GAIN = 0.025
 """A camera has moved when its lines fit better by this share elsewhere than where the rig says."""
+CLEARLY_SURE, CLEAR_GAIN = 2.5, 0.12
+"""A large gain needs less to be sure of."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def _judge(sensor: str, estimate: Estimate | None, why: str) -> Finding:
                   if SURE * deviation > bump)  # fmt: skip
     off = np.abs(estimate.moved) > SHARE * limit
     sure = np.abs(estimate.moved) > SURE * estimate.deviation
-    fits_better = estimate.better > SURE and estimate.gain > GAIN
+    fits_better = (estimate.better > SURE and estimate.gain > GAIN) or (
+        estimate.better > CLEARLY_SURE and estimate.gain > CLEAR_GAIN
+    )
     state = "moved" if (off & sure).any() and fits_better else "ok"
     return Finding(sensor, state, estimate, blind)
 
