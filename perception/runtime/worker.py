@@ -32,6 +32,7 @@ from perception.runtime.node_factory import make_node
 from perception.runtime.output_stamper import RunContext
 from perception.runtime.pacing import PacedSource
 from perception.runtime.topology import Topology, status_topic
+from perception.runtime.turns import Turns
 
 LOG = logging.getLogger(__name__)
 IDLE_S = 0.5
@@ -243,15 +244,12 @@ class Worker:
 
     def _read_source(self, spec: NodeSpec, source: Source) -> None:
         """Hand what a source measures to the scheduler; a paced one waits for each stamp's turn."""
-        started_s, first_ns = time.monotonic(), None
+        turns = Turns(self.graph.rate)
         try:
             for topic, item in source.messages():
                 t_ns = item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns
-                if source.paced:
-                    first_ns = t_ns if first_ns is None else first_ns
-                    turn_s = started_s + (t_ns - first_ns) / 1e9 / self.graph.rate
-                    if self._stop.wait(max(0.0, turn_s - time.monotonic())):
-                        return
+                if source.paced and self._stop.wait(turns.wait_s(t_ns, time.monotonic())):
+                    return
                 if self._stop.is_set():
                     return
                 self._hand_over(spec, topic, received(item))

@@ -51,7 +51,7 @@ def run(*arguments: str | Path) -> int:
         (["launch", "car.yaml", "--set", "nodes.fuser.host=box", *BOX], "no address of the rig's own network"),
         (
             ["launch", "car.yaml", "--set", "endpoint=tcp://0.0.0.0:5560", "--set", "network.curve_keys=keys"],
-            "no CURVE",
+            "cannot be read as a CURVE key",
         ),
         (["launch", "car.yaml", "--duration", "soon"], "Invalid value"),
         (["check", "nowhere.yaml"], "no such launch file"),
