@@ -21,6 +21,8 @@ Float: TypeAlias = NDArray[np.float64]
 EMPTY = np.int64(-(1 << 62))
 ALONG_PLANE, PLANE_RATIO = 0.001, 0.1
 """What a distance along a plane counts, and how thin a plane is: its smallest variance per its middle one."""
+UPRIGHT = 0.7
+"""Vertical part of the direction of a pole; other lines are rings."""
 RENEW = 5
 """Iterations after which directions are looked at anew."""
 _OFFSET, _BITS = 1 << 20, 21
@@ -93,7 +95,8 @@ def _nearest(keys: Any, counts: Any, cells: Any, points: Any, cell: float) -> An
 def _information(keys: Any, counts: Any, cells: Any, points: Any, cell: float, along: float) -> Any:
     """Return (N, 3, 3): how much a distance in each direction tells, of the map around each point.
 
-    On a plane, only the distance from it counts in full and what lies along it by `along`; elsewhere all directions do.
+    On a plane, only the distance from it counts in full and what lies along it by `along`; at a pole, what lies along it;
+    on a single ring of a sweep, only the height. Elsewhere all directions count.
     """
     information = np.zeros((len(points), 3, 3))
     for n in range(len(points)):
@@ -116,7 +119,14 @@ def _information(keys: Any, counts: Any, cells: Any, points: Any, cell: float, a
             continue
         mean /= total
         values, vectors = np.linalg.eigh(square / total - np.outer(mean, mean))
-        if values[1] > 0.01 and values[0] < PLANE_RATIO * values[1]:
+        if values[1] < PLANE_RATIO * values[2]:
+            line = vectors[:, 2].copy()
+            if abs(line[2]) > UPRIGHT:
+                information[n] = np.eye(3) - (1.0 - along) * np.outer(line, line)
+            else:  # one ring on a road or a wall: where it lies is the sensor's doing, but for its height
+                information[n] = along * np.eye(3)
+                information[n, 2, 2] = 1.0
+        elif values[0] < PLANE_RATIO * values[1]:
             normal = vectors[:, 0].copy()
             information[n] = along * np.eye(3) + (1.0 - along) * np.outer(normal, normal)
     return information
