@@ -95,8 +95,8 @@ def _nearest(keys: Any, counts: Any, cells: Any, points: Any, cell: float) -> An
 def _information(keys: Any, counts: Any, cells: Any, points: Any, cell: float, along: float) -> Any:
     """Return (N, 3, 3): how much a distance in each direction tells, of the map around each point.
 
-    On a plane, only the distance from it counts in full and what lies along it by `along`; at a pole, what lies along it;
-    on a single ring of a sweep, only the height. Elsewhere all directions count.
+    On a plane, the distance from it counts in full and what lies along it by `along`; at a pole likewise; on a single
+    ring of a sweep, only the height counts. Elsewhere all directions do.
     """
     information = np.zeros((len(points), 3, 3))
     for n in range(len(points)):
