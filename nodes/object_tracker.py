@@ -132,8 +132,8 @@ class ObjectTracker(Node):
         trial = Tracker(self.tracker.settings)
         one = _batch(0, "warm-up", ("car", "person"), np.zeros((2, 3)), np.ones((2, 3)), np.zeros(2), np.array([0, 1]),
                      np.full(2, 0.9), np.ones((2, 2)), None)  # fmt: skip
-        trial.add(one)
-        trial.add(replace(one, t_ns=100_000_000))
+        for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
+            trial.add(replace(one, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi)))
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
         self.take(detections)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perception.errors import GraphError, LaunchFileError, PerceptionError
 from perception.runtime.graph import Graph, NodeSpec
-from perception.runtime.node import Node, NodeSetup, Source
+from perception.runtime.node import Node, NodeSetup
 
 
 @cache
@@ -67,8 +67,7 @@ def make_node(spec: NodeSpec, graph: Graph) -> Node:
         node = node_class(spec.target).create(spec.config, setup_of(spec, graph))
         if graph.rig is not None:
             node.rig = graph.rig
-        if not isinstance(node, Source):
-            node.warm_up()
+        node.warm_up()
     except PerceptionError as error:
         raise type(error)(f"node '{spec.name}': {error}") from error
     except Exception as error:
