@@ -130,8 +130,10 @@ class ObjectTracker(Node):
 
     def warm_up(self) -> None:
         trial = Tracker(self.tracker.settings)
-        one = _batch(0, "warm-up", ("car", "person"), np.zeros((2, 3)), np.ones((2, 3)), np.zeros(2), np.array([0, 1]),
-                     np.full(2, 0.9), np.ones((2, 2)), None)  # fmt: skip
+        one = DetectionBatch(
+            t_ns=0, source="warm-up", classes=("car", "person"), center_m=np.zeros((2, 3)), size_lwh_m=np.ones((2, 3)),
+            yaw_rad=np.zeros(2), label=np.array([0, 1]), score=np.full(2, 0.9), velocity_mps=np.ones((2, 2)),
+        )  # fmt: skip
         for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
             trial.add(replace(one, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi)))
 
@@ -227,9 +229,10 @@ class ObjectTracker(Node):
         pose = self._odom_from_base_link(header.t_sensor_ns)
         view = FieldOfView(float(pose.translation_m[0]), float(pose.translation_m[1]), range_m=self.config.range_m)
         source = _detector(header)
-        batch = _batch(
-            header.t_sensor_ns, source, names, frame.apply(center)[kept], size[kept],
-            np.arctan2(heading[:, 1], heading[:, 0])[kept], label[kept], score[kept], fast, view,
+        batch = DetectionBatch(
+            t_ns=header.t_sensor_ns, source=source, classes=_known(names), center_m=frame.apply(center)[kept],
+            size_lwh_m=size[kept], yaw_rad=np.arctan2(heading[:, 1], heading[:, 0])[kept], label=label[kept],
+            score=score[kept], velocity_mps=fast, seen=view,
         )  # fmt: skip
         self.tracker.add(batch)
         self._headers[source] = header
@@ -376,23 +379,9 @@ def _settings(config: ObjectTrackerConfig, *, has_ego: bool) -> TrackerSettings:
     return TrackerSettings(classes=classes, families=FAMILIES, reliability=trust, history_s=config.history_ms / 1000)
 
 
-def _batch(
-    t_ns: int,
-    source: str,
-    names: Sequence[str],
-    center: NDArray[np.float64],
-    size: NDArray[np.float64],
-    yaw: NDArray[np.float64],
-    label: NDArray[np.int64],
-    score: NDArray[np.float64],
-    velocity: NDArray[np.float64] | None,
-    view: FieldOfView | None,
-) -> DetectionBatch:
-    known = tuple(name if name in OBJECTS else OTHER for name in names)
-    return DetectionBatch(
-        t_ns=t_ns, source=source, classes=known, center_m=center, size_lwh_m=size, yaw_rad=yaw, label=label,
-        score=score, velocity_mps=velocity, seen=view,
-    )  # fmt: skip
+def _known(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names that there are settings for, and `OTHER` in the place of the others."""
+    return tuple(name if name in OBJECTS else OTHER for name in names)
 
 
 def _detector(header: Header) -> str:

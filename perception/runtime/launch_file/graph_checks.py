@@ -1,8 +1,7 @@
-"""Checks of the connected graph: circles, pacing, hosts, deadlines, rates, clocks, memory."""
+"""Checks of the connected graph: circles, pacing, deadlines, rates, clocks, memory."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from perception.errors import did_you_mean
 from perception.messages import EventPacket, Image, Odometry, PointCloud, SegmentationMask
 from perception.runtime.graph import Edge, NodeSpec
 from perception.runtime.launch_file.models import OutputFile
+from perception.runtime.launch_file.network_checks import NetworkChecks
 from perception.runtime.launch_file.stage_checks import StageChecks
 from perception.runtime.launch_file.wiring import MS, Wiring
 from perception.runtime.node import Join
@@ -41,8 +41,7 @@ class GraphChecks:
     def run(self) -> bool:
         """Report every fault; False where a circle keeps others from looking upstream."""
         self._name()
-        self._endpoint()
-        self._hosts()
+        NetworkChecks(self.wiring, self.nodes).run()
         self._outputs()
         self._ego_motion()
         self._health()
@@ -126,76 +125,6 @@ class GraphChecks:
         elif wanted is not None and not any(types.get(topic) is wanted for topic in self.wiring.outputs[node].values()):
             what = f"node '{node}' gives out no {wanted.__name__}, as '{output.topic}' is"
             self.wiring.add("output-late", path, what, "a node with an output of the same type")
-
-    def _hosts(self) -> None:
-        network, hosts = self.wiring.launch.network, {node.host for node in self.nodes.values()}
-        by_process: dict[str, str] = {}
-        for node in self.nodes.values():
-            first = by_process.setdefault(node.process, node.host)
-            if first != node.host:
-                self.wiring.add(
-                    "process-hosts",
-                    ("nodes", node.name, "host"),
-                    f"process '{node.process}' would run on '{first}' and '{node.host}'",
-                    "one host per process",
-                )
-        if hosts <= {"local"} and network.rig_interface is None:
-            return
-        path = ("network", "rig_interface")
-        address = _address(network.rig_interface)
-        if address is None:
-            self.wiring.add(
-                "rig-interface",
-                path,
-                f"hosts {', '.join(sorted(hosts))} need the rig's own network, which is not given",
-                "network: {rig_interface: ADDRESS}",
-            )
-        elif not (address.is_private or address.is_link_local):
-            self.wiring.add(
-                "rig-interface",
-                path,
-                f"{network.rig_interface} can be reached from anywhere",
-                "a private or link-local address",
-            )
-        for name, given in network.hosts.items():
-            address = _address(given)
-            if address is None or not (address.is_private or address.is_link_local):
-                what = f"host '{name}' is at '{given}', which is no address of the rig's own network"
-                expected = "a private or link-local address"
-                self.wiring.add("rig-interface", ("network", "hosts", name), what, expected)
-        for host in sorted(hosts - {"local"} - set(network.hosts)):
-            self.wiring.add(
-                "rig-interface", ("network", "hosts"), f"host '{host}' has no address", f"hosts: {{{host}: ADDRESS}}"
-            )
-
-    def _endpoint(self) -> None:
-        endpoint = self.wiring.launch.endpoint
-        scheme, found, rest = endpoint.partition("://")
-        host, _, port = rest.rpartition(":")
-        if scheme == "ipc" and rest.startswith("/") and len(rest) < 100:
-            return
-        address = _address("127.0.0.1" if host == "localhost" else host)
-        if (
-            scheme != "tcp"
-            or not found
-            or not (port.isdigit() and 0 < int(port) < 65536)
-            or (address is None and host != "*")
-        ):
-            self.wiring.add(
-                "endpoint",
-                ("endpoint",),
-                f"'{endpoint}' is no endpoint",
-                "tcp://127.0.0.1:PORT or ipc:///path of less than 100 characters",
-            )
-        elif (host == "*" or (address is not None and not address.is_loopback)) and not (
-            self.wiring.launch.network.curve_keys or self.wiring.launch.network.open_endpoint == endpoint
-        ):
-            self.wiring.add(
-                "endpoint-open",
-                ("endpoint",),
-                f"'{endpoint}' answers other machines",
-                f"127.0.0.1, network: {{curve_keys: FOLDER}}, or network: {{open_endpoint: '{endpoint}'}}",
-            )
 
     def _ego_motion(self) -> None:
         topic = self.wiring.launch.ego_motion
@@ -394,13 +323,6 @@ class GraphChecks:
                 while clock in ties and steps < len(ties):
                     clock, steps = ties[clock], steps + 1
                 yield clock
-
-
-def _address(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address((text or "").strip("[]"))
-    except ValueError:
-        return None
 
 
 __all__ = ["GraphChecks"]
