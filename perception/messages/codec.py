@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import MessageError
+from perception.errors import MessageError, ShapeError
 from perception.messages.array import host
 from perception.messages.layout import ArrayRef, buffer_view, dtype_name, layout_of, little_endian, record_decoder
 from perception.messages.message import Header, Message, Timing
@@ -41,6 +41,8 @@ _encoder = msgspec.msgpack.Encoder()
 _header_decoder = msgspec.msgpack.Decoder(Header)
 _timing_decoder = msgspec.msgpack.Decoder(Timing)
 _parts_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_PADS = [bytes((0xC4, length, *bytes(length), 0xC6)) for length in range(ALIGNMENT)]
+"""A pad of each length: the two bytes of its own head, its zeros, and the first of the next buffer's five."""
 
 
 class Record:
@@ -51,9 +53,8 @@ class Record:
 
     __slots__ = ("_buffers", "_head", "_tail", "size")
 
-    def __init__(self, head: bytes, buffers: list[tuple[bytes, NDArray[Any]]], tail: bytes) -> None:
-        self._head, self._buffers, self._tail = head, buffers, tail
-        self.size = len(head) + len(tail) + sum(len(lead) + array.nbytes for lead, array in buffers)
+    def __init__(self, head: bytes, buffers: list[tuple[bytes, NDArray[Any]]], tail: bytes, size: int) -> None:
+        self._head, self._buffers, self._tail, self.size = head, buffers, tail, size
 
     def write_into(self, target: memoryview | bytearray) -> int:
         """Write the record to the start of a writable buffer of at least `size` bytes and return `size`.
@@ -95,40 +96,38 @@ def encode(message: Message) -> Record:
             raise MessageError(f"the header's schema is '{header.schema}', a {type(message).__name__} has '{schema}'")
         header = msgspec.structs.replace(header, schema=schema)
     layout = layout_of(type(message))
-    body: dict[str, Any] = {}
+    body: dict[str, Any] = {name: getattr(message, name) for name in layout.fields}
     arrays: list[NDArray[Any]] = []
-    sizes: dict[str, int] = {}
-    for name in layout.fields:
-        value = getattr(message, name)
-        if value is not None and (field := layout.arrays.get(name)) is not None:
+    references: dict[str, ArrayRef] = {}
+    for name in layout.arrays:
+        value = body[name]
+        if value is not None:
             array = host(value)
-            dtype = dtype_name(array.dtype)
-            field.check(dtype, array.shape, sizes)
-            value = ArrayRef(dtype, array.shape, 3 + 2 * len(arrays))
+            body[name] = references[name] = ArrayRef(dtype_name(array.dtype), array.shape, 3 + 2 * len(arrays))
             arrays.append(little_endian(array))
-        body[name] = value
-    return _lay_out(_encode_map(header), _encode_map(body), arrays, _encode_map(message.timing))
+    layout.check(references)
+    return _lay_out(_encode((header, body))[1:], arrays, _encode(message.timing))
 
 
-def _encode_map(value: Any) -> bytes:
+def _encode(value: Any) -> bytes:
     try:
         return _encoder.encode(value)
     except (TypeError, OverflowError, ValueError, RecursionError) as error:
         raise MessageError(f"a message holds a value that has no place in a record: {error}") from None
 
 
-def _lay_out(header: bytes, body: bytes, arrays: list[NDArray[Any]], timing: bytes) -> Record:
-    if len(arrays) > MAX_ARRAYS or any(array.nbytes > MAX_BUFFER_BYTES for array in arrays):
-        raise MessageError(f"a record holds at most {MAX_ARRAYS} arrays of at most {MAX_BUFFER_BYTES} bytes")
+def _lay_out(header_and_body: bytes, arrays: list[NDArray[Any]], timing: bytes) -> Record:
     elements = 3 + 2 * len(arrays)
-    head = (bytes([0x90 | elements]) if elements < 16 else struct.pack(">BH", 0xDC, elements)) + header + body
+    head = (bytes((0x90 | elements,)) if elements < 16 else struct.pack(">BH", 0xDC, elements)) + header_and_body
     at, buffers = len(head), []
     for array in arrays:
-        padding = -(at + 2 + 5) % ALIGNMENT  # after the two bytes of the pad's own head and the five of the buffer's
-        lead = struct.pack(f">BB{padding}xBI", 0xC4, padding, 0xC6, array.nbytes)
+        nbytes = array.nbytes
+        if nbytes > MAX_BUFFER_BYTES or len(arrays) > MAX_ARRAYS:
+            raise MessageError(f"a record holds at most {MAX_ARRAYS} arrays of at most {MAX_BUFFER_BYTES} bytes")
+        lead = _PADS[-(at + 2 + 5) % ALIGNMENT] + nbytes.to_bytes(4, "big")
         buffers.append((lead, array))
-        at += len(lead) + array.nbytes
-    return Record(head, buffers, timing)
+        at += len(lead) + nbytes
+    return Record(head, buffers, timing, at + len(timing))
 
 
 @overload
@@ -168,11 +167,13 @@ def decode(
         )
     layout = layout_of(message_type)
     values: dict[str, Any] = {name: getattr(body, name) for name in layout.fields}
-    sizes: dict[str, int] = {}
-    for name, field in layout.arrays.items():
-        reference = values[name]
-        if reference is not None:
-            values[name] = buffer_view(reference, field, _buffer(parts, reference.element, name), sizes)
+    references = {name: values[name] for name in layout.arrays if values[name] is not None}
+    try:
+        layout.check(references)
+    except ShapeError as error:
+        raise MessageError(f"not a valid record: {error}") from None
+    for name, reference in references.items():
+        values[name] = buffer_view(name, reference, _buffer(parts, reference.element, name))
     return message_type(header=header, timing=timing, **values)
 
 
@@ -224,11 +225,11 @@ def with_timing(data: Bytes, timing: Timing) -> bytes:
     Raises:
         MessageError: the bytes are not a record.
     """
-    return b"".join((content(data), _encode_map(timing)))
+    return b"".join((content(data), _encode(timing)))
 
 
 def _view(data: Bytes) -> memoryview:
-    view = memoryview(data)  # type: ignore[arg-type]
+    view = data if isinstance(data, memoryview) else memoryview(data)  # type: ignore[arg-type]
     if view.ndim != 1 or view.itemsize != 1 or not view.c_contiguous:
         raise MessageError(f"a record is a row of bytes, not {view.ndim} dimensions of '{view.format}'")
     return view.cast("B") if view.format != "B" else view

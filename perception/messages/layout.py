@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import re
@@ -18,6 +19,8 @@ from perception.messages.message import Header, Message, Timing
 from perception.messages.spec import ArraySpec
 
 _GROUP = re.compile(r"\(([^()]*)\)")
+MAX_KNOWN = 256
+"""Combinations of shapes that a layout remembers as sound."""
 _TERM = re.compile(r"([a-zA-Z_]+)\s*(?:\+\s*(\d+))?")
 
 
@@ -72,6 +75,22 @@ class Layout:
     arrays: Mapping[str, ArrayField]
     body: type[msgspec.Struct]
     decoder: msgspec.msgpack.Decoder[Any]
+    _sound: set[tuple[tuple[str, ArrayRef], ...]] = dataclasses.field(default_factory=set)
+
+    def check(self, references: Mapping[str, ArrayRef]) -> None:
+        """Check the arrays of one message against their declarations; what was sound once is not worked out again.
+
+        Raises:
+            ShapeError: dtype or shape of an array is not as declared.
+        """
+        key = (*references.items(),)
+        if key in self._sound:
+            return
+        sizes: dict[str, int] = {}
+        for name, reference in references.items():
+            self.arrays[name].check(reference.dtype, reference.shape, sizes)
+        if len(self._sound) < MAX_KNOWN:  # pictures repeat their sizes, point clouds never do
+            self._sound.add(key)
 
 
 @functools.cache
@@ -135,26 +154,23 @@ def little_endian(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array)
 
 
-def buffer_view(reference: ArrayRef, field: ArrayField, buffer: memoryview, sizes: dict[str, int]) -> NDArray[Any]:
+def buffer_view(name: str, reference: ArrayRef, buffer: memoryview) -> NDArray[Any]:
     """Return a read-only array over a record's buffer.
 
     Raises:
-        MessageError: the reference does not fit its declaration or the buffer.
+        MessageError: the reference does not fit the buffer.
     """
-    try:
-        field.check(reference.dtype, reference.shape, sizes)
-    except ShapeError as error:
-        raise MessageError(f"not a valid record: {error}") from None
-    dtype = _little_endian_dtype(reference.dtype)
-    count = math.prod(reference.shape)  # Python integers: no overflow
+    dtype, shape = _little_endian_dtype(reference.dtype), reference.shape
+    count = math.prod(shape)  # Python integers: no overflow
     if count * dtype.itemsize != len(buffer):
         raise MessageError(
-            f"not a valid record: {field.name} {reference.dtype}{list(reference.shape)} needs {count * dtype.itemsize} "
+            f"not a valid record: {name} {reference.dtype}{list(shape)} needs {count * dtype.itemsize} "
             f"bytes, its buffer has {len(buffer)}"
         )
-    array = np.frombuffer(buffer, dtype)
-    array.flags.writeable = False
-    return array if len(reference.shape) == 1 else array.reshape(reference.shape)
+    array = np.frombuffer(buffer, dtype)  # np.ndarray would let go of the memoryview, and with it of the memory
+    if array.flags.writeable:
+        array.flags.writeable = False
+    return array if len(shape) == 1 else array.reshape(shape)
 
 
 @functools.cache

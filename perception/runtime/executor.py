@@ -14,7 +14,7 @@ What may run, and when, is decided by `NodeInputs` (`inputs.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from perception.errors import GraphError, PerceptionError
 from perception.messages import Message, NodeStatus, SensorState, Span
@@ -62,6 +62,7 @@ class NodeExecutor:
         self.latency = LatencyHistogram()
         self.stamper = OutputStamper(spec, context)
         self.last_error = ""
+        self._methods: dict[str, Callable[..., object]] = {}
         self._crashes = 0
 
     def run_next(self) -> list[tuple[str, Message]] | None:
@@ -79,25 +80,18 @@ class NodeExecutor:
     def _run(self, call: Call) -> list[tuple[str, Message]]:
         started_ns = self.context.clock_ns()
         argument = call.argument
-        topics = self.inputs.topics_of(call)
-        method = getattr(self.node, f"on_{call.port.partition(' ')[0]}")
         drops: list[Drop] = []
         try:
-            if isinstance(argument, JoinedSet):
-                result = method(**argument.arguments)
-            elif isinstance(argument, Batch):
-                result = method(argument.messages)
-            else:
-                result = method(call.t_ns if argument is None else argument)
-            produced = self.stamper.collect(result, drops)
+            produced = self.stamper.collect(self._called(call), drops)
         except PerceptionError as error:
-            self._drop(topics, str(error))
+            self._drop(self.inputs.topics_of(call), str(error))
             return []
         except Exception as error:  # noqa: BLE001 - a live graph survives one bad frame, whatever it broke
-            self._crash(topics, error)
+            self._crash(self.inputs.topics_of(call), error)
             return []
         for drop in drops:
-            self._drop((argument.topics[drop.sensor],) if isinstance(argument, Batch) else topics, drop.reason)
+            of_batch = isinstance(argument, Batch)
+            self._drop((argument.topics[drop.sensor],) if of_batch else self.inputs.topics_of(call), drop.reason)
         self._crashes = 0
         duration_ns = self.context.clock_ns() - started_ns
         self.latency.add(duration_ns)
@@ -111,6 +105,16 @@ class NodeExecutor:
             self.stamper.complete(name, message, _sources(argument, name), span, residuals, missing)
             for name, message in produced
         ]
+
+    def _called(self, call: Call) -> object:
+        method, argument = self._methods.get(call.port), call.argument
+        if method is None:
+            method = self._methods[call.port] = getattr(self.node, f"on_{call.port.partition(' ')[0]}")
+        if isinstance(argument, Message):
+            return method(argument)
+        if isinstance(argument, JoinedSet):
+            return method(**argument.arguments)
+        return method(call.t_ns if argument is None else argument.messages)
 
     def _drop(self, topics: tuple[str, ...], reason: str) -> None:
         self.last_error = reason
@@ -162,11 +166,13 @@ class NodeExecutor:
 
 def _sources(argument: Message | JoinedSet | Batch | None, port: str) -> tuple[Message, ...]:
     """Return the messages that an output was made with, the reference first."""
+    if isinstance(argument, Message):
+        return (argument,)
     if argument is None:
         return ()
     if isinstance(argument, Batch):
         return argument.sources(port)
-    return tuple(argument.messages()) if isinstance(argument, JoinedSet) else (argument,)
+    return tuple(argument.messages())
 
 
 __all__ = ["NodeExecutor"]

@@ -37,6 +37,7 @@ class OutputStamper:
     def __init__(self, spec: NodeSpec, context: RunContext) -> None:
         self.spec, self.context = spec, context
         self.published: dict[str, int] = dict.fromkeys(spec.outputs.values(), 0)
+        self._only_port = next(iter(spec.outputs)) if len(spec.outputs) == 1 else ""
         self.copied = 0
         self.age_ns: int | None = None
         """Of the sensor data in the last output: from its stamp, where that is host time, else from its arrival."""
@@ -50,10 +51,10 @@ class OutputStamper:
         if result is None:
             return []
         if isinstance(result, Message):
-            ports = list(self.spec.outputs)
-            if len(ports) != 1:
+            if not self._only_port:
+                ports = list(self.spec.outputs)
                 raise TypeError(f"a node with the outputs {ports} must yield (port, message), not return a message")
-            return [(ports[0], result)]
+            return [(self._only_port, result)]
         produced: list[tuple[str, Message]] = []
         for item in result:  # type: ignore[attr-defined]
             if isinstance(item, Drop) and drops is not None:
@@ -82,7 +83,7 @@ class OutputStamper:
         message, copied = settled(message)
         self.copied += copied
         given = message.timing
-        received_ns = given.t_received_ns or next((source.timing.t_received_ns for source in sources), 0)
+        received_ns = given.t_received_ns or (sources[0].timing.t_received_ns if sources else 0)
         spans = (*(given.spans or _way(sources, span)), span)
         timing = Timing(t_received_ns=received_ns, t_published_ns=self.context.clock_ns(), spans=spans)
         since_ns = message.header.t_sensor_ns if message.header.clock == "host" else received_ns
@@ -104,7 +105,7 @@ class OutputStamper:
         return msgspec.structs.replace(
             given, schema=type(message).SCHEMA, run=context.run, epoch=context.epoch, seq=seq,
             calibration=given.calibration or context.calibration,
-            sync_residual_ns={**given.sync_residual_ns, **residuals},
+            sync_residual_ns={**given.sync_residual_ns, **residuals} if residuals else given.sync_residual_ns,
         )  # fmt: skip
 
 

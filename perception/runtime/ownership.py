@@ -25,7 +25,7 @@ M = TypeVar("M", bound=Message)
 def settled(message: M) -> tuple[M, int]:
     """Return the message with arrays that cannot change any more, and how many had to be copied."""
     copies: dict[str, Any] = {}
-    for name in message.__struct_fields__:
+    for name in layout_of(type(message)).arrays:
         value = getattr(message, name)
         if isinstance(value, np.ndarray):
             if value.base is None:
@@ -37,11 +37,11 @@ def settled(message: M) -> tuple[M, int]:
 
 def on_host(message: M, process: str, clock_ns: Callable[[], int]) -> M:
     """Return the message for readers outside its process: device arrays copied to the host, as a span of its own."""
-    device = {
-        name: value
-        for name in layout_of(type(message)).arrays
-        if not isinstance(value := getattr(message, name), np.ndarray) and value is not None
-    }
+    device: dict[str, Any] = {}
+    for name in layout_of(type(message)).arrays:
+        value = getattr(message, name)
+        if value is not None and not isinstance(value, np.ndarray):
+            device[name] = value
     if not device:
         return message
     started_ns = clock_ns()
