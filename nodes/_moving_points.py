@@ -75,6 +75,8 @@ def _interpolated(
 def extrapolated(ego: Odometry, t_ns: int) -> Transform:
     """Return odom_from_base_link some time before or after an odometry, which goes on as it was."""
     seconds = (t_ns - ego.header.t_sensor_ns) * 1e-9
+    if not seconds:  # the usual case, three times for every list of objects
+        return Transform.from_quaternion(ego.translation_m, ego.rotation_xyzw)
     turn = np.array(ego.angular_velocity_radps) * seconds
     angle = float(np.linalg.norm(turn))
     axis = turn / angle if angle > 0 else turn

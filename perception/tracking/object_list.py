@@ -16,7 +16,8 @@ from perception.tracking.motion import TURNING, velocities
 from perception.tracking.tracks import Tracks, boxes_of, class_probabilities, probability
 
 UPPER = np.triu_indices(5)
-PLANE = np.triu_indices(3)
+PLANE = (0, 1, 2, 5, 6, 9)
+"""Where x, y and yaw stand in the upper triangle of a state."""
 CLASS_MIN = 0.01
 """Classes less probable than this are left out of an object's list."""
 SURE_HEADING, ANY_HEADING = 2.0, 0.5
@@ -78,8 +79,7 @@ def fused_objects(
     columns = zip(
         tracks["id"].tolist(), probability(tracks["existence"]).tolist(), _classes(tracks, names),
         base_link_from_tracks.apply(boxes[:, :3]).tolist(), np.sin(half).tolist(), np.cos(half).tolist(),
-        boxes[:, 3:6].tolist(), velocity.tolist(), cov[:, PLANE[0], PLANE[1]].tolist(),
-        tracks["height"][:, 1].tolist(), spread[:, (0, 0, 1), (0, 1, 1)].tolist(),
+        boxes[:, 3:6].tolist(), velocity.tolist(), tracks["height"][:, 1].tolist(), spread[:, (0, 0, 1), (0, 1, 1)].tolist(),
         cov[:, UPPER[0], UPPER[1]].tolist(), (t_ns - tracks["born_ns"]).tolist(), tracks["seen_ns"].tolist(),
         tracks["sources"].tolist(), (kind == TURNING).tolist(), tracks["mean"][:, 4].tolist(),
         noise[tracks["label"]].tolist(), tracks["heading"].tolist(), strict=True,
@@ -88,8 +88,8 @@ def fused_objects(
                for bits in np.unique(tracks["sources"]).tolist()}  # fmt: skip
     found = []
     for (
-        identity, exists, classes, place, sine, cosine, size, moves, plane, height, fast, state, age, seen, bits, turns,
-        rate, push, votes,
+        identity, exists, classes, place, sine, cosine, size, moves, height, fast, state, age, seen, bits, turns, rate,
+        push, votes,
     ) in columns:  # fmt: skip
         more = attached.get(identity, NOTHING)
         word: Literal["turning", "straight"] = "turning" if turns else "straight"
@@ -97,7 +97,7 @@ def fused_objects(
         one = FusedObject(
             id=id_prefix | identity, existence_probability=exists, classes=classes, center_m=tuple(place),
             rotation_xyzw=(0, 0, sine, cosine), size_lwh_m=tuple(size), orientation_availability=_orientation(votes),
-            velocity_mps=(*moves, 0) if over_ground else None, covariance_pose=pose_covariance(plane, height),
+            velocity_mps=(*moves, 0) if over_ground else None, covariance_pose=pose_covariance([state[at] for at in PLANE], height),
             covariance_velocity=velocity_covariance(fast) if over_ground else None, has_position_covariance=True,
             has_velocity=over_ground, has_velocity_covariance=over_ground, age_ns=age, last_seen_ns=seen,
             sources=by_bits[bits], semantics=more.semantics, num_points=more.num_points,
