@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint, Timeout
+from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint, Keys, Timeout
 
 
 def echo(
     topic: Annotated[str, typer.Argument(help="A published topic, such as objects.")],
     endpoint: Endpoint = DEFAULT_ENDPOINT,
+    keys: Keys = None,
     count: Annotated[int, typer.Option(min=0, help="End after so many messages; 0 goes on.")] = 0,
     timeout: Timeout = 10.0,
     full: Annotated[bool, typer.Option("--full", help="Print arrays whole.")] = False,
@@ -24,8 +25,8 @@ def echo(
     from perception.cli.wire import as_document, messages_of
     from perception.runtime.subscriber import Subscription
 
-    with Subscription(endpoint, [topic], keep="all", timeout_s=timeout) as subscription:
-        for number, received in enumerate(messages_of(subscription, topic, timeout), start=1):
+    with Subscription(endpoint, [topic], keep="all", timeout_s=timeout, keys=keys) as subscription:
+        for number, received in enumerate(messages_of(subscription, topic, timeout, keys), start=1):
             document = as_document(received.message, full=full)
             if as_json:
                 print(json.dumps(document | {"gap": received.gap, "restarted": received.restarted}), flush=True)

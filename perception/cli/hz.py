@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint, Timeout
+from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint, Keys, Timeout
 
 
 def hz(
     topic: Annotated[str, typer.Argument(help="A published topic, such as objects.")],
     endpoint: Endpoint = DEFAULT_ENDPOINT,
+    keys: Keys = None,
     window: Annotated[int, typer.Option(min=2, help="Messages that the rate is taken over.")] = 50,
     duration: Annotated[float, typer.Option(min=0, help="End after so many seconds; 0 goes on.")] = 0.0,
     timeout: Timeout = 10.0,
@@ -28,9 +29,9 @@ def hz(
     arrivals: deque[int] = deque(maxlen=window)
     ages: deque[float] = deque(maxlen=window)
     lost = count = 0
-    with Subscription(endpoint, [topic], keep="all", timeout_s=timeout) as subscription:
+    with Subscription(endpoint, [topic], keep="all", timeout_s=timeout, keys=keys) as subscription:
         started_s = told_s = time.monotonic()
-        for received in messages_of(subscription, topic, timeout):
+        for received in messages_of(subscription, topic, timeout, keys):
             arrivals.append(received.t_received_ns)
             ages.append(received.age_ms)
             lost += received.gap

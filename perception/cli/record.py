@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint
+from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint, Keys, nothing_came
 
 if TYPE_CHECKING:
     from perception.logs.vehicle_writers import SnapshotWriter, SplitWriter
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def record(
     out: Annotated[Path, typer.Argument(help="The MCAP file to make; it must not exist.")],
     endpoint: Endpoint = DEFAULT_ENDPOINT,
+    keys: Keys = None,
     topics: Annotated[list[str] | None, typer.Option("--topic", help="Only this topic; may be repeated.")] = None,
     duration: Annotated[float, typer.Option(min=0, help="End after so many seconds; 0 goes on till Ctrl-C.")] = 0.0,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="End when the file is so large.")] = None,
@@ -35,7 +36,6 @@ def record(
 
     Sensor data does not leave the graph over ZeroMQ: perception launch --record OUT records every topic.
     """
-    from perception.errors import ChannelError
     from perception.logs.vehicle_writers import SnapshotWriter
     from perception.messages.codec import encode
     from perception.runtime.recorder import Recorder
@@ -45,10 +45,10 @@ def record(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, _: stopped.append(got))
     lost = count = 0
-    with Subscription(endpoint, topics or [], keep="all") as subscription:
+    with Subscription(endpoint, topics or [], keep="all", keys=keys) as subscription:
         first = subscription.receive(timeout)
         if first is None:
-            raise ChannelError(f"nothing came from {endpoint} within {timeout:g} s; is the graph running?")
+            raise nothing_came(endpoint, timeout, keys)
         writer = _writer(out, split_bytes, split_s, last)
         recorder = Recorder(writer, max_bytes)
         started_s = time.monotonic()

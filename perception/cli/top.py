@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint, Timeout
+from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint, Keys, Timeout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,7 @@ WIDE = 160
 
 def top(
     endpoint: Endpoint = DEFAULT_ENDPOINT,
+    keys: Keys = None,
     once: Annotated[bool, typer.Option("--once", help="Print the table once, and end.")] = False,
     timeout: Timeout = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Once, as JSON.")] = False,
@@ -35,7 +36,7 @@ def top(
     from perception.runtime.subscriber import Subscription
 
     picture = _Picture()
-    with Subscription(endpoint, ["status", "state"], keep="all", timeout_s=timeout) as subscription:
+    with Subscription(endpoint, ["status", "state"], keep="all", timeout_s=timeout, keys=keys) as subscription:
         until_s = time.monotonic() + 3 * REFRESH_S
         for received in subscription:
             picture.take(received.message, received.t_received_ns)

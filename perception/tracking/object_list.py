@@ -79,7 +79,8 @@ def fused_objects(
     columns = zip(
         tracks["id"].tolist(), probability(tracks["existence"]).tolist(), _classes(tracks, names),
         base_link_from_tracks.apply(boxes[:, :3]).tolist(), np.sin(half).tolist(), np.cos(half).tolist(),
-        boxes[:, 3:6].tolist(), velocity.tolist(), tracks["height"][:, 1].tolist(), spread[:, (0, 0, 1), (0, 1, 1)].tolist(),
+        boxes[:, 3:6].tolist(), velocity.tolist(), tracks["height"][:, 1].tolist(),
+        spread[:, (0, 0, 1), (0, 1, 1)].tolist(),
         cov[:, UPPER[0], UPPER[1]].tolist(), (t_ns - tracks["born_ns"]).tolist(), tracks["seen_ns"].tolist(),
         tracks["sources"].tolist(), (kind == TURNING).tolist(), tracks["mean"][:, 4].tolist(),
         noise[tracks["label"]].tolist(), tracks["heading"].tolist(), strict=True,
@@ -97,7 +98,8 @@ def fused_objects(
         one = FusedObject(
             id=id_prefix | identity, existence_probability=exists, classes=classes, center_m=tuple(place),
             rotation_xyzw=(0, 0, sine, cosine), size_lwh_m=tuple(size), orientation_availability=_orientation(votes),
-            velocity_mps=(*moves, 0) if over_ground else None, covariance_pose=pose_covariance([state[at] for at in PLANE], height),
+            velocity_mps=(*moves, 0) if over_ground else None,
+            covariance_pose=pose_covariance([state[at] for at in PLANE], height),
             covariance_velocity=velocity_covariance(fast) if over_ground else None, has_position_covariance=True,
             has_velocity=over_ground, has_velocity_covariance=over_ground, age_ns=age, last_seen_ns=seen,
             sources=by_bits[bits], semantics=more.semantics, num_points=more.num_points,

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from perception.cli.main import main
 from perception.messages import GraphState, Header, LinkStatus, NodeStatus, Status
 from perception.messages.codec import encode
 from perception.messages.outputs import InputStatus
+from perception.runtime.curve_keys import PublisherKeys, new_keys, publisher_keys
 from perception.runtime.launch_file.load import load_launch
 from perception.runtime.publisher import Publisher
 
@@ -41,11 +43,17 @@ def state(seq: int) -> bytes:
 
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Iterator[str]:
+    with a_graph(f"ipc://{tmp_path}/car.ipc") as address:
+        yield address
+
+
+@contextmanager
+def a_graph(address: str, keys: PublisherKeys | None = None) -> Iterator[str]:
     """A graph that publishes its status and state fifty times a second."""
-    end, address = threading.Event(), f"ipc://{tmp_path}/car.ipc"
+    end = threading.Event()
 
     def publish() -> None:
-        publisher, seq = Publisher(address), 0
+        publisher, seq = Publisher(address, keys=keys), 0
         while not end.wait(0.02):
             publisher.publish("status", status(seq))
             publisher.publish("state", state(seq))
@@ -127,3 +135,21 @@ def test_code_that_is_not_ours_is_named_before_it_runs(tmp_path: Path) -> None:
     lines = list(_introduction(file, load_launch(file), None))
     assert f"  own code: node 'passing' is {tmp_path / 'passing.py'}:Passing" in lines
     assert not [line for line in lines if "'segmenter' is" in line]
+
+
+def test_a_graph_with_keys_is_read_with_the_keys_of_a_client_and_not_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = new_keys(tmp_path / "keys", "desk")
+    with a_graph(f"ipc://{tmp_path}/locked.ipc", publisher_keys(tmp_path / "keys")) as address:
+        where = ["--endpoint", address, "--timeout", "5"]
+        assert main(["echo", "state", *where, "--keys", str(mine), "--count", "1"]) == 0
+        assert "sensor lidar is lost" in capsys.readouterr().out
+        assert main(["hz", "state", *where, "--keys", str(mine), "--duration", "0.3"]) == 0
+        assert " Hz over " in capsys.readouterr().out
+        assert main(["top", "--once", *where, "--keys", str(mine)]) == 0
+        assert "detector" in capsys.readouterr().out
+        assert main(["echo", "state", "--endpoint", address, "--timeout", "0.5", "--count", "1"]) == 1
+        assert "answers only with --keys" in capsys.readouterr().err
+        assert main(["echo", "state", *where, "--keys", str(tmp_path)]) == 2
+        assert "holds 0 secret keys of a client" in capsys.readouterr().err
