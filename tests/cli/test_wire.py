@@ -143,13 +143,13 @@ def test_a_graph_with_keys_is_read_with_the_keys_of_a_client_and_not_without(
     mine = new_keys(tmp_path / "keys", "desk")
     with a_graph(f"ipc://{tmp_path}/locked.ipc", publisher_keys(tmp_path / "keys")) as address:
         where = ["--endpoint", address, "--timeout", "5"]
-        assert main(["echo", "state", *where, "--keys", str(mine), "--count", "1"]) == 0
+        assert run("echo", "state", *where, "--keys", str(mine), "--count", "1") == 0
         assert "sensor lidar is lost" in capsys.readouterr().out
-        assert main(["hz", "state", *where, "--keys", str(mine), "--duration", "0.3"]) == 0
+        assert run("hz", "state", *where, "--keys", str(mine), "--duration", "0.3") == 0
         assert " Hz over " in capsys.readouterr().out
-        assert main(["top", "--once", *where, "--keys", str(mine)]) == 0
+        assert run("top", "--once", *where, "--keys", str(mine)) == 0
         assert "detector" in capsys.readouterr().out
-        assert main(["echo", "state", "--endpoint", address, "--timeout", "0.5", "--count", "1"]) == 1
+        assert run("echo", "state", "--endpoint", address, "--timeout", "0.5", "--count", "1") == 1
         assert "answers only with --keys" in capsys.readouterr().err
-        assert main(["echo", "state", *where, "--keys", str(tmp_path)]) == 2
+        assert run("echo", "state", *where, "--keys", str(tmp_path)) == 2
         assert "holds 0 secret keys of a client" in capsys.readouterr().err
