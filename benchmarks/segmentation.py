@@ -3,6 +3,9 @@
 Eager torch is the same commit in inference mode, channels_last, with the same threads; medians of interleaved repeats.
 Each row also says what the rest of the segmenter costs at that size: a JPEG of it decoded, fitted into the network's
 input and normalised, and the mask labelled at the picture's own size.
+
+Beside them, in the same turns, one product of matrices: what share of its multiply-adds a second torch and the fastest
+engine reach says how much there is left to gain from a network that does little but convolutions.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ CARDS = (
     "p2at_m_cityscapes", "p2at_l_cityscapes", "p2at_compact",
 )  # fmt: skip
 SIZES = ((512, 1024), (1024, 2048))
+PRODUCT = 2048
+"""Rows and columns of the matrices."""
 Run = Callable[[], Any]
 
 
@@ -61,6 +66,8 @@ class Row:
     """A JPEG decoded at the size that the network wants, resized and normalised."""
     after_ms: float = 0.0
     """The logits to a mask at the picture's size."""
+    product_ms: float = 0.0
+    """A product of two float32 matrices, PRODUCT wide, on the same threads."""
 
     def line(self) -> str:
         name = f"{self.network:<26} {self.height} x {self.width}  {self.threads} threads  {self.giga_macs:7.2f} GMAC  "
@@ -70,10 +77,18 @@ class Row:
             for engine, ms in self.engine_ms.items()
         ]
         engines += [f"{engine} not measured: {reason}" for engine, reason in self.not_measured.items()]
-        return name + "  ".join(engines) + f"  {self._rest()}"
+        return name + "  ".join(engines) + f"  {self._rest()}  {self._reached()}"
+
+    def _fastest_ms(self) -> float:
+        return min([self.torch_ms, *(ms for engine, ms in self.engine_ms.items() if "bf16" not in engine)])
+
+    def _reached(self) -> str:
+        product = PRODUCT**3 / self.product_ms / 1e6
+        torch_share, best_share = (self.giga_macs / ms * 1e3 / product for ms in (self.torch_ms, self._fastest_ms()))
+        return f"matrix product {product:.0f} GMAC/s: torch at {torch_share:.0%}, the fastest in f32 at {best_share:.0%}"
 
     def _rest(self) -> str:
-        fastest = min([self.torch_ms, *(ms for engine, ms in self.engine_ms.items() if "bf16" not in engine)])
+        fastest = self._fastest_ms()
         share = (self.before_ms + self.after_ms) / (fastest + self.before_ms + self.after_ms)
         return f"before {self.before_ms:.1f} ms, after {self.after_ms:.1f} ms = {share:.0%} of the node"
 
@@ -104,10 +119,12 @@ def measure(card_name: str, size: tuple[int, int], threads: int, repeats: int) -
             runs[name] = _bound(engine, x)
         runs["before"] = lambda: box.apply(decoded_jpeg(picture, box.inner_size), normalization)
         runs["after"] = lambda: box.segmented(reference[0], network.ALIGN_CORNERS)
+        matrix = torch.rand(PRODUCT, PRODUCT)
+        runs["product"] = lambda: matrix @ matrix
         times = _medians(runs, repeats)
     return Row(
         card.name, *size, threads, macs / 1e9, times["torch"], {name: times[name] for name in engines}, error, refused,
-        times["before"], times["after"],
+        times["before"], times["after"], times["product"],
     )  # fmt: skip
 
 
