@@ -131,7 +131,8 @@ class NmeaDecoder:
     def _sentence(self, line: bytes, t_ns: int) -> Iterator[Item]:
         begin = line.rfind(b"$")  # what stands before belongs to a sentence that lost its end
         body, star, said = line[begin + 1 :].partition(b"*")
-        self.skipped[UNREADABLE] += begin != 0
+        if begin != 0:
+            self.skipped[UNREADABLE] += 1
         if begin < 0:
             return
         if not star or len(line) > MAX_SENTENCE:
