@@ -1,8 +1,8 @@
 """Where a vehicle is by its speed and its turning: wheels that do not slip, and a gyro or an inertial unit.
 
-The gyro turns the pose. What an accelerometer reads, less the vehicle's own acceleration (by speed and turn rate), points
-up: roll, pitch and the gyro's bias about these axes slowly follow it. Heading has no such help, but at a standstill the
-gyro shows its bias about all axes.
+The gyro turns the pose. What an accelerometer reads, less the vehicle's own acceleration (by speed and turn rate),
+points up: roll, pitch and the gyro's bias about these axes slowly follow it. Heading has no such help, but at a
+standstill the gyro shows its bias about all axes.
 
 Source: Mahony, Hamel & Pflimlin, "Nonlinear Complementary Filters on the Special Orthogonal Group", IEEE TAC 2008,
 with the compensation of centripetal and forward acceleration of vehicles.

@@ -88,7 +88,9 @@ def test_a_fix_gathers_the_sentences_of_its_instant_and_counts_the_others() -> N
 
 def test_a_sentence_with_a_wrong_digit_or_without_a_checksum_is_not_believed() -> None:
     decoder = NmeaDecoder()
-    assert not fixes(decoder, [GGA.replace(b"4807", b"4817") + b"\n", GGA.partition(b"*")[0] + b"\n", b"\xff\x00binary\n"])
+    assert not fixes(
+        decoder, [GGA.replace(b"4807", b"4817") + b"\n", GGA.partition(b"*")[0] + b"\n", b"\xff\x00binary\n"]
+    )
     assert decoder.skipped["wrong checksum"] == 1
     assert decoder.skipped["unreadable"] == 2
 
