@@ -20,7 +20,7 @@ from pydantic import Field
 
 from perception.errors import ContractError
 from perception.geometry.rig import Rig
-from perception.geometry.transforms import Transform
+from perception.geometry.transforms import Transform, quaternion_of
 from perception.messages import Gnss, Header, Imu, Message, Odometry
 from perception.ops.dead_reckoning import DeadReckoning
 from perception.runtime.node import Node, NodeConfig, NodeSetup, On, Out
@@ -54,6 +54,7 @@ class EgoMotion(Node):
     def __init__(self, config: EgoMotionConfig | None = None, rig: Rig | None = None, *, has_imu: bool = False) -> None:
         super().__init__(config or EgoMotionConfig())
         self._rig, self._has_imu = rig, has_imu
+        self._mounts: dict[str, Transform] = {}
         self.reset("start")
 
     def reset(self, reason: str) -> None:
@@ -80,12 +81,15 @@ class EgoMotion(Node):
         return self._moved_on(speed.header, np.array([0.0, 0.0, speed.angular_velocity_radps[2]]), None)
 
     def on_imu(self, imu: Imu) -> Odometry | None:
-        mount = Transform.identity() if self._rig is None else self._rig.base_link_from(imu.header.frame_id)
+        frame = imu.header.frame_id
+        if frame not in self._mounts:
+            self._mounts[frame] = Transform.identity() if self._rig is None else self._rig.base_link_from(frame)
+        mount = self._mounts[frame]
         turning = mount.rotate(np.array(imu.angular_velocity_radps))
         force = mount.rotate(np.array(imu.acceleration_mps2))
+        # What the unit feels because it stands beside the axle, where the vehicle turns: w x (w x r).
         lever = mount.translation_m
-        # What the unit feels because it stands beside the axle, where the vehicle turns.
-        return self._moved_on(imu.header, turning, force - np.cross(turning, np.cross(turning, lever)))
+        return self._moved_on(imu.header, turning, force - turning * (turning @ lever) + lever * (turning @ turning))
 
     def _moved_on(self, header: Header, turning: Float, force: Float | None) -> Odometry | None:
         t_ns, reasons = header.t_sensor_ns, list(header.degraded)
@@ -107,7 +111,7 @@ class EgoMotion(Node):
 
     def _message(self, header: Header, degraded: tuple[str, ...]) -> Odometry:
         reckoning = self._reckoning
-        pose = Transform.from_matrix(reckoning.pose)
+        pose = Transform(reckoning.pose[:3, 3], quaternion_of(reckoning.pose[:3, :3]))
         (x, y, z), (qx, qy, qz, qw) = pose.translation_m.tolist(), pose.rotation_xyzw.tolist()
         wx, wy, wz = reckoning.turning_radps.tolist()
         return Odometry(

@@ -155,22 +155,22 @@ class LidarOdometry(Node):
                 best = (fit, speed)
         assert best is not None
         self._twist_per_s = np.array([best[1], 0, 0, 0, 0, 0])
-        for _ in range(FIRST_PASSES):
-            found = self._on_first(points, seconds)
+        for number in range(FIRST_PASSES):
+            found = self._on_first(points, seconds, FIRST_THRESHOLD_M / 2**number)
             if found.matched < MIN_MATCHED:
                 break
             self._twist_per_s = logarithm(np.linalg.inv(self._pose) @ found.pose) / seconds
         self._first = None
         return found
 
-    def _on_first(self, points: _Points, seconds: float) -> Registration:
+    def _on_first(self, points: _Points, seconds: float, threshold_m: float = FIRST_THRESHOLD_M) -> Registration:
         """Lay the second sweep on a map of the first, both deskewed by the motion as it is taken to be."""
         assert self._first is not None
         self._map = PointMap(self.config.cell_m)
         self._add(self._first, self._pose)
         guess = self._pose @ exponential(self._twist_per_s * seconds)
         coarse = self._coarse(points).at_stamp(self._twist_per_s)
-        return register(coarse, self._map, guess, 3 * FIRST_THRESHOLD_M, FIRST_THRESHOLD_M / 3)
+        return register(coarse, self._map, guess, 3 * threshold_m, threshold_m / 3)
 
     def _threshold(self) -> float:
         """Return how far off predictions were so far, the root mean square."""
