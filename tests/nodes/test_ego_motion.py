@@ -76,8 +76,8 @@ def test_a_steady_acceleration_from_rest_makes_half_of_its_square_of_time() -> N
 def test_a_gyro_that_shows_its_bias_at_a_standstill_is_corrected_by_it() -> None:
     for stands_s, most_rad in ((0.0, None), (4.0, 0.002)):
         node, last = EgoMotion(has_imu=True), None
-        for k in range(round((stands_s + 20) * 100)):
-            seconds = k / 100
+        for k in range(round((stands_s + 20) * 20)):
+            seconds = k / 20
             node.on_speed(wheels(seconds, 0.0 if seconds < stands_s else 10.0))
             last = node.on_imu(inertia(seconds, (0, 0, 0.004)))
         yaw = pose_of(last).yaw_rad()
@@ -87,8 +87,8 @@ def test_a_gyro_that_shows_its_bias_at_a_standstill_is_corrected_by_it() -> None
 
 def test_roll_and_pitch_come_from_gravity_and_not_from_acceleration_or_curves() -> None:
     node, last = EgoMotion(has_imu=True), None
-    for k in range(2000):  # a level road: 2 m/s2 for 5 s, then a curve of 0.3 rad/s at 10 m/s
-        seconds = k / 100
+    for k in range(800):  # a level road: 2 m/s2 for 5 s, then a curve of 0.3 rad/s at 10 m/s
+        seconds = k / 40
         speed, turn = min(2.0 * seconds, 10.0), 0.3 if seconds > 5 else 0.0
         node.on_speed(wheels(seconds, speed))
         last = node.on_imu(inertia(seconds, (0, 0, turn), (2.0 if seconds < 5 else 0, speed * turn, GRAVITY_MPS2)))
@@ -96,9 +96,9 @@ def test_roll_and_pitch_come_from_gravity_and_not_from_acceleration_or_curves() 
     assert math.degrees(math.acos(up[2])) < 0.3
     assert abs(pose_of(last).translation_m[2]) < 0.5  # of 175 m
     node = EgoMotion(has_imu=True)
-    for k in range(500):  # a road that climbs one in ten: the force tells, since it stands at an angle
-        node.on_speed(wheels(k / 100, 10.0))
-        last = node.on_imu(inertia(k / 100, force=GRAVITY_MPS2 * np.array([math.sin(0.1), 0, math.cos(0.1)])))
+    for k in range(200):  # a road that climbs one in ten: the force tells, since it stands at an angle
+        node.on_speed(wheels(k / 40, 10.0))
+        last = node.on_imu(inertia(k / 40, force=GRAVITY_MPS2 * np.array([math.sin(0.1), 0, math.cos(0.1)])))
     assert pose_of(last).translation_m[2] == pytest.approx(50 * math.sin(0.1), abs=0.5)
 
 
@@ -160,7 +160,7 @@ def driven(drive: Drive, seconds: float, *, has_imu: bool) -> tuple[list[Odometr
 
 @pytest.mark.parametrize("has_imu", [False, True])
 def test_the_way_of_a_simulated_drive_is_found_but_for_the_gyros_bias(has_imu: bool) -> None:
-    seconds = 20.0
+    seconds = 12.0
     drive = Drive(RIG, 4, START_NS, sensors=("imu", "ego") if has_imu else ("ego",), with_truth=False)
     found, truth = driven(drive, seconds, has_imu=has_imu)
     turned = math.remainder(pose_of(found[-1]).yaw_rad() - truth[-1].yaw_rad(), 2 * math.pi)
