@@ -33,6 +33,8 @@ MIN_MATCHED = 0.2
 FIRST_SPEEDS_MPS = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, -3.0)
 FORGET_SHARE = 0.1
 """The map is tidied after so much of its radius."""
+ROUGHLY, MOST_ITERATIONS = 15, 100
+"""Steps with which each usual speed is tried, and at most of any registration."""
 PASSES, FIRST_PASSES = 2, 5
 """A sweep is deskewed by the motion that it shows itself, and laid on the map again; the first two oftener."""
 CLOSE_M = 0.2
@@ -145,16 +147,15 @@ class LidarOdometry(Node):
         Both are skewed by a motion that only they can tell: usual speeds are tried, and the best of them is refined.
         """
         assert self._first is not None
-        best: tuple[float, float] | None = None
+        best, motion = -1.0, np.zeros(6)
         for speed in FIRST_SPEEDS_MPS:
             self._twist_per_s = np.array([speed, 0, 0, 0, 0, 0])
-            found = self._on_first(points, seconds)
+            found = self._on_first(points, seconds, FIRST_THRESHOLD_M, iterations=ROUGHLY)
             moved = self._coarse(points).at_stamp(self._twist_per_s) @ found.pose[:3, :3].T + found.pose[:3, 3]
             fit = float((self._map.deviation(moved) < CLOSE_M).mean())
-            if best is None or fit > best[0]:
-                best = (fit, speed)
-        assert best is not None
-        self._twist_per_s = np.array([best[1], 0, 0, 0, 0, 0])
+            if fit > best:
+                best, motion = fit, logarithm(np.linalg.inv(self._pose) @ found.pose) / seconds
+        self._twist_per_s = motion
         for number in range(FIRST_PASSES):
             found = self._on_first(points, seconds, FIRST_THRESHOLD_M / 2**number)
             if found.matched < MIN_MATCHED:
@@ -163,14 +164,16 @@ class LidarOdometry(Node):
         self._first = None
         return found
 
-    def _on_first(self, points: _Points, seconds: float, threshold_m: float = FIRST_THRESHOLD_M) -> Registration:
+    def _on_first(
+        self, points: _Points, seconds: float, threshold_m: float, iterations: int = MOST_ITERATIONS
+    ) -> Registration:
         """Lay the second sweep on a map of the first, both deskewed by the motion as it is taken to be."""
         assert self._first is not None
         self._map = PointMap(self.config.cell_m)
         self._add(self._first, self._pose)
         guess = self._pose @ exponential(self._twist_per_s * seconds)
         coarse = self._coarse(points).at_stamp(self._twist_per_s)
-        return register(coarse, self._map, guess, 3 * threshold_m, threshold_m / 3)
+        return register(coarse, self._map, guess, 3 * threshold_m, threshold_m / 3, iterations)
 
     def _threshold(self) -> float:
         """Return how far off predictions were so far, the root mean square."""
