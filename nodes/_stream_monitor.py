@@ -50,7 +50,7 @@ class StreamMonitor:
             if apart_ns > GAP_PERIODS * self.period_ns:
                 self.gaps += 1
                 self.longest_gap_ns = max(self.longest_gap_ns, apart_ns)
-        self.reconnections += bool(self.failure)
+        self.reconnections += bool(self.failure) and self._last_ns is not None
         self.failure = ""
         self._last_ns = now_ns
         self._arrivals.append(now_ns)

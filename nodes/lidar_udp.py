@@ -32,6 +32,8 @@ from perception.runtime.node import NodeSetup
 REMEMBERED = 16
 """Packets among which one that comes twice is known."""
 MISSING_SHARE = 0.05
+BREAK_NS = 1_000_000_000
+"""After a longer silence the sensor may have been started anew, or turned away."""
 
 
 class LidarUdpConfig(UdpConfig):
@@ -72,6 +74,7 @@ class LidarUdp(LiveSource):
         self._clock = ClockOffset()
         self._seen: deque[int] = deque(maxlen=REMEMBERED)
         self._seq = 0
+        self._last_ns: int | None = None
 
     @property
     def repeated(self) -> int:
@@ -92,6 +95,10 @@ class LidarUdp(LiveSource):
             self.monitor.counts["repeated packets"] += 1
             return
         self._seen.append(key)
+        if self._last_ns is not None and t_ns - self._last_ns > BREAK_NS:
+            self._decoder = _decoder(self.config)  # the turn that was begun does not belong to this one
+            self.monitor.counts["turns broken off"] += 1
+        self._last_ns = t_ns
         if self._decoder is None:
             self._decoder = _recognised(packet, self.config)
             if self._decoder is None:
