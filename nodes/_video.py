@@ -92,17 +92,30 @@ def _is_device(address: str) -> bool:
 def _by_pyav(source: VideoSource, decoder: Callable[[str], None]) -> Iterator[Picture]:
     import av
 
-    # Half a second is enough to know a stream, and what waits while it is looked at is not shown late.
-    options = {"fflags": "nobuffer", "analyzeduration": "500000", "rtsp_transport": source.transport}
     try:
-        with av.open(
-            source.address, options=options, timeout=source.timeout_s, hwaccel=_hardware(source.decode)
-        ) as container:
+        with _opened(source) as container:
             if not container.streams.video:
                 raise ConnectionError("the stream has no pictures")
             yield from _decoded(container, container.streams.video[0], decoder)
     except av.error.FFmpegError as error:
         raise ConnectionError(f"{source.address}: {error.strerror or error}") from None
+
+
+def _opened(source: VideoSource) -> Any:
+    """Open a stream on the hardware that decodes it, or without; ConnectionError where that cannot be."""
+    import av
+
+    # Half a second is enough to know a stream, and what waits while it is looked at is not shown late.
+    options = {"fflags": "nobuffer", "analyzeduration": "500000", "rtsp_transport": source.transport}
+    failure: Exception | None = None
+    for hardware in _hardware(source.decode):
+        try:
+            return av.open(source.address, options=options, timeout=source.timeout_s, hwaccel=hardware)
+        except (av.error.FFmpegError, RuntimeError) as error:  # a decoder that is there may still not be usable
+            failure = error
+    said = getattr(failure, "strerror", None) or failure
+    on = "" if source.decode in ("auto", "software") else f" (to be decoded by {source.decode})"
+    raise ConnectionError(f"{source.address}{on}: {said}")
 
 
 def _decoded(container: Any, stream: Any, decoder: Callable[[str], None]) -> Iterator[Picture]:
@@ -126,21 +139,18 @@ def _decoded(container: Any, stream: Any, decoder: Callable[[str], None]) -> Ite
             )
 
 
-def _hardware(decode: str) -> Any:
-    """Return the hardware to decode on; None decodes in software."""
+def _hardware(decode: str) -> Iterator[Any]:
+    """Yield what to try to decode on, in this order; None is software."""
     from av.codec.hwaccel import HWAccel, hwdevices_available
 
-    if decode == "software":
-        return None
-    if decode != "auto":
-        return HWAccel(decode, allow_software_fallback=False)
-    for device in ("cuda", "vaapi", "videotoolbox", "drm"):
-        if device in hwdevices_available() and _opens(device):
-            return HWAccel(device, allow_software_fallback=True)
-    return None
+    if decode == "auto":
+        for device in ("cuda", "vaapi", "videotoolbox", "drm"):
+            if device in hwdevices_available() and _is_there(device):
+                yield HWAccel(device, allow_software_fallback=True)
+    yield None if decode in ("auto", "software") else HWAccel(decode, allow_software_fallback=False)
 
 
-def _opens(device: str) -> bool:
+def _is_there(device: str) -> bool:
     """Return whether a kind of decoder is there, and not just known to the library."""
     from pathlib import Path
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,6 +187,27 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         with pytest.raises(NotInstalledError, match="built without GStreamer"):
             need("gstreamer")
+
+
+def test_hardware_that_is_not_there_is_an_error_where_it_is_asked_for_and_else_left_out(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine may have the hardware that must be missing here")
+    monkeypatch.setattr(_video, "_is_there", lambda _: True)  # as on a machine whose driver does not work
+
+    def serve() -> None:
+        for _ in range(8):
+            server.serve(video(60), 0.2)
+
+    threading.Thread(target=serve, daemon=True).start()
+    source = {"source": f"tcp://127.0.0.1:{server.port}", "timeout_s": 2.0}
+    driver = CameraStream(CameraStreamConfig.model_validate({**source, "decode": "cuda"}))
+    next(item for item in listened(driver) if driver.monitor.failure)
+    assert "to be decoded by cuda" in driver.monitor.failure
+    driver = CameraStream(CameraStreamConfig.model_validate(source))
+    assert any(isinstance(item, Image) for item in listened(driver))
+    assert driver.monitor.facts == ("mpeg2video decoded by software",)
 
 
 def test_a_device_that_is_not_there_is_a_lost_connection_and_no_crash() -> None:
