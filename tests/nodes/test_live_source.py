@@ -125,9 +125,11 @@ def test_pauses_between_attempts_double_up_to_five_seconds_and_begin_anew_after_
     clock = Clock()
     monkeypatch.setattr(_live_source, "time", clock)
     source = Flaky(clock)
-    items = []
+    items: list[Message | Bound] = []
+    told: set[str] = set()
     for _, item in source.messages():
         items.append(item)
+        told |= {*source.degraded}  # what the process puts into the status of the node
         if len(source.opened_s) == 9:
             break
     pauses = [after - before for before, after in itertools.pairwise(source.opened_s)]
@@ -136,6 +138,8 @@ def test_pauses_between_attempts_double_up_to_five_seconds_and_begin_anew_after_
     apart = [after - before for before, after in itertools.pairwise(bounds)]
     assert max(apart) < 101 * MS  # joins hear of the silence all the time
     assert source.monitor.reconnections == 2
+    assert "flaky: nothing received yet (nobody listens)" in told
+    assert source.notes[0].startswith("flaky: ")
 
 
 def test_a_device_that_blocks_lets_silence_be_told_and_the_newest_wins() -> None:
