@@ -2,17 +2,15 @@
 
 out: <sensor>/points, a PointCloud per turn in the sensor's frame, stamped by its last point.
 
-The socket is bound anew with growing pauses where it fails; silence is told by bounds, so that joins need not wait, and
-health calls the sensor lost. A sweep that lacks a part of its turn says so in `header.degraded`.
+A sweep that lacks a part of its turn says so in `header.degraded`. What it shares with other drivers is in
+`_live_source.py`.
 """
 
 from __future__ import annotations
 
-import logging
-import socket
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -26,115 +24,100 @@ from perception.logs.lidar.ouster import OusterDecoder, read_metadata
 from perception.logs.lidar.sweep import Points, SweepDecoder, point_cloud
 from perception.logs.lidar.velodyne import VelodyneDecoder, is_velodyne
 from perception.messages import Message, PointCloud
-from perception.runtime.node import Bound, NodeConfig, NodeSetup, Source
+from perception.nodes._clock_offset import ClockOffset
+from perception.nodes._live_source import LiveSource, period_of
+from perception.nodes._udp import UdpConfig, datagrams
+from perception.runtime.node import NodeSetup
 
-LOG = logging.getLogger(__name__)
-RECEIVE_BYTES = 1 << 16
-BUFFER_BYTES = 8 << 20
-"""Of the kernel: a tenth of a second of the fastest sensors, while the scheduler rests."""
-WAIT_S = 0.1
-MAX_PAUSE_S = 5.0
 REMEMBERED = 16
 """Packets among which one that comes twice is known."""
 MISSING_SHARE = 0.05
-LATE_NS = 200_000_000
-"""A silent sensor's next sweep may still be so far behind the clock."""
+BREAK_NS = 1_000_000_000
+"""After a longer silence the sensor may have been started anew, or turned away."""
 
 
-class LidarUdpConfig(NodeConfig):
+class LidarUdpConfig(UdpConfig):
     """Settings of the driver."""
 
     sensor: str = "lidar"
     """Name of the sensor in the rig; it publishes `<sensor>/points`."""
     vendor: Literal["auto", "velodyne", "hesai", "ouster"] = "auto"
     """auto knows Velodyne and Hesai by their packets; Ouster needs `metadata`."""
-    address: str = "0.0.0.0"
-    """Address of this host that the sensor sends to."""
     port: Annotated[int, Field(ge=1, le=65535)] = 2368
     """UDP port; Ouster's default is 7502."""
-    from_address: str = ""
-    """Take packets of this sender alone; empty takes all."""
     metadata: Path | None = None
     """Ouster: the sensor's metadata (JSON)."""
     angles: Path | None = None
     """Hesai: the sensor's angle correction (CSV)."""
-    stamps: Literal["arrival", "sensor"] = "arrival"
-    """sensor: for one that is disciplined by GPS or PTP to the host's time."""
+    stamps: Literal["arrival", "sensor", "offset"] = "arrival"
+    """arrival: of each packet at this host. sensor: for one that is disciplined by GPS or PTP to the host's time.
+    offset: the sensor's own time, laid on the host's by the quickest packets."""
 
 
-class LidarUdp(Source):
+class LidarUdp(LiveSource):
     """One sensor, one socket."""
 
     Config = LidarUdpConfig
 
     @classmethod
     def create(cls, config: LidarUdpConfig, setup: NodeSetup) -> Self:
-        return cls(config)
+        return cls(config, period_of(setup, config.sensor))
 
     @classmethod
     def topics(cls, config: LidarUdpConfig, setup: NodeSetup) -> Mapping[str, type[Message]]:
         return {f"{config.sensor}/points": PointCloud}
 
-    def __init__(self, config: LidarUdpConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: LidarUdpConfig, period_ns: int | None = None) -> None:
+        super().__init__(config, config.sensor, (f"{config.sensor}/points",), period_ns)
         self.config: LidarUdpConfig = config
         self._decoder = _decoder(config)
+        self._clock = ClockOffset()
         self._seen: deque[int] = deque(maxlen=REMEMBERED)
         self._seq = 0
-        self.repeated = 0
+        self._last_ns: int | None = None
+
+    @property
+    def repeated(self) -> int:
         """Packets that came twice."""
+        return self.monitor.counts["repeated packets"]
 
-    def messages(self) -> Iterator[tuple[str, Message | Bound]]:
-        topic, pause_s = f"{self.config.sensor}/points", WAIT_S
-        while True:
-            try:
-                with self._bound_socket() as receiver:
-                    pause_s = WAIT_S
-                    yield from self._received(receiver, topic)
-            except OSError as error:
-                LOG.warning("%s: %s; trying again in %.1f s", self.config.sensor, error, pause_s)
-                yield topic, Bound(time.time_ns() - LATE_NS)
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, MAX_PAUSE_S)
-
-    def _bound_socket(self) -> socket.socket:
-        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-        try:
-            receiver.bind((self.config.address, self.config.port))
-        except OSError:
-            receiver.close()
-            raise
-        receiver.settimeout(WAIT_S)
-        return receiver
-
-    def _received(self, receiver: socket.socket, topic: str) -> Iterator[tuple[str, Message | Bound]]:
-        while True:
-            try:
-                packet, sender = receiver.recvfrom(RECEIVE_BYTES)
-            except TimeoutError:
-                yield topic, Bound(time.time_ns() - LATE_NS)
-                continue
-            if self.config.from_address and sender[0] != self.config.from_address:
-                continue
-            yield from self.take(packet, time.time_ns())
+    def received(self) -> Iterator[tuple[str, Message] | None]:
+        for datagram in datagrams(self.config):
+            if datagram is None:
+                yield None
+            else:
+                yield from self.take(*datagram)
 
     def take(self, packet: bytes, t_ns: int) -> Iterator[tuple[str, PointCloud]]:
         """Take one packet that arrived at host time `t_ns`; yield the sweep that it completes."""
         key = hash(packet)
         if key in self._seen:
-            self.repeated += 1
+            self.monitor.counts["repeated packets"] += 1
             return
         self._seen.append(key)
+        if self._last_ns is not None and t_ns - self._last_ns > BREAK_NS:
+            self._decoder = _decoder(self.config)  # the turn that was begun does not belong to this one
+            self.monitor.counts["turns broken off"] += 1
+        self._last_ns = t_ns
         if self._decoder is None:
             self._decoder = _recognised(packet, self.config)
             if self._decoder is None:
                 return
         for sweep in self._decoder.feed(packet, t_ns):
-            yield f"{self.config.sensor}/points", self._cloud(self._decoder, sweep)
+            yield f"{self.config.sensor}/points", self._cloud(self._decoder, self._placed(sweep, t_ns))
+        self.monitor.counts |= self._decoder.skipped
+
+    def _placed(self, sweep: Points, arrival_ns: int) -> Points:
+        """Lay a sweep that is stamped by the sensor's clock on the host's, where the settings say so."""
+        if self.config.stamps != "offset":
+            return sweep
+        last_ns = int(sweep.t_ns.max())
+        shift_ns = self._clock.to_host(last_ns, arrival_ns) - last_ns
+        self.monitor.counts["jumps of its clock"] = self._clock.jumps
+        return replace(sweep, t_ns=sweep.t_ns + shift_ns)
 
     def _cloud(self, decoder: SweepDecoder, sweep: Points) -> PointCloud:
-        clock = "host" if self.config.stamps == "arrival" else self.config.sensor
+        clock = self.config.sensor if self.config.stamps == "sensor" else "host"
         cloud = point_cloud(
             sweep, frame_id=self.config.sensor, clock=clock, seq=self._seq, intensity_scale=decoder.intensity_scale
         )
@@ -163,7 +146,7 @@ def _decoder(config: LidarUdpConfig) -> SweepDecoder | None:
     Raises:
         UserError: a file is missing or is none.
     """
-    by_sensor = config.stamps == "sensor"
+    by_sensor = config.stamps != "arrival"
     if config.vendor == "ouster" or config.metadata is not None:
         if config.metadata is None:
             raise UserError("lidar_udp: Ouster's packets need `metadata`, the sensor's own description (JSON)")
@@ -176,13 +159,13 @@ def _decoder(config: LidarUdpConfig) -> SweepDecoder | None:
 
 def _recognised(packet: bytes, config: LidarUdpConfig) -> SweepDecoder | None:
     if is_velodyne(packet):
-        return VelodyneDecoder(sensor_time=config.stamps == "sensor")
+        return VelodyneDecoder(sensor_time=config.stamps != "arrival")
     layout = layout_of(packet)
     if layout is None:
         return None
     if layout.name == "Pandar40P":
         raise SensorError("lidar_udp: a Pandar40P has angles of its own; give its correction file as `angles` (CSV)")
-    return HesaiDecoder(sensor_time=config.stamps == "sensor")
+    return HesaiDecoder(sensor_time=config.stamps != "arrival")
 
 
 __all__ = ["LidarUdp", "LidarUdpConfig"]

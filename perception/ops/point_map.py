@@ -1,9 +1,10 @@
 """A map of points in a hash of cells, and the registration of a sweep on it.
 
 Source: Vizzo et al., "KISS-ICP: In Defense of Point-to-Point ICP", RA-L 2023: a few points a cell, a Geman-McClure
-kernel, a threshold that follows how far the prediction was off. Differs: where the map is a plane, distances along it
-hardly count (as in Segal et al., "Generalized-ICP", RSS 2009), since the rings of a few beams on a road look alike
-wherever one is.
+kernel, a threshold that follows how far the prediction was off. Differs: what a distance counts depends on its
+direction (as in Segal et al., "Generalized-ICP", RSS 2009). The rings of a few beams look alike wherever one is, so
+distances along a plane hardly count, and where the map is no plane and no pole, all of them little. Rings on what one
+drives towards wander up or down on it: a sweep that is held where rings were tilts, and the vehicle seems to climb.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from perception.errors import ShapeError
 
 Float: TypeAlias = NDArray[np.float64]
 EMPTY = np.int64(-(1 << 62))
-ALONG_PLANE, PLANE_RATIO = 0.001, 0.1
+ALONG, PLANE_RATIO = 0.001, 0.1
 """What a distance along a plane counts, and how thin a plane is: its smallest variance per its middle one."""
+RING, SCATTERED = 0.1, 0.05
+"""What the height of a lone ring counts, and any distance where points lie neither in a plane nor in a line."""
+MIN_NEIGHBOURS = 5
+"""Fewer map points around one tell nothing."""
 UPRIGHT = 0.7
 """Vertical part of the direction of a pole; other lines are rings."""
 RENEW = 5
@@ -78,57 +83,79 @@ def _nearest(keys: Any, counts: Any, cells: Any, points: Any, cell: float) -> An
     distance = np.full(len(points), np.inf)
     for n in range(len(points)):
         x, y, z = points[n]
-        for di in range(-1, 2):
-            for dj in range(-1, 2):
-                for dk in range(-1, 2):
-                    place = _slot(keys, _key(x + di * cell, y + dj * cell, z + dk * cell, cell))
-                    for m in range(counts[place]):
-                        d0, d1, d2 = cells[place, m, 0] - x, cells[place, m, 1] - y, cells[place, m, 2] - z
-                        squared = d0 * d0 + d1 * d1 + d2 * d2
-                        if squared < distance[n]:
-                            distance[n] = squared
-                            found[n] = cells[place, m]
+        inside = x / cell - np.floor(x / cell), y / cell - np.floor(y / cell), z / cell - np.floor(z / cell)
+        for visit in range(27):
+            turn = (visit + 13) % 27  # the point's own cell first: what it holds rules out most of the others
+            di, dj, dk = turn // 9 - 1, turn // 3 % 3 - 1, turn % 3 - 1
+            away = _outside(di, inside[0]) + _outside(dj, inside[1]) + _outside(dk, inside[2])
+            if away * cell * cell >= distance[n]:
+                continue
+            place = _slot(keys, _key(x + di * cell, y + dj * cell, z + dk * cell, cell))
+            for m in range(counts[place]):
+                d0, d1, d2 = cells[place, m, 0] - x, cells[place, m, 1] - y, cells[place, m, 2] - z
+                squared = d0 * d0 + d1 * d1 + d2 * d2
+                if squared < distance[n]:
+                    distance[n] = squared
+                    found[n] = cells[place, m]
     return found, distance
 
 
+@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _outside(step: int, inside: float) -> float:
+    """Return the square of the way to the cell before, beside or after, in cells."""
+    way = 0.0 if step == 0 else inside if step < 0 else 1.0 - inside
+    return way * way
+
+
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _information(keys: Any, counts: Any, cells: Any, points: Any, cell: float, along: float) -> Any:
+def _spread(keys: Any, counts: Any, cells: Any, point: Any, cell: float, square: Any) -> int:
+    """Fill the covariance (3, 3) of the map points within a cell's edge around a point; return how many they are."""
+    x, y, z = point
+    total, x1, y1, z1, xx, xy, xz, yy, yz, zz = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for turn in range(27):
+        di, dj, dk = turn // 9 - 1, turn // 3 % 3 - 1, turn % 3 - 1
+        place = _slot(keys, _key(x + di * cell, y + dj * cell, z + dk * cell, cell))
+        for m in range(counts[place]):
+            d0, d1, d2 = cells[place, m, 0] - x, cells[place, m, 1] - y, cells[place, m, 2] - z
+            if d0 * d0 + d1 * d1 + d2 * d2 < cell * cell:
+                total += 1
+                x1, y1, z1 = x1 + d0, y1 + d1, z1 + d2
+                xx, xy, xz = xx + d0 * d0, xy + d0 * d1, xz + d0 * d2
+                yy, yz, zz = yy + d1 * d1, yz + d1 * d2, zz + d2 * d2
+    if total:
+        square[0, 0], square[1, 1], square[2, 2] = xx - x1 * x1 / total, yy - y1 * y1 / total, zz - z1 * z1 / total
+        square[0, 1] = square[1, 0] = xy - x1 * y1 / total
+        square[0, 2] = square[2, 0] = xz - x1 * z1 / total
+        square[1, 2] = square[2, 1] = yz - y1 * z1 / total
+        square /= total
+    return total
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _information(keys: Any, counts: Any, cells: Any, points: Any, cell: float) -> Any:
     """Return (N, 3, 3): how much a distance in each direction tells, of the map around each point.
 
-    On a plane, the distance from it counts in full and what lies along it by `along`; at a pole likewise; on a single
-    ring of a sweep, only the height counts. Elsewhere all directions do.
+    On a plane, the distance from it counts in full and what lies along it hardly; at a pole likewise. Of a lone ring
+    only the height counts, and little: where it lies is the sensor's doing, and on what is upright its height is, too.
     """
     information = np.zeros((len(points), 3, 3))
+    square = np.zeros((3, 3))
     for n in range(len(points)):
-        x, y, z = points[n]
-        total, mean, square = 0, np.zeros(3), np.zeros((3, 3))
-        for di in range(-1, 2):
-            for dj in range(-1, 2):
-                for dk in range(-1, 2):
-                    place = _slot(keys, _key(x + di * cell, y + dj * cell, z + dk * cell, cell))
-                    for m in range(counts[place]):
-                        near = cells[place, m] - points[n]
-                        if near[0] * near[0] + near[1] * near[1] + near[2] * near[2] < cell * cell:
-                            total += 1
-                            for a in range(3):
-                                mean[a] += near[a]
-                                for b in range(3):
-                                    square[a, b] += near[a] * near[b]
-        information[n] = np.eye(3)
-        if total < 5:
+        information[n] = ALONG * np.eye(3)
+        if _spread(keys, counts, cells, points[n], cell, square) < MIN_NEIGHBOURS:
             continue
-        mean /= total
-        values, vectors = np.linalg.eigh(square / total - np.outer(mean, mean))
+        values, vectors = np.linalg.eigh(square)
         if values[1] < PLANE_RATIO * values[2]:
             line = vectors[:, 2].copy()
             if abs(line[2]) > UPRIGHT:
-                information[n] = np.eye(3) - (1.0 - along) * np.outer(line, line)
-            else:  # one ring on a road or a wall: where it lies is the sensor's doing, but for its height
-                information[n] = along * np.eye(3)
-                information[n, 2, 2] = 1.0
+                information[n] = np.eye(3) - (1.0 - ALONG) * np.outer(line, line)
+            else:
+                information[n, 2, 2] = RING
         elif values[0] < PLANE_RATIO * values[1]:
             normal = vectors[:, 0].copy()
-            information[n] = along * np.eye(3) + (1.0 - along) * np.outer(normal, normal)
+            information[n] += (1.0 - ALONG) * np.outer(normal, normal)
+        else:
+            information[n] = SCATTERED * np.eye(3)
     return information
 
 
@@ -185,7 +212,7 @@ class PointMap:
 
     def information(self, points: Float) -> Float:
         """Return (N, 3, 3) how much a distance from each map point tells, by direction: on a plane, that from it."""
-        return np.asarray(_information(self._keys, self._counts, self._cells, _rows(points), self.cell_m, ALONG_PLANE))
+        return np.asarray(_information(self._keys, self._counts, self._cells, _rows(points), self.cell_m))
 
     def deviation(self, points: Float) -> Float:
         """Return how far each point (N, 3) is from the map in the directions that tell: from a plane, not along it."""
@@ -204,17 +231,20 @@ class Registration:
         matched: share of the points that found a neighbour within the threshold.
         error_m: the mean distance of those.
         iterations: steps taken.
+        information: (N, 3, 3) what distances of each point counted.
     """
 
     pose: Float
     matched: float
     error_m: float
     iterations: int
+    information: Float
 
 
 def register(
-    points: Float, point_map: PointMap, guess: Float, max_distance_m: float, kernel_m: float, max_iterations: int = 100
-) -> Registration:
+    points: Float, point_map: PointMap, guess: Float, max_distance_m: float, kernel_m: float,
+    max_iterations: int = 100, information: Float | None = None,
+) -> Registration:  # fmt: skip
     """Lay points on a map, from a guess of the pose.
 
     Args:
@@ -224,6 +254,7 @@ def register(
         max_distance_m: farther neighbours do not count.
         kernel_m: scale of the Geman-McClure kernel.
         max_iterations: at most so many steps; it ends when a step is below 0.1 mm and 0.1 mrad.
+        information: (N, 3, 3) of an earlier registration of nearly the same points, which saves the time.
     """
     pose = guess.copy()
     moved = points @ pose[:3, :3].T + pose[:3, 3]
@@ -231,34 +262,45 @@ def register(
     for step_number in range(1, max_iterations + 1):
         target, distance = point_map.nearest(moved)
         use = distance < max_distance_m
-        if step_number % RENEW == 1:
+        if information is None or step_number % RENEW == 0:
             information = point_map.information(target)
         if use.sum() < 6:
-            return Registration(guess, float(use.mean()) if len(use) else 0.0, float("nan"), step_number)
-        step = _step(moved[use], target[use], information[use], kernel_m)
+            share = float(use.mean()) if len(use) else 0.0
+            return Registration(guess, share, float("nan"), step_number, information)
+        normal, right = _equations(moved, target, use, information, kernel_m)
+        step = exponential(np.linalg.solve(normal + 1e-9 * np.eye(6), right))
         moved = moved @ step[:3, :3].T + step[:3, 3]
         pose = step @ pose
         matched, error = float(use.mean()), float(distance[use].mean())
         turned = np.arccos(np.clip((np.trace(step[:3, :3]) - 1) / 2, -1, 1))
         if np.linalg.norm(step[:3, 3]) < 1e-4 and turned < 1e-4:
             break
-    return Registration(pose, matched, error, step_number)
+    assert information is not None
+    return Registration(pose, matched, error, step_number, information)
 
 
-def _step(source: Float, target: Float, information: Float, kernel_m: float) -> Float:
-    """Return the small motion (4, 4) that one Gauss-Newton step on weighted distances gives."""
-    residual = source - target
-    weight = (kernel_m / (kernel_m + (residual**2).sum(axis=1))) ** 2
-    jacobian = np.zeros((len(source), 3, 6))
-    jacobian[:, :, :3] = np.eye(3)
-    x, y, z = source.T
-    jacobian[:, 0, 4], jacobian[:, 0, 5] = z, -y
-    jacobian[:, 1, 3], jacobian[:, 1, 5] = -z, x
-    jacobian[:, 2, 3], jacobian[:, 2, 4] = y, -x
-    weighted = np.swapaxes(jacobian, 1, 2) @ (information * weight[:, None, None])  # (N, 6, 3)
-    normal = (weighted @ jacobian).sum(axis=0)
-    right = -(weighted @ residual[:, :, None]).sum(axis=0)[:, 0]
-    return exponential(np.linalg.solve(normal + 1e-9 * np.eye(6), right))
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _equations(source: Any, target: Any, use: Any, information: Any, kernel_m: float) -> Any:
+    """Return the normal equations (6, 6) and (6,) of a Gauss-Newton step on weighted distances."""
+    normal, right, jacobian = np.zeros((6, 6)), np.zeros(6), np.zeros((3, 6))
+    jacobian[0, 0] = jacobian[1, 1] = jacobian[2, 2] = 1.0
+    for n in range(len(source)):
+        if not use[n]:
+            continue
+        x, y, z = source[n]
+        jacobian[0, 4], jacobian[0, 5], jacobian[1, 3] = z, -y, -z
+        jacobian[1, 5], jacobian[2, 3], jacobian[2, 4] = x, y, -x
+        residual = source[n] - target[n]
+        weight = (kernel_m / (kernel_m + (residual * residual).sum())) ** 2
+        for a in range(6):
+            for c in range(3):
+                row = 0.0
+                for b in range(3):
+                    row += weight * jacobian[b, a] * information[n, b, c]
+                right[a] -= row * residual[c]
+                for d in range(6):
+                    normal[a, d] += row * jacobian[c, d]
+    return normal, right
 
 
 def exponential(twist: Float) -> Float:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,46 @@ def test_a_port_in_use_is_tried_again_until_it_is_free() -> None:
 
     threading.Thread(target=keep_sending, daemon=True).start()
     assert any(isinstance(item, PointCloud) for _, item in items)
+
+
+def test_a_real_capture_with_loss_doubles_swaps_and_a_restart_of_the_sensor_goes_on(recorded: list[Datagram]) -> None:
+    choose, troubled, restarted = random.Random(1), [], []
+    for k, packet in enumerate(recorded):
+        if choose.random() < 0.02:
+            continue
+        troubled += [packet] * (1 + (choose.random() < 0.05))
+        if k % 20 == 0 and len(troubled) > 1:
+            troubled[-1], troubled[-2] = troubled[-2], troubled[-1]
+    doubled = len(troubled) - len({packet.data for packet in troubled})
+    first_us = int.from_bytes(recorded[0].data[1200:1204], "little")
+    for packet in recorded:  # its clock begins anew, as after a loss of power
+        since_us = int.from_bytes(packet.data[1200:1204], "little") - first_us
+        restarted.append(replace(packet, data=packet.data[:1200] + since_us.to_bytes(4, "little") + packet.data[1204:]))
+    port = free_port()
+    driver = LidarUdp(LidarUdpConfig(address="127.0.0.1", port=port, stamps="offset"))
+    items = taken(driver, 60.0)
+    next(items)
+
+    def send_all() -> None:
+        send(troubled, port)
+        time.sleep(1.2)
+        send(restarted, port)
+
+    sender = threading.Thread(target=send_all)
+    began_ns = time.time_ns()
+    sender.start()
+    clouds: list[PointCloud] = []
+    for _, item in items:
+        clouds += [item] if isinstance(item, PointCloud) else []
+        if len(clouds) == 4:
+            break
+    sender.join()
+    assert driver.repeated == doubled
+    assert [len(host(cloud.xyz_m)) for cloud in clouds[2:]] == [58169, 58078]  # as if nothing had been
+    assert len(host(clouds[1].xyz_m)) == pytest.approx(58078, rel=0.06)
+    stamps = [cloud.header.t_sensor_ns for cloud in clouds]
+    assert stamps == sorted(stamps)
+    assert began_ns < stamps[0] < stamps[-1] <= time.time_ns()
+    assert {cloud.header.clock for cloud in clouds} == {"host"}
+    (note,) = driver.monitor.notes(time.monotonic_ns())
+    assert f"jumps of its clock: 1; repeated packets: {doubled}; turns broken off: 1" in note

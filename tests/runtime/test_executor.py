@@ -290,6 +290,19 @@ def test_a_lookup_that_never_answers_holds_a_node_no_longer_than_its_deadline() 
     assert node.found == [None]
 
 
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_a_lookup_waits_for_the_message_of_the_very_stamp_which_a_bound_of_it_leaves_room_for(lockstep: bool) -> None:
+    node = Mover()
+    running = executor(node, [lidar_edge(keep="all"), EGO], lockstep=lockstep)
+    running.offer("ego", odometry(80, 8.0))
+    running.offer("lidar/points", cloud(100))
+    running.bound("ego", 100 * MS)  # nothing before the sweep comes any more, but its own pose does
+    assert running.run_next() is None
+    running.offer("ego", odometry(100, 10.0))
+    run_all(running)
+    assert node.found == [10.0]
+
+
 class Ticker(Node):
     sweep = On[PointCloud]()
     tick = Every(40 * MS)
