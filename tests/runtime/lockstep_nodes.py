@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -138,18 +137,13 @@ class MixChain(Chain):
         return self.link(other.header.t_sensor_ns, 7, value_of(other))
 
 
-class FragileConfig(NodeConfig):
-    dies_at_ms: int = 1000
-    kind: str = "exit"
-    flag: Path | None = None
+class FragileChain(Chain):
+    """Ends its process after a second of the drive, as a crash of a library would."""
 
-
-class FragileChain(SlowChain):
-    """Ends its process in the middle, as a crash of a library would, or breaks a promise of the runtime."""
-
-    Config = FragileConfig
+    sweep = On[PointCloud]()
+    out = Out[PointCloud]()
 
     def on_sweep(self, sweep: PointCloud) -> PointCloud:
-        if sweep.header.t_sensor_ns >= self.config.dies_at_ms * MS:
+        if sweep.header.t_sensor_ns > 1000 * MS:
             os._exit(17)
         return self.link(sweep.header.t_sensor_ns, 1, value_of(sweep))
