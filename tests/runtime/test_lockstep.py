@@ -24,6 +24,7 @@ END_MS = 400
 KINDS: Mapping[str, Any] = {
     "a": cloud,
     "b": cloud,
+    "c": cloud,
     "left/image": image,
     "right/image": image,
     "ego": odometry,
@@ -45,7 +46,7 @@ class Everything(Chain):
     out = Out[PointCloud]()
 
     def _called(self, t_ns: int, kind: int, *messages: Message | None) -> PointCloud:
-        seen = [self.ego.at(t_ns + shift * MS) for shift in (-500, -60, -10, 0, 10, 50)]
+        seen: list[Message | None] = [self.ego.at(t_ns + shift * MS) for shift in (-500, -60, -10, 0, 10, 50)]
         seen += [self.last.at(t_ns + shift * MS) for shift in (-300, -30, 0, 30)]
         return self.link(t_ns, kind, *map(value_of, [*messages, *seen]))
 
@@ -72,7 +73,7 @@ EDGES = [
     Edge("a", "one", PointCloud), Edge("left/image", "pictures", Image), Edge("right/image", "pictures", Image),
     Edge("b", "pair.first", PointCloud), Edge("right/image", "pair.second", Image),
     Edge("a", "scene.sweep", PointCloud, offset_ns=5 * MS), Edge("left/image", "scene.others", Image),
-    Edge("right/image", "scene.others", Image), Edge("b", "scene.near", PointCloud),
+    Edge("right/image", "scene.others", Image), Edge("c", "scene.near", PointCloud),
     Edge("ego", "ego", Odometry), Edge("p", "last", PointCloud),
 ]  # fmt: skip
 

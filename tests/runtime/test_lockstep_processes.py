@@ -67,10 +67,10 @@ def built(folder: Path, name: str, drive: DriveConfig | None = None) -> Graph:
     return graph(folder, name, nodes, drive or DriveConfig())
 
 
-def recorded(running: Graph, path: Path, runner: Runner, **more: float) -> Summary:
+def recorded(running: Graph, path: Path, runner: Runner) -> Summary:
     recorder = Recorder(McapWriter(path))
     try:
-        return run_graph(running, recorder=recorder, runner=runner, **more)
+        return run_graph(running, recorder=recorder, runner=runner)
     finally:
         recorder.close()
 
