@@ -2,7 +2,8 @@
 
 The recording is made up: six cameras (JPEG of 200 kB, 10 Hz) and a LiDAR (120,000 points, 10 Hz) for some seconds. It
 is read from the page cache: what counts is the processor. The overhead is that of a chain of three nodes that pass
-small messages on, less what their methods take by themselves.
+small messages on, less what their methods take by themselves: inline in one process, and with a process each, where it
+is the time from one message to the next at the end of the chain.
 """
 
 from __future__ import annotations
@@ -130,6 +131,20 @@ class Passing(Node):
         return Image(header=data.header, encoding="jpeg", height_px=1, width_px=1, data=data.data)
 
 
+class Timing(Passing):
+    """Says in its status when its first and its last call were, nanoseconds."""
+
+    def __init__(self, config: _Config) -> None:
+        super().__init__(config)
+        self.first_ns = 0
+
+    def on_data(self, data: Image) -> Image:
+        now_ns = time.monotonic_ns()
+        self.first_ns = self.first_ns or now_ns
+        self.notes = (str(self.first_ns), str(now_ns))
+        return super().on_data(data)
+
+
 def lockstep_overhead_us(messages: int, repeats: int) -> float:
     """Return microseconds for each message that a node takes, on the inline runner, the nodes' own work left out."""
     per_message = []
@@ -142,14 +157,29 @@ def lockstep_overhead_us(messages: int, repeats: int) -> float:
     return statistics.median(per_message)
 
 
-def _chain(messages: int) -> Graph:
+def lockstep_on_processes_us(messages: int, repeats: int) -> float:
+    """Return microseconds from one message to the next at the end of the chain, each node in a process of its own."""
+    from perception.runtime.launcher import run_graph
+
+    per_message = []
+    with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
+        for _ in range(repeats):
+            chain = _chain(messages, f"ipc://{folder}/chain.ipc", processes=True)
+            last = run_graph(chain, runner="ray").statuses["hop2"]
+            first_ns, last_ns = map(int, last.notes)
+            per_message.append((last_ns - first_ns) / (messages - 1) / 1e3 - last.latency_p50_ms * 1e3)
+    return statistics.median(per_message)
+
+
+def _chain(messages: int, endpoint: str = "", *, processes: bool = False) -> Graph:
     source = NodeSpec(
-        name="source", target=f"{HERE}:Counting", config=_Config(count=messages), process="main",
+        name="source", target=f"{HERE}:Counting", config=_Config(count=messages), process="source",
         outputs={TOPICS[0]: TOPICS[0]}, is_source=True,
     )  # fmt: skip
     hops = [
         NodeSpec(
-            name=f"hop{k}", target=f"{HERE}:Passing", config=_Config(), process="main",
+            name=f"hop{k}", target=f"{HERE}:{'Timing' if k == 2 else 'Passing'}", config=_Config(),
+            process=f"hop{k}" if processes else "source",
             edges=(Edge(input="data", topic=TOPICS[k], message_type=Image, keep="all", bound=10),),
             outputs={"out": TOPICS[k + 1]},
         )
@@ -157,8 +187,8 @@ def _chain(messages: int) -> Graph:
     ]  # fmt: skip
     return Graph(
         name="chain", nodes=(source, *hops), outputs=(), sensors=(), message_types=dict.fromkeys(TOPICS, Image),
-        endpoint="", mode="lockstep",
+        endpoint=endpoint, mode="lockstep",
     )  # fmt: skip
 
 
-__all__ = ["Reading", "lockstep_overhead_us", "reading"]
+__all__ = ["Reading", "lockstep_on_processes_us", "lockstep_overhead_us", "reading"]

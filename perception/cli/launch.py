@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perception.logs.log import Log
     from perception.runtime.graph import Graph
     from perception.runtime.launch_file.replay import Replay
+    from perception.runtime.launcher import Runner
     from perception.runtime.recorder import Recorder
 
 Seconds = Annotated[float, typer.Option(min=0)]
@@ -31,6 +32,10 @@ def launch(
     mode: Annotated[
         str, typer.Option(help="realtime: at the log's pace. lockstep: lossless, equal bytes at every run.")
     ] = "realtime",
+    runner: Annotated[
+        str | None,
+        typer.Option(help="Of a lockstep replay. inline: one loop in this process. ray: processes, with equal bytes."),
+    ] = None,
     rate: Annotated[float, typer.Option(min=0.001, help="Speed of a realtime replay.")] = 1.0,
     from_s: Annotated[float | None, typer.Option("--from", help="Start so many seconds into the log.")] = None,
     until_s: Annotated[float | None, typer.Option("--until", help="End so many seconds into the log.")] = None,
@@ -56,6 +61,10 @@ def launch(
 
     if mode not in ("realtime", "lockstep"):
         raise UserError(f"--mode {mode}: expected realtime or lockstep")
+    if runner not in (None, "inline", "ray"):
+        raise UserError(f"--runner {runner}: expected inline or ray")
+    if runner is not None and mode != "lockstep":
+        raise UserError("--runner is of --mode lockstep: everything else runs as processes")
     if replay is None and (loop or mode == "lockstep" or from_s is not None or until_s is not None):
         raise UserError("--mode lockstep, --from, --until and --loop are of a replay: give --replay LOG")
     with tempfile.TemporaryDirectory(prefix="perception-launch-") as folder:
@@ -64,8 +73,9 @@ def launch(
         given = _replay(log, mode, rate=rate, from_s=from_s, until_s=until_s, loop=loop, remap=remap or [],
                         use_recorded=use_recorded or [], assume_rate=assume_rate)  # fmt: skip
         return _run(
-            file, given, sets or [], duration=duration, record=record, dry_run=dry_run, plain=plain, as_json=as_json
-        )
+            file, given, sets or [], duration=duration, record=record, dry_run=dry_run, plain=plain, as_json=as_json,
+            runner="ray" if runner == "ray" else "inline",
+        )  # fmt: skip
 
 
 def _open(replay: Path | None, assume_rate: float) -> Log | None:
@@ -139,6 +149,7 @@ def _run(
     dry_run: bool,
     plain: bool,
     as_json: bool,
+    runner: Runner,
 ) -> int:
     from perception.cli.live_view import summary_document, summary_lines, view
     from perception.runtime.launch_file.load import load_launch
@@ -157,7 +168,7 @@ def _run(
         with stopped_by_signals() as stop:
             summary = run_graph(
                 graph, duration_s=duration, stop=stop, on_line=say,
-                on_status=(lambda _: None) if as_json else shown.status, recorder=recorder,
+                on_status=(lambda _: None) if as_json else shown.status, recorder=recorder, runner=runner,
             )  # fmt: skip
     finally:
         shown.close()
@@ -196,7 +207,8 @@ def _recorder(path: Path, graph: Graph) -> Recorder:
     from perception.runtime.recorder import Recorder, attachments_of
 
     files = {} if graph.rig is None else graph.rig.files
-    return Recorder(McapWriter(path, attachments_of(graph.launch_text, files)))
+    writer = McapWriter(path, attachments_of(graph.launch_text, files))
+    return Recorder(writer, lossless=graph.mode == "lockstep")
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from perception.errors import ChannelError
 from perception.messages import LinkStatus, Message
-from perception.messages.codec import encode
+from perception.messages.codec import Record, encode
 from perception.runtime.graph import Graph
-from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.ownership import on_host
-from perception.runtime.shared_memory import BoundsReader, Reader, SharedMemoryHost, Waker, memory_id
+from perception.runtime.shared_memory import Reader, RowReader, SharedMemoryHost, Waker, memory_id
 from perception.runtime.tcp_edges import TcpBounds, TcpReader, TcpTopic, TcpWriter
 from perception.runtime.topology import Topology
 
@@ -44,13 +44,15 @@ class Channels:
         self.process, self._topology, self._host = process, topology, topology.hosts[process]
         place = memory_id(run, graph.host_index(self._host))
         self._memory = SharedMemoryHost(place, process, topology.limits(), topology.processes())
-        self._self_waker, self._sleeper = self._memory.waker(process), self._memory.sleeper(process)
-        self.wake, self.sleep = self._self_waker.wake, self._sleeper.sleep
+        self._known_wakers: dict[str, Waker] = {}
+        self._sleeper = self._memory.sleeper(process)
+        self.wake, self.sleep = self._waker(process).wake, self._sleeper.sleep
         self.rank = {topic: rank for rank, topic in enumerate(topology.topics)}
         self.bounds_moved = False
         self._refused: Counter[str] = Counter()
         self._refused_s = 0.0
-        self._bounds = [BEFORE_ALL] * len(topology.topics)
+        self._bounds = [BEFORE_ALL] * (2 * len(topology.topics))
+        """The newest bounds of this process' topics, and in the second half `AFTER_ALL` for those that have ended."""
         self._open_writers(graph)
         self._open_readers()
 
@@ -59,11 +61,10 @@ class Channels:
         published = [topic for topic, publisher in topology.publisher.items() if publisher == process]
         near = {topic: topology.near_readers(topic) for topic in published}
         self._writers = {topic: self._memory.writer(topic) for topic in published if near[topic]}
-        wakers: dict[str, Waker] = {other: self._memory.waker(other) for of in near.values() for other in of}
-        self._wakers = {topic: [wakers[other] for other in near[topic]] for topic in published}
+        self._wakers = {topic: [self._waker(other) for other in near[topic]] for topic in published}
         given_to = topology.bounds_readers(process, far=False)
-        self._bounds_writer = self._memory.bounds_writer(process, len(topology.topics)) if given_to else None
-        self._bounds_wakers = [self._memory.waker(other) for other in given_to]
+        self._bounds_writer = self._memory.row_writer(f"bounds/{process}", len(self._bounds)) if given_to else None
+        self._bounds_wakers = [self._waker(other) for other in given_to]
         self._far_bounds_readers = len(topology.bounds_readers(process, far=True))
         self._far_readers = topology.far_readers(process)
         self._tcp_writer: TcpWriter | None = None
@@ -73,7 +74,7 @@ class Channels:
         self.gives_bounds = self._bounds_writer is not None or self._far_bounds_readers > 0
 
     def _open_readers(self) -> None:
-        topology, process, count = self._topology, self.process, len(self._topology.topics)
+        topology, process = self._topology, self.process
         far_readings = topology.far_readings(process)
         waited_for = sorted(topology.reads_bounds.get(process, ()))
         far_bounds = [other for other in waited_for if topology.hosts[other] != self._host]
@@ -85,11 +86,18 @@ class Channels:
                 self.readers[reading.topic] = far.topic(reading.topic)
             else:
                 self.readers[reading.topic] = self._memory.reader(reading.topic, reading.buffer, reading.borrowed)
-        self._bounds_readers: list[BoundsReader | TcpBounds] = [
-            far.bounds(other) if far is not None and other in far_bounds else self._memory.bounds_reader(other, count)
+        self._bounds_readers: dict[str, RowReader | TcpBounds] = {
+            other: far.bounds(other)
+            if far is not None and other in far_bounds
+            else self._memory.row_reader(f"bounds/{other}", len(self._bounds))
             for other in waited_for
-        ]
+        }
         self.reads_bounds = bool(waited_for)
+
+    def _waker(self, process: str) -> Waker:
+        if process not in self._known_wakers:
+            self._known_wakers[process] = self._memory.waker(process)
+        return self._known_wakers[process]
 
     def emit(self, topic: str, message: Message) -> None:
         """Give a message to all who read its topic, and wake them."""
@@ -99,15 +107,18 @@ class Channels:
         record = encode(on_host(message, self.process, time.time_ns))
         if writer is not None:
             try:
-                writer.write(record)
+                self._write(topic, record)
             except ChannelError as error:  # readers count it by the gap in seq
                 self._refused[str(error)] += 1
                 self._refused_s = time.monotonic()
                 return
-            for waker in self._wakers[topic]:
-                waker.wake()
         if is_read_far and self._tcp_writer is not None:
             self._tcp_writer.write(topic, record)
+
+    def _write(self, topic: str, record: Record) -> None:
+        self._writers[topic].write(record)
+        for waker in self._wakers[topic]:
+            waker.wake()
 
     def refused(self) -> tuple[tuple[str, ...], bool]:
         """Return what could not be written so far, a text for each reason, and whether that was just now."""
@@ -116,7 +127,10 @@ class Channels:
 
     def bound(self, topic: str, t_ns: int) -> None:
         """Take the bound of a topic of this process; `give_bounds` sends it."""
-        self._bounds[self.rank[topic]] = t_ns
+        ended, place = t_ns == AFTER_ALL, self.rank[topic]
+        if not ended:
+            self._bounds[place] = t_ns
+        self._bounds[len(self.rank) + place] = AFTER_ALL if ended else BEFORE_ALL
         self.bounds_moved = True
 
     def give_bounds(self) -> None:
@@ -131,7 +145,7 @@ class Channels:
 
     def take_bounds(self) -> list[NDArray[np.int64]]:
         """Return the rows of bounds that are new."""
-        return [row for reader in self._bounds_readers if (row := reader.take()) is not None]
+        return [row for reader in self._bounds_readers.values() if (row := reader.take()) is not None]
 
     @property
     def endpoint(self) -> str:

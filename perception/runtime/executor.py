@@ -6,7 +6,7 @@ No clock, no threads, no sockets. A runner drives it:
     executor.bound(topic, t_ns)         nothing with a stamp below t_ns comes on it any more
     outputs = executor.run_next()       one call of the node's method; None when nothing may run
     executor.output_bound()             the promise to give on for the node's outputs
-    executor.finish()                   after the last message
+    executor.finish()                   after the last message; in lockstep `run_next` does it
 
 What may run, and when, is decided by `NodeInputs` (`inputs.py`).
 """
@@ -63,6 +63,7 @@ class NodeExecutor:
         self.stamper = OutputStamper(spec, context)
         self.last_error = ""
         self._methods: dict[str, Callable[..., object]] = {}
+        self.has_finished = False
         self._crashes = 0
 
     def run_next(self) -> list[tuple[str, Message]] | None:
@@ -75,7 +76,11 @@ class NodeExecutor:
             GraphError: the node failed too often in a row, or a lockstep join holds more than it may.
         """
         call = self.inputs.next_call()
-        return None if call is None else self._run(call)
+        if call is not None:
+            return self._run(call)
+        if self.context.lockstep and not self.has_finished and self.inputs.has_ended():
+            return self.finish()
+        return None
 
     def _run(self, call: Call) -> list[tuple[str, Message]]:
         started_ns = self.context.clock_ns()
@@ -131,12 +136,25 @@ class NodeExecutor:
             ) from error
 
     def output_bound(self) -> int:
-        """Return the instant below which no output comes any more, in the clock of the outputs."""
+        """Return the instant below which no output comes any more, in the clock of the outputs.
+
+        In lockstep the end comes once `finish` has run, which may give out more.
+        """
         bound = self.inputs.output_bound()
+        if bound == AFTER_ALL and self.context.lockstep and not self.has_finished:
+            return BEFORE_ALL
         return bound if bound in (BEFORE_ALL, AFTER_ALL) else bound + self.node.bound_shift_ns
 
+    def last_bound(self) -> int:
+        """Return the last instant of which its inputs spoke, in the clock of the outputs: the bound before the end."""
+        newest_ns = self.inputs.newest_ns
+        return newest_ns if newest_ns == BEFORE_ALL else newest_ns + self.node.bound_shift_ns
+
     def finish(self) -> list[tuple[str, Message]]:
-        """Run `finish` of the node after the last message."""
+        """Run `finish` of the node after the last message, once."""
+        if self.has_finished:
+            return []
+        self.has_finished = True
         started_ns = self.context.clock_ns()
         try:
             produced = self.stamper.collect(self.node.finish())

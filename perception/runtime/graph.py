@@ -133,6 +133,8 @@ class Graph:
     """Content hash of rig and calibration."""
     mode: Literal["live", "realtime", "lockstep"] = "live"
     rate: float = 1.0
+    duration_ns: int | None = None
+    """In lockstep on processes: sensor time from the first message at which the sources end; None for all."""
     launch_text: str = ""
     """The resolved launch file, as it is stored in recordings."""
     search_folders: tuple[Path, ...] = ()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from perception.messages import Message
 from perception.runtime.executor import NodeExecutor
 from perception.runtime.graph import Graph, NodeSpec
-from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.inputs import CLOCK_JUMP_NS
 from perception.runtime.node import Node
 from perception.runtime.output_stamper import OutputStamper, RunContext
@@ -72,10 +72,15 @@ class Group:
 
     def source_bound(self, topic: str, t_ns: int) -> None:
         """Move on the bound of a source's topic."""
-        if self._has_moved(topic, t_ns):
-            self._given_bounds[topic] = t_ns
-            self.bound(topic, t_ns)
-            self._emit_bound(topic, t_ns)
+        self._give_bound(topic, t_ns)
+
+    def _give_bound(self, topic: str, t_ns: int) -> bool:
+        if not self._has_moved(topic, t_ns):
+            return False
+        self._given_bounds[topic] = t_ns
+        self.bound(topic, t_ns)
+        self._emit_bound(topic, t_ns)
+        return True
 
     def _has_moved(self, topic: str, t_ns: int) -> bool:
         """True where a bound went on, or far back, as after a clock was set back."""
@@ -98,11 +103,9 @@ class Group:
         for executor in reversed(self.executors.values()):
             t_ns = executor.output_bound()
             for topic in executor.spec.outputs.values():
-                if self._has_moved(topic, t_ns):
-                    self._given_bounds[topic] = t_ns
-                    self.bound(topic, t_ns)
-                    self._emit_bound(topic, t_ns)
-                    moved = True
+                if t_ns == AFTER_ALL and self.bound_of(topic) < AFTER_ALL:
+                    self._give_bound(topic, executor.last_bound())  # what ends also says when, for readers' ticks
+                moved |= self._give_bound(topic, t_ns)
         return moved
 
     def run_until_idle(self) -> None:
@@ -124,6 +127,10 @@ class Group:
     def bound_of(self, topic: str) -> int:
         """Return the bound that this group has given on for a topic of its own."""
         return self._given_bounds.get(topic, BEFORE_ALL)
+
+    def has_ended(self) -> bool:
+        """True where every node has finished, in lockstep."""
+        return all(executor.has_finished for executor in self.executors.values())
 
     def is_idle(self) -> bool:
         """True where no message waits to be run."""

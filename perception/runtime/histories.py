@@ -11,6 +11,7 @@ from perception.messages.message import Header
 
 BEFORE_ALL = -(2**63)
 AFTER_ALL = 2**63 - 1
+ALL = slice(None)
 
 
 class History:
@@ -41,13 +42,40 @@ class History:
         at = bisect_right(self._stamps, t_ns) - 1
         return self._stamps[at] if at >= 0 else BEFORE_ALL
 
-    def around(self, t_ns: int) -> tuple[Message | None, Message | None]:
-        """Return the last message at or before `t_ns` and the first at or after it."""
-        before, after = bisect_right(self._stamps, t_ns) - 1, bisect_left(self._stamps, t_ns)
+    def around(self, t_ns: int, within: slice = ALL) -> tuple[Message | None, Message | None]:
+        """Return the last message at or before `t_ns` and the first at or after it, of those within a slice."""
+        start, stop, _ = within.indices(len(self._stamps))
+        before, after = bisect_right(self._stamps, t_ns, start, stop) - 1, bisect_left(self._stamps, t_ns, start, stop)
         return (
-            self._messages[before] if before >= 0 else None,
-            self._messages[after] if after < len(self._messages) else None,
+            self._messages[before] if before >= start else None,
+            self._messages[after] if after < stop else None,
         )
+
+    def answers(self, t_ns: int, reach_ns: int) -> bool:
+        """True where what is known of `t_ns` will not change: a message at or after it is there, or none will come.
+
+        One that would come later than `reach_ns` after it is not waited for. A bound that equals `t_ns` is no answer:
+        a message of that very stamp may follow.
+        """
+        return self.newest_ns() >= t_ns or self.bound_ns > min(t_ns + reach_ns, AFTER_ALL - 1)
+
+    def window(self, t_ns: int, history_ns: int, reach_ns: int) -> slice:
+        """Return the messages that a call at `t_ns` may see, which its stamp alone decides.
+
+        From the last that is at least `history_ns` old to the first at or after the stamp, if that is within the reach.
+        """
+        stop = bisect_left(self._stamps, t_ns)
+        if stop < len(self._stamps) and self._stamps[stop] <= t_ns + reach_ns:
+            stop += 1
+        return slice(self._last_place(t_ns - history_ns), stop)
+
+    def forget_older(self, t_ns: int) -> None:
+        """Drop what no window that begins at `t_ns` or later sees."""
+        at = self._last_place(t_ns)
+        del self._stamps[:at], self._messages[:at]
+
+    def _last_place(self, t_ns: int) -> int:
+        return max(0, bisect_right(self._stamps, t_ns) - 1)
 
     def forget_before(self, t_ns: int) -> list[int]:
         """Drop what is older and return its stamps."""
@@ -68,17 +96,36 @@ class History:
 
 
 class LookupHandle:
-    """What stands on the node in place of the declared `Lookup`."""
+    """What stands on the node in place of the declared `Lookup`.
 
-    def __init__(self, history: History) -> None:
-        self._history = history
+    Args:
+        history: its messages.
+        history_ns: how far back a call looks.
+        reach_ns: how far after a call's stamp the message may lie that is waited for.
+    """
+
+    def __init__(self, history: History, history_ns: int, reach_ns: int) -> None:
+        self._history, self._history_ns, self._reach_ns = history, history_ns, reach_ns
+        self._call_ns: int | None = None
+
+    def answers(self, t_ns: int) -> bool:
+        """True where a call at this stamp may run."""
+        return self._history.answers(t_ns, self._reach_ns)
+
+    def call_at(self, t_ns: int) -> None:
+        """In lockstep: show the coming call what its stamp decides, however much more has arrived, and forget."""
+        self._call_ns = t_ns
+        self._history.forget_older(t_ns - self._history_ns)
 
     def at(self, t_ns: int) -> Message | None:
         """Return the message interpolated to `t_ns`: between two Odometry messages, else the one exactly there.
 
         None where there is nothing on both sides. Types other than Odometry give the last one at or before `t_ns`.
         """
-        before, after = self._history.around(t_ns)
+        seen = ALL
+        if self._call_ns is not None:
+            seen = self._history.window(self._call_ns, self._history_ns, self._reach_ns)
+        before, after = self._history.around(t_ns, seen)
         if before is None:
             return None
         if not isinstance(before, Odometry):

@@ -6,18 +6,17 @@ dropped for lack of time, and in lockstep two runs give equal bytes.
 
 from __future__ import annotations
 
-import heapq
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from perception.messages import Message, NodeStatus
-from perception.runtime.graph import Graph, NodeSpec
+from perception.runtime.graph import Graph
 from perception.runtime.group import Group
-from perception.runtime.histories import AFTER_ALL
-from perception.runtime.node import Bound, Node, Source
+from perception.runtime.lockstep import end_sources, give, source_items
+from perception.runtime.node import Node
 from perception.runtime.node_factory import make_node
 from perception.runtime.output_stamper import RunContext
 
@@ -67,50 +66,15 @@ def run_inline(
         run=run, calibration=graph.calibration, lockstep=graph.mode == "lockstep", clock_ns=time.time_ns
     )
     group = Group(graph, made, context, emit, lambda topic, t_ns: None)
-    first_ns: int | None = None
-    for source, topic, message in merged(graph, made):
+    for source, topic, item in source_items(graph, made, duration_ns):
         if stop is not None and stop.is_set():
             break
-        if isinstance(message, Bound):
-            group.source_bound(topic, message.t_ns)
-        else:
-            t_ns = message.header.t_sensor_ns
-            first_ns = t_ns if first_ns is None else first_ns
-            if duration_ns is not None and t_ns - first_ns > duration_ns:
-                break
-            group.source_message(source.name, topic, message)
-            _move_bounds(group, graph, made, source, t_ns)
+        give(group, made, source, topic, item)
         group.run_until_idle()
-    for spec in graph.nodes:
-        if spec.is_source:
-            for topic in spec.outputs:
-                group.source_bound(topic, AFTER_ALL)
+    end_sources(group, graph)
     group.finish()
     result.statuses = [executor.status() for executor in group.executors.values()]
     return result
 
 
-def _move_bounds(group: Group, graph: Graph, nodes: Mapping[str, Node], source: NodeSpec, t_ns: int) -> None:
-    """After a message of a paced source, which gives all its topics in one order, none has anything earlier."""
-    if not getattr(nodes[source.name], "paced", False):
-        return
-    for topic in source.outputs:
-        group.source_bound(topic, t_ns)
-
-
-def merged(graph: Graph, nodes: Mapping[str, Node]) -> Iterator[tuple[NodeSpec, str, Message | Bound]]:
-    """Yield (source, topic, message or bound) of all sources, by stamp, ties by the order of the sources."""
-
-    def keyed(index: int, spec: NodeSpec) -> Iterator[tuple[int, int, int, NodeSpec, str, Message | Bound]]:
-        source = nodes[spec.name]
-        assert isinstance(source, Source)
-        for count, (topic, item) in enumerate(source.messages()):
-            t_ns = item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns
-            yield t_ns, index, count, spec, topic, item
-
-    streams = [keyed(index, spec) for index, spec in enumerate(graph.nodes) if spec.is_source]
-    for _, _, _, spec, topic, item in heapq.merge(*streams, key=lambda entry: entry[:3]):
-        yield spec, topic, item
-
-
-__all__ = ["InlineResult", "merged", "run_inline"]
+__all__ = ["InlineResult", "run_inline"]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from perception.errors import GraphError
-from perception.messages import Message
+from perception.messages import Message, Odometry
 from perception.runtime.batches import Batch, sensor_of
 from perception.runtime.counters import InputCounters
 from perception.runtime.graph import Edge, NodeSpec
@@ -26,6 +26,8 @@ from perception.runtime.ownership import message_bytes
 
 CLOCK_JUMP_NS = 500_000_000
 """Live, an input that goes back by more has a clock that was set back; less is waited out."""
+MANY = 1024
+"""Messages of a lookup, after which those are forgotten that no call can see any more."""
 
 
 @dataclass
@@ -37,13 +39,24 @@ class _Queue:
     bound_ns: int = BEFORE_ALL
 
 
+class _Lookup:
+    """A `Lookup` input. Of ego motion, the message after a stamp is waited for until the deadline, to interpolate."""
+
+    def __init__(self, declared: Lookup[Message], edges: list[Edge]) -> None:
+        self.is_connected = bool(edges)
+        self.history = History()
+        self.history_ns, self.deadline_ns = round(declared.history_ms * 1e6), round(declared.deadline_ms * 1e6)
+        interpolates = any(issubclass(edge.message_type, Odometry) for edge in edges)
+        self.handle = LookupHandle(self.history, self.history_ns, self.deadline_ns if interpolates else 0)
+
+
 @dataclass(frozen=True)
 class _TopicReaders:
     """What of one node reads a topic."""
 
     queues: list[_Queue]
     joins: list[JoinState]
-    lookups: list[tuple[Lookup[Message], History]]
+    lookups: list[_Lookup]
 
 
 @dataclass(slots=True)
@@ -72,10 +85,12 @@ class NodeInputs:
         self.counters: dict[str, InputCounters] = {edge.topic: InputCounters() for edge in spec.edges}
         self._queues: dict[str, _Queue] = {}
         self._joins: dict[str, JoinState] = {}
-        self._lookups: dict[str, tuple[Lookup[Message], History, list[Edge]]] = {}
+        self._lookups: dict[str, _Lookup] = {}
         self._ticks: dict[str, int | None] = {}
         self._batched = {name for name, port in node.inputs().items() if isinstance(port, On) and port.batch}
-        self._now_ns = BEFORE_ALL
+        self._first_ns: int | None = None
+        self.newest_ns = BEFORE_ALL
+        """The last instant that any input spoke of, by a message or a bound."""
         self._bounds = {edge.topic: BEFORE_ALL for edge in spec.edges}
         self._bind_ports()
         self._readers = {topic: self._readers_of(topic) for topic in self.counters}
@@ -92,9 +107,8 @@ class NodeInputs:
                 settings, lockstep = self.spec.joins[port], self.context.lockstep
                 self._joins[port] = JoinState(port, declared, settings, edges, self.counters, lockstep=lockstep)
             elif isinstance(declared, Lookup):
-                history = History()
-                self._lookups[port] = (declared, history, edges)
-                setattr(self.node, port, LookupHandle(history))
+                self._lookups[port] = lookup = _Lookup(declared, edges)
+                setattr(self.node, port, lookup.handle)
             else:
                 assert isinstance(declared, On)
                 for edge in edges:
@@ -103,7 +117,7 @@ class NodeInputs:
     def _readers_of(self, topic: str) -> _TopicReaders:
         queues = [queue for queue in self._queues.values() if queue.edge.topic == topic]
         ports = {edge.input.partition(".")[0] for edge in self.spec.edges if edge.topic == topic}
-        lookups = [(lookup, history) for port, (lookup, history, _) in self._lookups.items() if port in ports]
+        lookups = [lookup for port, lookup in self._lookups.items() if port in ports]
         return _TopicReaders(queues, [join for port, join in self._joins.items() if port in ports], lookups)
 
     def offer(self, topic: str, message: Message) -> None:
@@ -115,7 +129,8 @@ class NodeInputs:
             self._jump_back()
         counters.stamps.append(t_ns)
         self._bounds[topic] = max(self._bounds[topic], t_ns)
-        self._now_ns = max(self._now_ns, t_ns)
+        self.newest_ns = max(self.newest_ns, t_ns)
+        self._first_ns = t_ns if self._first_ns is None else min(self._first_ns, t_ns)
         readers = self._readers[topic]
         for queue in readers.queues:
             self._enqueue(queue, message, counters)
@@ -123,11 +138,13 @@ class NodeInputs:
             join.offer(topic, message)
             if not self.context.lockstep:
                 join.limit_history()
-        for lookup, history in readers.lookups:
-            history.add(t_ns, message)
-            history.bound_ns = max(history.bound_ns, t_ns)
+        for lookup in readers.lookups:
+            lookup.history.add(t_ns, message)
+            lookup.history.bound_ns = max(lookup.history.bound_ns, t_ns)
             if not self.context.lockstep:
-                history.forget_before(t_ns - round(lookup.history_ms * 1e6))
+                lookup.history.forget_before(t_ns - lookup.history_ns)
+            elif len(lookup.history) % MANY == 0:  # nothing has called for long
+                lookup.history.forget_older(min(self.output_bound(), t_ns) - lookup.history_ns)
 
     def _enqueue(self, queue: _Queue, message: Message, counters: InputCounters) -> None:
         queue.bound_ns = max(queue.bound_ns, message.header.t_sensor_ns)
@@ -146,14 +163,14 @@ class NodeInputs:
             self._jump_back()
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         if t_ns < AFTER_ALL:
-            self._now_ns = max(self._now_ns, t_ns)
+            self.newest_ns = max(self.newest_ns, t_ns)
         readers = self._readers[topic]
         for queue in readers.queues:
             queue.bound_ns = max(queue.bound_ns, t_ns)
         for join in readers.joins:
             join.bound(topic, t_ns)
-        for _, history in readers.lookups:
-            history.bound_ns = max(history.bound_ns, t_ns)
+        for lookup in readers.lookups:
+            lookup.history.bound_ns = max(lookup.history.bound_ns, t_ns)
 
     def _jump_back(self) -> None:
         """Forget what has the stamps of a clock that was set back: nothing would be due until it is there again."""
@@ -178,7 +195,11 @@ class NodeInputs:
         candidates = [*self._queued(), *self._due_ticks()] if self._ticks else list(self._queued())
         best = candidates[0] if len(candidates) == 1 else min(candidates, key=_order, default=None)
         if self.context.lockstep:
-            return self._lockstep_call(best)
+            call = self._lockstep_call(best)
+            if call is not None:
+                for lookup in self._lookups.values():
+                    lookup.handle.call_at(_stamp(call))
+            return call
         for port, join in self._joins.items():
             if self._lookups_answer(join.oldest_open_ns()) and (joined := join.take()) is not None:
                 return Call(port, joined.t_ns, 0, 0, joined)
@@ -192,17 +213,24 @@ class NodeInputs:
             port, join = min(self._joins.items(), key=lambda item: item[1].oldest_open_ns(), default=("", None))
             if join is None or (best is not None and best.t_ns < join.oldest_open_ns()):
                 break
-            t_ns = join.oldest_open_ns()
+            t_ns, sets = join.oldest_open_ns(), join.open_sets()
             self._check_join_size(port, join)
-            if not (self._others_decided(t_ns, None) and self._lookups_answer(t_ns)):
+            stamp_ns = t_ns - join.reference_offset_ns
+            if not (self._others_decided(t_ns, None) and self._ticked(t_ns) and self._lookups_answer(stamp_ns)):
                 return None
             if (joined := join.take()) is not None:
                 return Call(port, t_ns, 0, 0, joined)
-            if join.oldest_open_ns() == t_ns:
+            if join.open_sets() == sets:
                 return None  # not decided yet; else it was dropped, and the next one may be decided
         if best is None or not (self._others_decided(best.t_ns, best) and self._lookups_answer(best.t_ns)):
             return None
-        return self._taken(best)
+        return self._taken(best) if best.argument is None or self._ticked(best.t_ns + 1) else None
+
+    def _ticked(self, t_ns: int) -> bool:
+        """True where no `Every` has a tick below `t_ns` any more that has not run."""
+        if not self._ticks or self.has_ended():
+            return True  # those that are due at the end are candidates themselves
+        return all(last is not None and last + self._every(port) >= t_ns for port, last in self._ticks.items())
 
     def _others_decided(self, t_ns: int, call: Call | None) -> bool:
         for queue in self._queues.values():
@@ -223,17 +251,23 @@ class NodeInputs:
                 yield Call(name, header.t_sensor_ns, rank, header.seq, queue.messages[0])
 
     def _due_ticks(self) -> Iterator[Call]:
-        """Yield the next tick of each `Every` that all inputs have passed (lockstep), or sensor time has (live)."""
-        passed = min(self._bounds.values(), default=BEFORE_ALL) if self.context.lockstep else self._now_ns
-        if passed in (BEFORE_ALL, AFTER_ALL):
+        """Yield the next tick of each `Every` that all inputs have passed (lockstep), or sensor time has (live).
+
+        The first one is the first multiple of the period after the first message; the last one is not after the last
+        instant that any input spoke of.
+        """
+        passed = first = self.newest_ns
+        if self.context.lockstep:
+            passed = min([*self._bounds.values(), passed if self.has_ended() else AFTER_ALL])
+            first = BEFORE_ALL if self._first_ns is None else self._first_ns
+        if first == BEFORE_ALL or passed < first:
             return
         for port, last in self._ticks.items():
             period = self._every(port)
-            following = (passed // period) * period if last is None else last + period
             if last is None:
-                self._ticks[port] = following  # the first tick is the first multiple after the first message
-            elif following <= passed:
-                yield Call(port, following, -1, 0, None)
+                last = self._ticks[port] = (first // period) * period  # noqa: PLW2901 - it begins here
+            if last + period <= passed:
+                yield Call(port, last + period, -1, 0, None)
 
     def _every(self, port: str) -> int:
         declared = self.node.inputs()[port]
@@ -268,11 +302,9 @@ class NodeInputs:
     def _lookups_answer(self, t_ns: int) -> bool:
         if t_ns in (BEFORE_ALL, AFTER_ALL):
             return True
-        for lookup, history, edges in self._lookups.values():
-            late = not self.context.lockstep and self._now_ns >= t_ns + round(lookup.deadline_ms * 1e6)
-            # A bound of t leaves room for a message of just t, such as the pose at the very stamp of a sweep.
-            answers = history.newest_ns() >= t_ns or history.bound_ns > t_ns
-            if edges and not answers and not late:
+        for lookup in self._lookups.values():
+            late = not self.context.lockstep and self.newest_ns >= t_ns + lookup.deadline_ns
+            if lookup.is_connected and not (late or lookup.handle.answers(t_ns)):
                 return False
         return True
 
@@ -298,10 +330,15 @@ class NodeInputs:
             queue.messages[0].header.t_sensor_ns if queue.messages else queue.bound_ns
             for queue in self._queues.values()
         ]
-        ahead += [join.oldest_open_ns() for join in self._joins.values()]
-        if any(bound < AFTER_ALL for bound in self._bounds.values()):
-            ahead += [BEFORE_ALL if last is None else last + self._every(port) for port, last in self._ticks.items()]
+        ahead += [_moved(join.oldest_open_ns(), -join.reference_offset_ns) for join in self._joins.values()]
+        if not self.has_ended():
+            passed = min(self._bounds.values(), default=AFTER_ALL)
+            ahead += [passed if last is None else last + self._every(port) for port, last in self._ticks.items()]
         return min(ahead, default=AFTER_ALL)
+
+    def has_ended(self) -> bool:
+        """True where no input brings anything any more; what has come may still wait to be run."""
+        return all(bound == AFTER_ALL for bound in self._bounds.values())
 
     def reset(self, reason: str) -> None:
         """Forget what belongs to the past: after a seek, a loop, a clock jump or a restart."""
@@ -310,12 +347,12 @@ class NodeInputs:
             queue.bound_ns = BEFORE_ALL
         for join in self._joins.values():
             join.clear()
-        for _, history, _ in self._lookups.values():
-            history.clear()
-            history.bound_ns = BEFORE_ALL
+        for lookup in self._lookups.values():
+            lookup.history.clear()
+            lookup.history.bound_ns = BEFORE_ALL
         self._bounds = dict.fromkeys(self._bounds, BEFORE_ALL)
         self._ticks = dict.fromkeys(self._ticks)
-        self._now_ns = BEFORE_ALL
+        self.newest_ns, self._first_ns = BEFORE_ALL, None
         self.node.reset(reason)
 
     def is_idle(self) -> bool:
@@ -325,6 +362,15 @@ class NodeInputs:
 
 def _order(call: Call) -> tuple[int, int, int]:
     return call.t_ns, call.rank, call.seq
+
+
+def _stamp(call: Call) -> int:
+    """Return the stamp that the node sees: of a set, the reference's, without the offset by which it was joined."""
+    return call.argument.reference.header.t_sensor_ns if isinstance(call.argument, JoinedSet) else call.t_ns
+
+
+def _moved(bound_ns: int, by_ns: int) -> int:
+    return bound_ns if bound_ns in (BEFORE_ALL, AFTER_ALL) else bound_ns + by_ns
 
 
 __all__ = ["CLOCK_JUMP_NS", "Call", "NodeInputs"]

@@ -61,12 +61,13 @@ class JoinState:
         self.reference_topic = references[0]
         self._topics = {name: [topic for topic, member in members.items() if member == name] for name in join.members}
         self._offset = {edge.topic: edge.offset_ns for edge in edges}
+        self.reference_offset_ns = self._offset[self.reference_topic]
         self._limit = max(1, next(edge.bound for edge in edges if edge.topic == self.reference_topic))
         self._open: deque[tuple[int, Message]] = deque()
         self._history = {topic: History() for topic in members if topic != self.reference_topic}
         self._last_ns = dict.fromkeys(self._history, BEFORE_ALL)
         self._used: dict[str, set[int]] = {topic: set() for topic in self._history}
-        self.reference_bound_ns = BEFORE_ALL
+        self.reference_bound_ns = self._newest_reference_ns = BEFORE_ALL
         self._now_ns = BEFORE_ALL
 
     def offer(self, topic: str, message: Message) -> None:
@@ -77,9 +78,12 @@ class JoinState:
             self._history[topic].add(t_ns, message)
             self._history[topic].bound_ns = max(self._history[topic].bound_ns, t_ns)
             return
-        if self._open and t_ns < self._open[-1][0]:
-            self._counters[topic].drop("stamp before the last one")
-            return
+        if self._open or self._lockstep:
+            last_ns = self._newest_reference_ns if self._lockstep else self._open[-1][0]
+            if t_ns < last_ns:
+                self._counters[topic].drop("stamp before the last one")
+                return
+        self._newest_reference_ns = t_ns
         self._open.append((t_ns, message))
         self.reference_bound_ns = max(self.reference_bound_ns, t_ns)
         while len(self._open) > self._limit and not self._lockstep:
@@ -93,6 +97,8 @@ class JoinState:
             self._now_ns = max(self._now_ns, t_ns)
         if topic == self.reference_topic:
             self.reference_bound_ns = max(self.reference_bound_ns, t_ns)
+            if self._lockstep and not self._open:
+                self._forget(self.reference_bound_ns)
         else:
             self._history[topic].bound_ns = max(self._history[topic].bound_ns, t_ns)
 
@@ -117,7 +123,8 @@ class JoinState:
     def take(self) -> JoinedSet | None:
         """Return the next decided set, or None.
 
-        Live, of several decided sets it is the newest, and the others are dropped whole; in lockstep all, in order.
+        Live, of several decided sets it is the newest, and the others are dropped whole; in lockstep the oldest. None
+        may also mean that the oldest was dropped for what it lacks: there are fewer open sets then.
         """
         found: JoinedSet | None = None
         while self._open and self._set_is_decided(self._open[0][0]):
@@ -126,8 +133,9 @@ class JoinState:
             t_ns, reference = self._open.popleft()
             candidate = self._assemble(t_ns, reference)
             found = candidate or found
-            if found is not None and self._lockstep:
-                break
+            if self._lockstep:
+                self._forget(t_ns if self._open else self.reference_bound_ns)
+                break  # one at a time: other inputs of the node may come before the next
         return found
 
     def _is_decided(self, topic: str, t_ns: int) -> bool:
@@ -184,13 +192,15 @@ class JoinState:
 
     def _forget_before(self, topic: str, t_ns: int) -> None:
         gone = self._history[topic].forget_before(t_ns)
+        if self._lockstep and gone:
+            self._last_ns[topic] = max(self._last_ns[topic], gone[-1])
         self._counters[topic].drop("no set took it", sum(stamp not in self._used[topic] for stamp in gone))
         self._used[topic].difference_update(gone)
 
     def clear(self) -> None:
         """Forget everything, bounds too."""
         self._open.clear()
-        self.reference_bound_ns = self._now_ns = BEFORE_ALL
+        self.reference_bound_ns = self._newest_reference_ns = self._now_ns = BEFORE_ALL
         for topic, history in self._history.items():
             history.clear()
             self._last_ns[topic] = BEFORE_ALL

@@ -7,25 +7,26 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 
 import msgspec
 
-from perception.errors import PerceptionError
-from perception.messages import GraphState, Header, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
-from perception.messages.codec import content, decode, encode
+from perception.errors import GraphError
+from perception.messages import GraphState, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
+from perception.messages.codec import content, encode
 from perception.runtime.curve_keys import publisher_keys
 from perception.runtime.deadlines import Deadlines, record_of
 from perception.runtime.graph import Graph
 from perception.runtime.health import Health
 from perception.runtime.inline_runner import run_inline
+from perception.runtime.launcher_reading import LauncherReading
+from perception.runtime.lockstep import as_processes
 from perception.runtime.machine import MachineWatch
 from perception.runtime.publisher import Publisher
 from perception.runtime.ray_runner import Event, RayRunner, Stopped
 from perception.runtime.recorder import Recorder
 from perception.runtime.run_lock import RunLock
-from perception.runtime.shared_memory import Reader, SharedMemoryHost
-from perception.runtime.tcp_edges import TcpReader, TcpTopic
-from perception.runtime.topology import LAUNCHER, Topology, topology_of
+from perception.runtime.topology import topology_of
 
 TICK_S = 0.1
 STATE_S = 0.5
@@ -62,6 +63,7 @@ class Summary:
 
 OnStatus = Callable[[Summary], None]
 OnLine = Callable[[str], None]
+Runner: TypeAlias = Literal["inline", "ray"]
 
 
 def run_graph(
@@ -72,6 +74,7 @@ def run_graph(
     on_line: OnLine = lambda line: None,
     on_status: OnStatus = lambda summary: None,
     recorder: Recorder | None = None,
+    runner: Runner = "inline",
 ) -> Summary:
     """Run a graph until its sources end, `duration_s` after its first message, or until `stop` is set.
 
@@ -82,12 +85,15 @@ def run_graph(
         on_line: called with what a person wants to know when it happens: progress, lost and restarted processes.
         on_status: called twice a second with the summary so far.
         recorder: gets every record of the graph.
+        runner: what runs a lockstep replay: one loop in this process, or a process each as live; the bytes are equal.
 
     Raises:
         LaunchFileError: the name or the endpoint is in use.
         PerceptionError: a node cannot be made, or the graph cannot go on.
     """
     stop = stop or threading.Event()
+    if graph.mode == "lockstep" and runner == "ray":
+        graph = as_processes(graph, None if duration_s is None else round(duration_s * 1e9))
     with RunLock(graph.name) as lock:
         keys = None if graph.curve_keys is None else publisher_keys(graph.curve_keys)
         publisher = Publisher(
@@ -95,7 +101,7 @@ def run_graph(
         )
         try:
             run = _Run(graph, lock, publisher, recorder=recorder, stop=stop, on_line=on_line, on_status=on_status)
-            if graph.mode == "lockstep":
+            if graph.mode == "lockstep" and runner == "inline":
                 return run.inline(duration_s)
             return run.on_ray(duration_s)
         finally:
@@ -149,8 +155,7 @@ class _Run:
     def on_ray(self, duration_s: float | None) -> Summary:
         """Run as processes."""
         topology = topology_of(self.graph, recorded=self.recorder is not None)
-        memory = SharedMemoryHost(self.lock.run, LAUNCHER, topology.limits(), topology.processes())
-        reading = _Reading(memory, topology)
+        reading = LauncherReading(self.graph, topology, self.lock.run, self.on_line)
         runner = RayRunner(self.graph, topology, self.lock.run, self.on_line, self.stop, reading.connect)
         try:
             runner.prepare()
@@ -158,21 +163,55 @@ class _Run:
             runner.start()
             self.health = Health(self.graph, time.time_ns())  # sensors are not late for what start-up took
             self.on_line("running")
-            self._watch(runner, reading, duration_s)
+            if self.graph.mode == "lockstep":
+                self._watch_lockstep(runner, reading)
+            else:
+                self._watch(runner, reading, duration_s)
         except Stopped:
             self.on_line("stopped before it ran")
         finally:
             self.summary.restarts = runner.restarts
             runner.stop()
-            reading.drain(self)
+            self._drain(reading)
             reading.close()
         return self.finished()
 
-    def _watch(self, runner: RayRunner, reading: _Reading, duration_s: float | None) -> None:
+    def _drain(self, reading: LauncherReading) -> None:
+        for topic, message, record in reading.messages(self.summary.missed):
+            self.handle(topic, message, record, time.time_ns())
+
+    def _watch_lockstep(self, runner: RayRunner, reading: LauncherReading) -> None:
+        """Watch until everything has gone through; no wall clock takes part in what is published.
+
+        Raises:
+            GraphError: a process was lost, or something that it gave out.
+        """
+        next_poll_s = 0.0
+        while not self.stop.is_set():
+            self._drain(reading)
+            now_s = time.monotonic()
+            if now_s >= next_poll_s:
+                next_poll_s = now_s + 2 * TICK_S
+                for event in runner.poll():
+                    lost = f"process '{event.name}' is lost: {event.reason}"
+                    raise GraphError(f"{lost}; a lockstep replay has no holes, so it ends here")
+                self._tell_status(now_s)
+                if all(self._sources_ended.values()) and runner.have_ended():
+                    self._drain(reading)
+                    return
+            self.publisher.greet()
+            reading.sleep(TICK_S)
+
+    def _tell_status(self, now_s: float) -> None:
+        if now_s >= self._next_state_s:
+            self._next_state_s = max(self._next_state_s + STATE_S, now_s)
+            self.on_status(self.summary)
+
+    def _watch(self, runner: RayRunner, reading: LauncherReading, duration_s: float | None) -> None:
         next_poll_s = 0.0
         idle_since_s: float | None = None
         while not self.stop.is_set():
-            reading.drain(self)
+            self._drain(reading)
             now_s = time.monotonic()
             if (
                 self.first_message_s is not None
@@ -282,54 +321,6 @@ class _Run:
             if output.required and not summary.outputs[output.publish_as]
         ]
         return summary
-
-
-class _Reading:
-    """The launcher's own reading ends."""
-
-    def __init__(self, memory: SharedMemoryHost, topology: Topology) -> None:
-        self._sleeper = memory.sleeper(LAUNCHER)
-        self._last_seq: dict[str, tuple[int, int]] = {}
-        far = topology.far_readings(LAUNCHER)
-        self._tcp_reader = TcpReader(far, (), memory.waker(LAUNCHER).wake) if far else None
-        self._readers: list[Reader | TcpTopic] = [
-            self._tcp_reader.topic(reading.topic)
-            if self._tcp_reader is not None and topology.publisher[reading.topic] in far
-            else memory.reader(reading.topic, reading.buffer, reading.borrowed)
-            for reading in topology.readings[LAUNCHER]
-        ]
-
-    def connect(self, process: str, endpoint: str) -> None:
-        """Read a process of another host at this endpoint."""
-        if self._tcp_reader is not None:
-            self._tcp_reader.connect(process, endpoint)
-
-    def close(self) -> None:
-        if self._tcp_reader is not None:
-            self._tcp_reader.close()
-
-    def drain(self, run: _Run) -> None:
-        """Hand everything that has arrived to the run."""
-        for reader in self._readers:
-            while (record := reader.take()) is not None:
-                try:
-                    message: Message = decode(record, run.graph.message_types.get(reader.topic, Status))
-                except PerceptionError as error:
-                    run.on_line(f"a record on '{reader.topic}' cannot be read: {error}")
-                    continue
-                self._count_gap(reader.topic, message.header, run.summary)
-                run.handle(reader.topic, message, record, time.time_ns())
-
-    def _count_gap(self, topic: str, header: Header, summary: Summary) -> None:
-        """Count what was replaced before it was read here: it was neither published nor recorded."""
-        epoch, seq = self._last_seq.get(topic, (header.epoch, -1))
-        self._last_seq[topic] = (header.epoch, header.seq)
-        missed = header.seq - (seq if epoch == header.epoch else -1) - 1
-        if missed > 0:
-            summary.missed[topic] += missed
-
-    def sleep(self, seconds: float) -> None:
-        self._sleeper.sleep(seconds)
 
 
 def _timing_bytes(timing: Timing) -> bytes:

@@ -73,7 +73,10 @@ class On(_Port[T]):
 class Lookup(_Port[T]):
     """No call of its own; `at(t_ns)` interpolates.
 
-    The runtime calls the node only when the lookup's bound has passed the stamp of the message, or `deadline_ms` has.
+    The runtime calls the node only when the answer for the stamp of the message will not change, or `deadline_ms` of
+    sensor time has passed: a message at or after the stamp is there, or the lookup's bound has passed the stamp (of ego
+    motion also the deadline, since the message after the stamp is wanted to interpolate). In lockstep a call sees no
+    more than that, however much has arrived, and nothing older than `history_ms`.
     """
 
     def __init__(self, *, deadline_ms: float = 100.0, history_ms: float = 2000.0) -> None:

@@ -30,10 +30,12 @@ class ProcessActor:
     def prepare(self, graph: Graph, topology: Topology, run: str, epoch: int) -> Prepared:
         """Make nodes and channels."""
         from perception.runtime.allocator import keep_freed_memory
+        from perception.runtime.lockstep_worker import LockstepWorker
         from perception.runtime.worker import Worker
 
         keep_freed_memory()
-        self._worker = Worker(graph, topology, self.process, run, epoch)
+        kind = LockstepWorker if graph.mode == "lockstep" else Worker
+        self._worker = kind(graph, topology, self.process, run, epoch)
         return Prepared(os.getpid(), self._worker.endpoint)
 
     def connect(self, endpoints: Mapping[str, str]) -> None:

@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -36,11 +35,64 @@ from perception.runtime.shared_memory import root_of
 
 JOIN_TIMEOUT_S = 180.0
 STEP_S = 0.2
+STOP_STEP_S = 0.05
+END_TIMEOUT_S = 1.5
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
 
 class Stopped(Exception):  # noqa: N818 - no error: who runs the graph wished it
     """The start was broken off."""
+
+
+class Starting:
+    """Something that takes seconds, starts processes and cannot be broken off: run in a thread, its processes ended.
+
+    The thread stays until `leave`: the kernel ends Ray's processes with the thread that started them. That it is not
+    the main one also keeps Ray from setting its own signal handlers, which exit without cleaning up.
+
+    Args:
+        stop: set it to break off.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop, self._done, self._end = stop, threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._raised: Exception | None = None
+
+    def run(self, action: Callable[[], None]) -> None:
+        """Run it; raises what it raises.
+
+        Raises:
+            Stopped: it was broken off, and may still be running: call `end`.
+        """
+
+        def act() -> None:
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001 - raised again where it was called
+                self._raised = error
+            self._done.set()
+            self._end.wait()
+
+        self._thread = threading.Thread(target=act, name="start", daemon=True)
+        self._thread.start()
+        while not self._done.wait(STOP_STEP_S):
+            if self._stop.is_set():
+                raise Stopped
+        if self._raised is not None:
+            raise self._raised
+
+    def end(self) -> None:
+        """End what it has started, if it was broken off; a thread that waits for what is gone is left behind."""
+        until_s = time.monotonic() + END_TIMEOUT_S
+        while self._thread is not None and not self._done.wait(STOP_STEP_S) and time.monotonic() < until_s:
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+
+    def leave(self) -> None:
+        """Let the thread end, once Ray has ended."""
+        self._end.set()
 
 
 class RayCluster:
@@ -60,6 +112,7 @@ class RayCluster:
         self._gate: Gate | None = None
         self._node: Any = None
         self._places: dict[str, str] = {}
+        self._starting = Starting(stop)
 
     def start(self) -> None:
         """Start Ray, and wait for the hosts that the graph needs.
@@ -72,24 +125,20 @@ class RayCluster:
         started_s = time.monotonic()
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         self._folder.mkdir(parents=True, exist_ok=True)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that it sets no signal handlers, as it should
         try:
-            if self.graph.other_hosts():
-                self._start_for_rig()
-            else:
-                ray.init(
-                    address="local", include_dashboard=False, num_cpus=os.cpu_count(), _node_ip_address=LOOPBACK,
-                    object_store_memory=OBJECT_STORE_BYTES, _temp_dir=str(self._folder), **QUIET,
-                )  # fmt: skip
+            self._starting.run(self._start_for_rig if self.graph.other_hosts() else self._start_here)
         except (RayError, OSError, RuntimeError, ValueError) as error:
             raise GraphError(f"Ray does not start: {error}") from None
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in handlers.items():  # Ray puts its own in place, which exits without cleaning up
-                    signal.signal(number, handler)
         self._progress(f"Ray is up after {time.monotonic() - started_s:.1f} s")
         if self._gate is not None:
             self._wait_for_hosts(self._gate)
+
+    def _start_here(self) -> None:
+        ray.init(
+            address="local", include_dashboard=False, num_cpus=os.cpu_count(), _node_ip_address=LOOPBACK,
+            object_store_memory=OBJECT_STORE_BYTES, _temp_dir=str(self._folder), **QUIET,
+        )  # fmt: skip
 
     def _start_for_rig(self) -> None:
         network = self.graph.network
@@ -156,11 +205,13 @@ class RayCluster:
 
     def stop(self) -> None:
         """End Ray, let the other hosts go, and end what is left on this one."""
+        self._starting.end()
         children = psutil.Process().children(recursive=True)
         if self._gate is not None:
             self._gate.close()
         if ray.is_initialized():
             ray.shutdown()
+        self._starting.leave()
         if self._node is not None:
             with contextlib.suppress(OSError, psutil.Error):
                 stop_node(self._node)

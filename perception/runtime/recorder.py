@@ -1,4 +1,4 @@
-"""Record topics while a graph runs: a queue, a thread that writes, and never the graph waiting for the disk."""
+"""Record topics while a graph runs: a queue, a thread that writes, and never a live graph waiting for the disk."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ class Recorder:
     Args:
         writer: an open writer; it is closed by `close`.
         max_bytes: the recording stops when the file is so large; None is no limit.
+        lossless: where the disk cannot keep up, wait for it: in lockstep nothing is dropped.
     """
 
-    def __init__(self, writer: RecordWriter, max_bytes: int | None = None) -> None:
-        self._writer, self._max_bytes = writer, max_bytes
+    def __init__(self, writer: RecordWriter, max_bytes: int | None = None, *, lossless: bool = False) -> None:
+        self._writer, self._max_bytes, self._lossless = writer, max_bytes, lossless
         self.folder = writer.path.parent
         self.dropped: Counter[str] = Counter()
         self.stopped = ""
@@ -49,12 +50,12 @@ class Recorder:
         self._thread.start()
 
     def record(self, topic: str, record: Bytes, t_log_ns: int) -> None:
-        """Hand over a record; where the disk cannot keep up it is dropped and counted."""
+        """Hand over a record; where the disk cannot keep up it is dropped and counted, unless nothing may be."""
         if self.stopped:
             self.dropped[topic] += 1
             return
         try:
-            self._queue.put_nowait((topic, bytes(record), t_log_ns))
+            self._queue.put((topic, bytes(record), t_log_ns), block=self._lossless)
         except queue.Full:
             self.dropped[topic] += 1
 

@@ -1,7 +1,8 @@
 """Records between the processes of one host, through iceoryx2's shared memory. The only file that imports iceoryx2.
 
 One service per topic with overflow on, so that a slow reader loses its oldest record and never blocks the writer; one
-event service per reading process to wake it; one service per writing process with the newest bounds of its topics.
+event service per reading process to wake it; one service per writing process with the newest bounds of its topics, and
+in lockstep one per reading process with the number of records that it has taken.
 
 A record that is read is a view of shared memory. The sample stays borrowed as long as any view of it lives. A reader
 that is about to run out of what it may borrow copies the record instead, and counts it: whoever keeps too many views is
@@ -143,14 +144,13 @@ class SharedMemoryHost:
         """Open the waiting end of this process' wake-up."""
         return Sleeper(self._event_service(process).listener_builder().create())
 
-    def bounds_writer(self, process: str, count: int) -> BoundsWriter:
-        """Open the writing end of a process' bounds: one number per topic of the graph."""
-        service = self._bounds_service(process)
-        return BoundsWriter(service.publisher_builder().initial_max_slice_len(count).create(), count)
+    def row_writer(self, name: str, count: int) -> RowWriter:
+        """Open the writing end of a row of numbers of which only the newest counts, such as a process' bounds."""
+        return RowWriter(self._row_service(name).publisher_builder().initial_max_slice_len(count).create(), count)
 
-    def bounds_reader(self, process: str, count: int) -> BoundsReader:
-        """Open a reading end of a process' bounds."""
-        return BoundsReader(self._bounds_service(process).subscriber_builder().create(), count)
+    def row_reader(self, name: str, count: int) -> RowReader:
+        """Open a reading end of a row of numbers."""
+        return RowReader(self._row_service(name).subscriber_builder().create(), count)
 
     def _topic_service(self, topic: str) -> Any:
         limits = self._limits[topic]
@@ -179,10 +179,10 @@ class SharedMemoryHost:
             .max_nodes(self._processes + 4),
         )
 
-    def _bounds_service(self, process: str) -> Any:
+    def _row_service(self, name: str) -> Any:
         return self._opened(
-            process,
-            self._node.service_builder(iox.ServiceName.new(f"bounds/{process}"))
+            name,
+            self._node.service_builder(iox.ServiceName.new(name))
             .publish_subscribe(iox.Slice[ctypes.c_int64])
             .enable_safe_overflow(True)
             .history_size(0)
@@ -312,28 +312,28 @@ class Sleeper:
             self._listener.timed_wait(iox.Duration.from_micros(max(1, round(seconds * 1e6))))
 
 
-class BoundsWriter:
-    """The writing end of a process' bounds."""
+class RowWriter:
+    """The writing end of a row of numbers."""
 
     def __init__(self, publisher: Any, count: int) -> None:
         self._publisher, self._count = publisher, count
 
-    def write(self, bounds: Sequence[int]) -> None:
-        """Write the newest bounds of all topics; what a reader has not read yet is replaced."""
+    def write(self, row: Sequence[int]) -> None:
+        """Write the newest numbers; what a reader has not read yet is replaced."""
         sample = self._publisher.loan_slice_uninit(self._count)
         memory = (ctypes.c_int64 * self._count).from_address(sample.payload_ptr)
-        memory[:] = list(bounds)
+        memory[:] = list(row)
         sample.assume_init().send()
 
 
-class BoundsReader:
-    """A reading end of a process' bounds."""
+class RowReader:
+    """A reading end of a row of numbers."""
 
     def __init__(self, subscriber: Any, count: int) -> None:
         self._subscriber, self._count = subscriber, count
 
     def take(self) -> NDArray[np.int64] | None:
-        """Return the newest bounds by topic, or None where nothing is new."""
+        """Return the newest row, or None where nothing is new."""
         sample = self._subscriber.receive()
         if sample is None:
             return None
@@ -341,6 +341,6 @@ class BoundsReader:
 
 
 __all__ = [
-    "BoundsReader", "BoundsWriter", "Reader", "SharedMemoryHost", "Sleeper", "TopicLimits", "Waker", "Writer",
-    "memory_id", "prefix_of", "remove_leftovers", "root_of",
+    "Reader", "RowReader", "RowWriter", "SharedMemoryHost", "Sleeper", "TopicLimits", "Waker", "Writer", "memory_id",
+    "prefix_of", "remove_leftovers", "root_of",
 ]  # fmt: skip

@@ -16,6 +16,9 @@ LAUNCHER = "launcher"
 """The process that publishes, records and watches; it reads like any other."""
 WAITING = 16
 """Records that wait for the launcher, by topic."""
+LOCKSTEP_WAITING = 8
+"""Records that wait for a process in lockstep, by topic; so far its source may be ahead of it."""
+LOOKUP_WAITING = 128
 
 
 def status_topic(process: str) -> str:
@@ -88,6 +91,27 @@ class Topology:
         others = {*self.far_readings(process), *self.reads_bounds.get(process, ())}
         return frozenset(other for other in others if self.hosts[other] != self.hosts[process])
 
+    def waiting(self, topic: str) -> dict[str, int]:
+        """Return how many records of a topic may wait for each process that reads it."""
+        return {
+            reader: next(reading.buffer for reading in self.readings[reader] if reading.topic == topic)
+            for reader in self.readers.get(topic, ())
+        }
+
+    def in_turn(self, process: str) -> frozenset[str]:
+        """Return the processes that read this one, directly or not, and are read by it."""
+        return frozenset(other for other in self._downstream(process) - {process} if process in self._downstream(other))
+
+    def _downstream(self, process: str) -> frozenset[str]:
+        found: set[str] = set()
+        pending = [process]
+        while pending:
+            upstream = pending.pop()
+            near = {name for of, by in self.publisher.items() if by == upstream for name in self.readers.get(of, ())}
+            pending += near - found
+            found |= near
+        return frozenset(found)
+
     def limits(self) -> dict[str, TopicLimits]:
         """Return what each topic's service must hold."""
         found: dict[str, TopicLimits] = {}
@@ -111,7 +135,8 @@ def topology_of(graph: Graph, *, recorded: bool = False) -> Topology:
     for node in graph.nodes:
         for edge in node.edges:
             if publisher.get(edge.topic) != node.process:
-                _widen(readings.setdefault(node.process, {}), _reading(node, edge))
+                reading = _reading(node, edge, lockstep=graph.mode == "lockstep")
+                _widen(readings.setdefault(node.process, {}), reading)
     watched = set(publisher) if recorded else {output.topic for output in graph.outputs} & set(publisher)
     watched |= {output.fallback_topic for output in graph.outputs if output.fallback_topic in publisher}
     watched |= {reference_topic(graph, output.topic) for output in graph.outputs if output.deadline_ns} & set(publisher)
@@ -137,11 +162,14 @@ def topology_of(graph: Graph, *, recorded: bool = False) -> Topology:
     )
 
 
-def _reading(node: NodeSpec, edge: Edge) -> Reading:
+def _reading(node: NodeSpec, edge: Edge, *, lockstep: bool) -> Reading:
     """Live queues drop in the executor; the channel holds a little more, so that what is dropped is counted there."""
     port = node_class(node.target).inputs().get(edge.input.partition(".")[0])
     if isinstance(port, Lookup):
-        return Reading(edge.topic, 128, 160)  # small messages at a high rate, all of which are wanted
+        # small messages at a high rate, all of which are wanted
+        return Reading(edge.topic, LOOKUP_WAITING, LOOKUP_WAITING + 32)
+    if lockstep:
+        return Reading(edge.topic, LOCKSTEP_WAITING, 3 * LOCKSTEP_WAITING + edge.holds)
     if isinstance(port, Join):
         return Reading(edge.topic, 16, 64)
     buffer = 2 if edge.keep == "latest" else max(2, edge.bound)

@@ -17,7 +17,9 @@ from collections import deque
 from collections.abc import Mapping
 
 import msgspec
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from perception.errors import PerceptionError
 from perception.messages import Header, Message, NodeStatus, Status, Timing
@@ -60,14 +62,14 @@ class Worker:
         keep_to_cores(core for spec in self._specs for core in spec.cores)  # before any engine starts its threads
         self.nodes: dict[str, Node] = {spec.name: make_node(spec, graph) for spec in self._specs}
         context = RunContext(
-            run=run,
+            run=graph.name if graph.mode == "lockstep" else run,  # headers are functions of the input alone
             epoch=epoch,
             calibration=graph.calibration,
             lockstep=graph.mode == "lockstep",
             clock_ns=time.time_ns,
         )
         self._context = context
-        self._channels = Channels(graph, topology, process, run)
+        self._channels = self._opened_channels(run)
         self.group = Group(graph, self.nodes, context, self._channels.emit, self._channels.bound)
         self._pacers = {
             spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
@@ -82,6 +84,9 @@ class Worker:
         self._resting = False
         self._last_seq: dict[str, tuple[int, int]] = {}
         self.failure: PerceptionError | None = None
+
+    def _opened_channels(self, run: str) -> Channels:
+        return Channels(self.graph, self.topology, self.process, run)
 
     @property
     def endpoint(self) -> str:
@@ -102,14 +107,17 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.disable()
+        self._start_sources()
+        self._thread = threading.Thread(target=self._loop_safely, name="scheduler", daemon=True)
+        self._thread.start()
+
+    def _start_sources(self) -> None:
         for spec in self._specs:
             source = self.nodes[spec.name]
             if isinstance(source, Source):
                 self._sources_running += 1
                 thread = threading.Thread(target=self._read_source, args=(spec, source), name=spec.name, daemon=True)
                 thread.start()
-        self._thread = threading.Thread(target=self._loop_safely, name="scheduler", daemon=True)
-        self._thread.start()
 
     def stop(self) -> None:
         """Ask the threads to end."""
@@ -177,24 +185,32 @@ class Worker:
         for topic, reader in self._channels.readers.items():
             while (record := reader.take()) is not None:
                 took = True
-                try:
-                    message = decode(record, self.graph.message_types[topic])
-                except PerceptionError as error:
-                    LOG.error("a record on '%s' cannot be read: %s", topic, error)
-                    continue
-                self._count_gap(topic, message.header)
-                self.group.offer(topic, message)
+                self._take_record(topic, record)
         for row in rows:
-            for rank, t_ns in enumerate(row.tolist()):
-                if t_ns > BEFORE_ALL:  # of the topics of one process; the others are none of its business
-                    self._newest_bounds[rank] = t_ns
-            for topic in self._channels.readers:
-                if (place := self._channels.rank.get(topic)) is not None and row[place] > BEFORE_ALL:
-                    self.group.bound(topic, int(row[place]))
+            self._take_bounds(row)
         took |= self._take_inbox()
         for pacing in self._pacers.values():
             took |= pacing.release(self.group, self._newest_bounds, self._channels.rank)
         return took
+
+    def _take_record(self, topic: str, record: memoryview) -> None:
+        try:
+            message = decode(record, self.graph.message_types[topic])
+        except PerceptionError as error:
+            LOG.error("a record on '%s' cannot be read: %s", topic, error)
+            return
+        self._count_gap(topic, message.header)
+        self.group.offer(topic, message)
+
+    def _take_bounds(self, row: NDArray[np.int64]) -> None:
+        """Take the bounds of one process' topics, then which have ended; of other topics it says nothing."""
+        topics = self.topology.topics
+        for place, t_ns in enumerate(row.tolist()):
+            if t_ns > BEFORE_ALL:
+                rank = place % len(topics)
+                self._newest_bounds[rank] = t_ns
+                if topics[rank] in self._channels.readers:
+                    self.group.bound(topics[rank], t_ns)
 
     def _take_inbox(self) -> bool:
         """Publish what the sources of this process measured."""

@@ -41,6 +41,8 @@ def run(*arguments: str | Path) -> int:
         (["launch", "car.yaml", "--set", "nodes.detector.settings.score_min=2"], "score_min"),
         (["launch", "car.yaml", "--mode", "lockstep"], "give --replay LOG"),
         (["launch", "car.yaml", "--mode", "fast"], "expected realtime or lockstep"),
+        (["launch", "car.yaml", "--runner", "ray"], "--runner is of --mode lockstep"),
+        (["launch", "car.yaml", "--mode", "lockstep", "--runner", "fast"], "expected inline or ray"),
         (["launch", "car.yaml", "--remap", "a=b"], "give --replay LOG"),
         (["launch", "replay.yaml"], "none is given"),
         (["launch", "replay.yaml", "--replay", "nowhere"], "there is no such log"),

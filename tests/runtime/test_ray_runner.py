@@ -204,9 +204,13 @@ print(run_graph(built, stop=stop, on_line=lambda line: print(line, flush=True)).
 """
 
 
-def started(tmp_path: Path, name: str) -> subprocess.Popen[str]:
+def starting(tmp_path: Path, name: str) -> subprocess.Popen[str]:
     source = RUN.format(root=str(Path(__file__).parents[2]), tmp=str(tmp_path), name=name)
-    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+
+
+def started(tmp_path: Path, name: str) -> subprocess.Popen[str]:
+    process = starting(tmp_path, name)
     assert process.stdout is not None
     for line in process.stdout:
         if line.strip() == "running":
@@ -231,6 +235,25 @@ def test_a_signal_ends_a_graph_within_four_seconds_with_nothing_left(tmp_path: P
         process.send_signal(way)
         assert process.wait(timeout=20) == 0
         took_s = time.monotonic() - begun
+    assert took_s < 4
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert left_of(run) == []
+
+
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_ray_starts_ends_the_launcher_within_four_seconds(tmp_path: Path, way: signal.Signals) -> None:
+    with starting(tmp_path, f"begun{way}") as process:
+        launcher = psutil.Process(process.pid)
+        while not (children := launcher.children(recursive=True)):  # the first of Ray's own
+            assert process.poll() is None
+            time.sleep(0.01)
+        run = run_named(f"begun{way}")
+        begun = time.monotonic()
+        process.send_signal(way)
+        assert process.wait(timeout=20) == 0
+        took_s = time.monotonic() - begun
+        assert process.stdout is not None
+        assert "stopped before it ran" in process.stdout.read()
     assert took_s < 4
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert left_of(run) == []

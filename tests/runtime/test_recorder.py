@@ -94,3 +94,17 @@ def test_a_slow_disk_costs_records_that_are_counted_and_never_the_graphs_time(tm
     may_go_on.set()
     assert file.messages + recorder.close().dropped["lidar/points"] <= QUEUE + 50
     assert file.messages + recorder.dropped["lidar/points"] == QUEUE + 50
+
+
+def test_in_lockstep_the_graph_waits_for_a_slow_disk_and_nothing_is_lost(tmp_path: Path) -> None:
+    may_go_on = threading.Event()
+    file = File(tmp_path, may_go_on=may_go_on)
+    recorder = Recorder(file, lossless=True)
+    giving = threading.Thread(target=recorded, args=(recorder, 2 * QUEUE))
+    giving.start()
+    giving.join(0.1)
+    assert giving.is_alive()
+    may_go_on.set()
+    giving.join()
+    recorder.close()
+    assert (file.messages, recorder.dropped.total()) == (2 * QUEUE, 0)

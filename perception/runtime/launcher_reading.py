@@ -1,0 +1,90 @@
+"""What the launcher reads of a running graph: outputs, sensors, statuses, and all topics where it records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from perception.errors import GraphError, PerceptionError
+from perception.messages import Header, Message, Status
+from perception.messages.codec import decode
+from perception.runtime.graph import Graph
+from perception.runtime.lossless_channels import CreditGiver
+from perception.runtime.shared_memory import Reader, SharedMemoryHost
+from perception.runtime.tcp_edges import TcpReader, TcpTopic
+from perception.runtime.topology import LAUNCHER, Topology
+
+
+class LauncherReading:
+    """The launcher's reading ends.
+
+    Args:
+        graph: the graph.
+        topology: its channels.
+        run: the run id.
+        on_line: called with what cannot be read.
+
+    Raises:
+        ChannelError: shared memory cannot be used.
+    """
+
+    def __init__(self, graph: Graph, topology: Topology, run: str, on_line: Callable[[str], None]) -> None:
+        self._graph, self._on_line = graph, on_line
+        memory = SharedMemoryHost(run, LAUNCHER, topology.limits(), topology.processes())
+        self._sleeper = memory.sleeper(LAUNCHER)
+        self.sleep = self._sleeper.sleep
+        self._last_seq: dict[str, tuple[int, int]] = {}
+        far = topology.far_readings(LAUNCHER)
+        self._tcp_reader = TcpReader(far, (), memory.waker(LAUNCHER).wake) if far else None
+        self._readers: list[Reader | TcpTopic] = [
+            self._tcp_reader.topic(reading.topic)
+            if self._tcp_reader is not None and topology.publisher[reading.topic] in far
+            else memory.reader(reading.topic, reading.buffer, reading.borrowed)
+            for reading in topology.readings[LAUNCHER]
+        ]
+        self._giver = None
+        if graph.mode == "lockstep":
+            self._giver = CreditGiver(memory, topology, LAUNCHER, memory.waker)
+
+    def connect(self, process: str, endpoint: str) -> None:
+        """Read a process of another host at this endpoint."""
+        if self._tcp_reader is not None:
+            self._tcp_reader.connect(process, endpoint)
+
+    def close(self) -> None:
+        if self._tcp_reader is not None:
+            self._tcp_reader.close()
+
+    def messages(self, missed: Counter[str]) -> Iterator[tuple[str, Message, memoryview]]:
+        """Yield (topic, message, record) of everything that has arrived.
+
+        Args:
+            missed: counts by topic what was replaced before it was read here: neither published nor recorded.
+
+        Raises:
+            GraphError: something is missing in lockstep.
+        """
+        for reader in self._readers:
+            while (record := reader.take()) is not None:
+                try:
+                    message = decode(record, self._graph.message_types.get(reader.topic, Status))
+                except PerceptionError as error:
+                    self._on_line(f"a record on '{reader.topic}' cannot be read: {error}")
+                    continue
+                lost = self._gap(reader.topic, message.header)
+                if lost and self._giver is not None and not isinstance(message, Status):
+                    raise GraphError(f"the launcher lost {lost} messages of '{reader.topic}'")
+                missed.update({reader.topic: lost} if lost > 0 else {})
+                yield reader.topic, message, record
+                if self._giver is not None:
+                    self._giver.took(reader.topic)
+            if self._giver is not None:
+                self._giver.give()
+
+    def _gap(self, topic: str, header: Header) -> int:
+        epoch, seq = self._last_seq.get(topic, (header.epoch, -1))
+        self._last_seq[topic] = (header.epoch, header.seq)
+        return header.seq - (seq if epoch == header.epoch else -1) - 1
+
+
+__all__ = ["LauncherReading"]
