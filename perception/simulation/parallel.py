@@ -1,7 +1,7 @@
-"""A drive on several processes: each renders some of the sensors, and their records are put in order.
+"""A drive on several processes: each renders some of the instants, and their records are put in order.
 
-What a sensor says does not depend on the others, so the records are equal bytes for any number of processes. Python's
-lock is why these are processes: half of the work is in Python between the kernels.
+What a sensor says at an instant depends on nothing else, so the records are equal bytes for any number of processes.
+Python's lock is why these are processes: a part of the work is in Python between the kernels.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import queue
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from typing import TypeAlias
 
 from perception.errors import PerceptionError
 from perception.messages.codec import encode
 from perception.simulation.drive import Drive, Instant
-from perception.simulation.world import is_in_cabin
 
 Record: TypeAlias = tuple[str, bytes, int]
 """Topic, encoded message, stamp."""
@@ -37,10 +37,10 @@ def records(drive: Drive, duration_s: float, processes: int = 1) -> Iterator[Rec
             yield topic, encode(message).to_bytes(), message.header.t_sensor_ns
         return
     context = multiprocessing.get_context("fork")  # nothing runs yet that a fork could catch half done
-    workers, streams = [], []
-    for share in _shares(drive, processes):
+    workers, streams, taken = [], [], context.Value("q", 0)
+    for owned in _event_cameras(drive, processes):
         receiver, sender = context.Pipe(duplex=False)
-        worker = context.Process(target=_render, args=(drive, share, duration_s, sender), daemon=True)
+        worker = context.Process(target=_render, args=(drive, owned, taken, duration_s, sender), daemon=True)
         worker.start()
         sender.close()
         workers.append(worker)
@@ -54,44 +54,41 @@ def records(drive: Drive, duration_s: float, processes: int = 1) -> Iterator[Rec
             worker.join()
 
 
-def _shares(drive: Drive, processes: int) -> list[frozenset[int]]:
-    """Return the sensors of each process, so that all have about as much to do: the costliest first to the freest."""
-    costs = sorted(((_cost(drive, index), index) for index in range(len(drive.sensors))), reverse=True)
-    shares: list[set[int]] = [set() for _ in range(min(processes, len(costs)))]
-    loads = [0.0] * len(shares)
-    for cost, index in costs:
-        freest = loads.index(min(loads))
-        shares[freest].add(index)
-        loads[freest] += cost
-    return [frozenset(share) for share in shares]
+def _event_cameras(drive: Drive, processes: int) -> list[frozenset[int]]:
+    """Return the event cameras of each process: their pixels go on from one instant to the next."""
+    found = [index for index, sensor in enumerate(drive.sensors) if sensor.kind == "event_camera"]
+    return [frozenset(found[process::processes]) for process in range(processes)]
 
 
-def _cost(drive: Drive, index: int) -> float:
-    """Return about what a second of a sensor costs, in rays."""
-    sensor = drive.sensors[index]
-    if sensor.lidar is not None:
-        return sensor.lidar.rings * sensor.lidar.columns * sensor.rate_hz * 2.0
-    if sensor.camera is None:
-        return sensor.rate_hz * 100.0
-    pixels = float(sensor.camera.width_px * sensor.camera.height_px)
-    if sensor.kind == "event_camera":
-        return pixels * (25.0 if is_in_cabin(drive.rig, sensor) else 120.0)
-    return pixels * sensor.rate_hz * (1.5 if is_in_cabin(drive.rig, sensor) else 1.0)
+def _render(
+    drive: Drive, owned: frozenset[int], taken: Synchronized[int], duration_s: float, sender: Connection
+) -> None:
+    """Send the records of some instants, one by one, then None; the body of a process.
 
-
-def _render(drive: Drive, share: frozenset[int], duration_s: float, sender: Connection) -> None:
-    """Send the records of some sensors, instant by instant, then None; the body of a process."""
+    All processes go through the same instants. Those of an event camera are its owner's, each of the others is whose it
+    is by `taken`, the number of the next that nobody has; so all have to do until the end, whatever it costs.
+    """
     try:
-        for at in drive.instants(duration_s):
-            if at.index in share:
+        mine = _take(taken)
+        for number, at in enumerate(drive.instants(duration_s)):
+            is_free = drive.sensors[at.index].kind != "event_camera"
+            if at.index in owned or (is_free and number == mine):
                 found = [
                     (topic, encode(message).to_bytes(), message.header.t_sensor_ns)
                     for topic, message in drive.measured(at)
                 ]
                 sender.send((at, found))
+            if number == mine:
+                mine = _take(taken)
         sender.send(None)
     except (BrokenPipeError, KeyboardInterrupt):  # the reader has gone
         pass
+
+
+def _take(taken: Synchronized[int]) -> int:
+    with taken.get_lock():
+        taken.value += 1
+        return taken.value - 1
 
 
 def _received(receiver: Connection) -> Iterator[Measured]:

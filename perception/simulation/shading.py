@@ -1,12 +1,11 @@
 """What a ray sees where it ends: colour and class. Kernels over N rays, one thread, GIL released.
 
-Colours are linear light. Textures are made by rule from the place on the object, so that they stick to what moves, and
-fade with distance, where a pixel covers more than their grain.
+Colours are linear light. Rays are looked at 64 at a time: what each shows is noted in a sheet, one ray after the other;
+noise and light are then worked out for all of the sheet at once.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,30 @@ from numpy.typing import NDArray
 from perception.simulation.classes import ROAD, SIDEWALK, SKY
 from perception.simulation.intersections import jit, part_normal
 from perception.simulation.raycast import GROUND, NOTHING
+from perception.simulation.textures import (
+    RAY,
+    RAYS,
+    TABLE_SIZE,
+    VALUE,
+    boards,
+    fill_layers,
+    layer,
+    pavement,
+    road,
+    texture,
+)  # fmt: skip
 from perception.simulation.weather import Weather
 
-LANE_M = 3.5
 FLOOR = 1e9
 """Half width of a road that has no kerb: the floor of the cabin."""
+
+FACTOR, LEAST, RED, GREEN, BLUE, NX, NY, NZ, DX, DY, DZ, AWAY, GLOSS, LAMP, WARM, CLOUD, SUNNY, MIRRORED, HAZE = (
+    RAYS * row for row in range(19)
+)
+"""Where the rows of the sheet begin: brightness before and its least after noise, colour (in the end light), normal,
+direction, distance, how much the surface mirrors the sky and shines, whether it shines warm, whether it is sky; then
+how much sun there is, which sky is mirrored, and how much haze."""
+SHEET_SIZE = 19 * RAYS
 
 
 def light_of(weather: Weather) -> NDArray[np.float64]:
@@ -34,176 +52,126 @@ def light_of(weather: Weather) -> NDArray[np.float64]:
 
 
 @jit
-def hashed(x: int, y: int, z: int) -> float:
-    """Return a number in 0 to 1 that looks random and depends on three integers alone."""
-    h = (x * 374761393 + y * 668265263 + z * 1274126177) & 0xFFFFFFFF
-    h = ((h ^ (h >> 15)) * 2246822519) & 0xFFFFFFFF
-    return float(((h ^ (h >> 13)) * 3266489917 >> 5) & 0xFFFFFF) * (1.0 / 16777216.0)
-
-
-@jit
-def bell(key: int, seed: int) -> float:
-    """Return a number of mean zero and deviation one that depends on two integers alone: the sum of three dice."""
-    h = int(hashed(key, seed, 77) * 16777216.0)
-    return ((h & 255) + ((h >> 8) & 255) + ((h >> 16) & 255) - 382.5) / 127.8
-
-
-@jit
-def grain(u: float, v: float, seed: int) -> float:
-    """Return smooth noise in -1 to 1 with a grain of one."""
-    x, y = math.floor(u), math.floor(v)
-    i, j = int(x), int(y)
-    a, b = u - x, v - y
-    a, b = a * a * (3.0 - 2.0 * a), b * b * (3.0 - 2.0 * b)
-    low = hashed(i, j, seed) * (1.0 - a) + hashed(i + 1, j, seed) * a
-    high = hashed(i, j + 1, seed) * (1.0 - a) + hashed(i + 1, j + 1, seed) * a
-    return 2.0 * (low * (1.0 - b) + high * b) - 1.0
-
-
-@jit
-def _road(x: float, y: float, away: float, half: float) -> float:
-    """Return the reflectance of the asphalt, with its markings."""
-    near = 1.0 / (1.0 + away / 10.0)
-    value = 0.10 + 0.03 * grain(x * 0.35, y * 0.9, 1)
-    if near > 0.2:
-        value += near * 0.06 * grain(x * 11.0, y * 11.0, 2)
-    value += 0.03 * grain(x * 0.12, y * 2.5, 8)  # tracks of tyres and patches
-    dashed = abs(y) < 0.07 and x - 9.0 * math.floor(x / 9.0) < 4.0
-    edge = abs(abs(y) - LANE_M) < 0.06
-    crossing = x - 80.0 * math.floor(x / 80.0) < 3.2 and y - 1.0 * math.floor(y) < 0.5 and abs(y) < half - 0.4
-    if dashed or edge or crossing:
-        value = 0.55 + 0.1 * grain(x * 3.0, y * 3.0, 3)
-    return value
-
-
-@jit
-def _pavement(x: float, y: float, away: float) -> float:
-    near = 1.0 / (1.0 + away / 8.0)
-    joint = x - 0.6 * math.floor(x / 0.6) < 0.03 or y - 0.6 * math.floor(y / 0.6) < 0.03
-    slab = hashed(math.floor(x / 0.6), math.floor(y / 0.6), 4)
-    return 0.26 + 0.05 * slab * near + 0.03 * grain(x * 5.0, y * 5.0, 5) * near - (0.1 * near if joint else 0.0)
-
-
-@jit
-def _texture(surface: int, u: float, v: float, w: float, up: float, rows: Any, p: int, away: float, seed: int) -> Any:
-    """Return a factor for the colour, and how much it shines; u ahead, v left, w up from the part's middle."""
-    near = 1.0 / (1.0 + away / 15.0)
-    side = u - v
-    if surface == 1:  # facade
-        if abs(up) > 0.5:
-            return 0.6, 0.0
-        height = w + rows[p, 6]
-        a, b = side / 2.1, height / 3.1
-        i, j = math.floor(a), math.floor(b)
-        a, b = a - i, b - j
-        if 0.22 < a < 0.78 and 0.25 < b < 0.8:
-            if a < 0.26 or a > 0.74 or b < 0.29 or b > 0.76:
-                return 1.25, 0.0
-            pane = hashed(i, j, seed)
-            return 0.08 + 0.3 * pane * pane, 0.9 if pane > 0.72 else 0.0
-        return 1.0 + 0.10 * grain(side * 2.0, w * 2.0, seed) * near + 0.1 * grain(side * 0.3, w * 0.3, seed), 0.0
-    if surface == 2:  # leaves
-        fine = grain(side * 6.0 + up, w * 6.0 + u, seed)
-        coarse = grain(side * 1.7, w * 1.7, seed)
-        return max(1.0 + 0.95 * fine * (0.35 + 0.65 * near) + 0.5 * coarse, 0.05), 0.0
-    if surface == 3:  # a vehicle's body
-        if abs(u) > rows[p, 4] - 0.12 and abs(up) < 0.5:  # front and rear: lamps, plate
-            if abs(v) > rows[p, 5] * 0.62 and abs(w) < rows[p, 6] * 0.45:
-                return 4.0, 2.0 if u > 0 else 1.0
-            if abs(v) < 0.26 and abs(w + rows[p, 6] * 0.4) < 0.07:
-                return 6.0, 0.0
-        seam = abs(u - 0.35) < 0.015 or abs(u + 0.75) < 0.015
-        return 0.7 if seam and near > 0.4 else 1.0, 0.0
-    if surface == 4:  # glass with pillars
-        post = abs(abs(u) - rows[p, 4] * 0.12) < 0.05 or abs(w) > rows[p, 6] * 0.86
-        return (1.0, 0.0) if post or up > 0.5 else (0.18, 0.0)
-    if surface == 5:  # brick
-        course = math.floor(w / 0.14)
-        a = side / 0.32 + 0.5 * (course - 2.0 * math.floor(course / 2.0))
-        mortar = w - course * 0.14 < 0.02 or a - math.floor(a) < 0.06
-        tone = hashed(math.floor(a), math.floor(course), seed)
-        return 1.0 + (0.3 if mortar else 0.35 * (tone - 0.5)) * near + 0.1 * grain(side * 0.4, w * 0.4, seed), 0.0
-    if surface == 6:  # cloth
-        return 1.0 + 0.22 * grain(side * 14.0, w * 14.0, seed) * near + 0.12 * grain(side * 4.0, w * 4.0, seed), 0.0
-    if surface == 7:  # a lamp
-        return 1.0, 1.5
-    if surface == 8:  # bark, boards
-        return 1.0 + 0.4 * grain(side * 9.0, w * 1.5, seed) * near, 0.0
-    if surface == 9:  # a sign
-        return (3.0, 0.0) if abs(w) < 0.09 and abs(side) < 0.22 else (1.0, 0.0)
-    return 1.0, 0.0
-
-
-@jit
 def shade(
-    rows: Any, colours: Any, semantics: Any, surfaces: Any, things: Any, seeds: Any, ground: Any, light: Any,
-    origin: Any, directions: Any, distance: Any, hit: Any, radiance: Any, semantic: Any,
+    rows: Any, colours: Any, semantics: Any, surfaces: Any, seeds: Any, ground: Any, light: Any, origin: Any,
+    directions: Any, distance: Any, hit: Any, radiance: Any, semantic: Any,
 ) -> None:  # fmt: skip
-    """Fill `radiance` (N, 3) and `semantic` (N,) of rays from one origin (3,) that ended at `distance` on `hit`."""
-    for i in range(len(directions)):
-        dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
-        h, t = hit[i], distance[i]
-        if h == NOTHING:
-            mix = min(max(dz * 2.2, 0.0), 1.0)
-            cloud = 0.0
-            if dz > 0.02:
-                cloud = 0.12 * grain(1.2 * dx / dz, 1.2 * dy / dz, 9) * min(dz * 4.0, 1.0)
-            for k in range(3):
-                radiance[i, k] = light[9 + k] * mix + light[12 + k] * (1.0 - mix) + cloud * light[6 + k]
-            semantic[i] = SKY
-            continue
-        x, y, z = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-        shine, gloss, warm = 0.0, 0.0, 0.0
-        if h == GROUND:
-            nx, ny, nz = 0.0, 0.0, 1.0
-            if ground[0] >= FLOOR:
-                board = hashed(math.floor(y / 0.18), math.floor(x / 1.4), 6)
-                value = 0.22 + 0.12 * board + 0.03 * grain(x * 3.0, y * 22.0, 7)
-                red, green, blue, kind = value * 1.15, value * 0.92, value * 0.7, ROAD
-            elif abs(y) >= ground[0] - 1e-6:
-                value, kind = _pavement(x, y, t), SIDEWALK
-                red, green, blue = value, value * 0.97, value * 0.92
+    """Fill `radiance` (3, N) and `semantic` (N,) of rays from one origin (3,) that ended at `distance` on `hit`."""
+    sheet, table = np.zeros(SHEET_SIZE), np.zeros(TABLE_SIZE)
+    for first in range(0, len(hit), RAYS):
+        count = 0
+        for i in range(min(RAYS, len(hit) - first)):
+            r = first + i
+            dx, dy, dz, t, h = directions[0, r], directions[1, r], directions[2, r], distance[r], hit[r]
+            sheet[DX + i], sheet[DY + i], sheet[DZ + i], sheet[AWAY + i] = dx, dy, dz, t
+            sheet[LEAST + i], sheet[LAMP + i], sheet[WARM + i], sheet[CLOUD + i] = 0.0, 0.0, 0.0, 0.0
+            if h == NOTHING:
+                count = _sky(sheet, table, count, i, dx, dy, dz)
+                semantic[r] = SKY
+                continue
+            x, y, z = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
+            if h == GROUND:
+                count, semantic[r] = _ground(sheet, table, count, i, ground, light[17], x, y, t)
             else:
-                value, kind = _road(x, y, t, ground[0]), ROAD
-                red, green, blue = value, value, value * 1.04
-            gloss = 0.35 * light[17] if kind == ROAD else 0.15 * light[17]
-        else:
-            nx, ny, nz = part_normal(rows, h, x, y, z)
-            if rows[h, 0] == 4.0 and nx * dx + ny * dy > 0.0:
-                nx, ny = -nx, -ny
-            px, py, pz = x - rows[h, 1], y - rows[h, 2], z - rows[h, 3]
-            u, v = px, py
-            if rows[h, 0] == 0.0:
-                u, v = rows[h, 7] * px + rows[h, 8] * py, rows[h, 7] * py - rows[h, 8] * px
-            surface, kind = surfaces[h], semantics[h]
-            factor, shine = _texture(surface, u, v, pz, nz, rows, h, t, seeds[h])
-            red, green, blue = colours[h, 0] * factor, colours[h, 1] * factor, colours[h, 2] * factor
-            if surface == 3 and shine > 0.0:
-                red, green, blue = (0.9, 0.9, 0.85) if shine > 1.5 else (0.7, 0.03, 0.02)
-            if surface == 3 and factor == 6.0:
-                red, green, blue = 0.8, 0.8, 0.8
-            if surface == 1 and shine > 0.0:
-                warm = 1.0
-            if surface == 4 and factor < 0.5:
-                gloss = 0.3
-            elif surface == 3:
-                gloss = 0.08
-            if rows[h, 0] == 4.0 and rows[h, 5] == 0.0 and px * px + py * py + pz * pz < 0.4 * rows[h, 4] * rows[h, 4]:
-                red, green, blue = 0.35, 0.35, 0.37  # a wheel: the rim inside the tyre
-        facing = max(nx * light[0] + ny * light[1] + nz * light[2], 0.0)
-        open_ = 0.5 + 0.5 * nz
-        lamp = shine * light[16]
-        mirrored = dz - 2.0 * (nx * dx + ny * dy + nz * dz) * nz
-        mix = min(max(mirrored * 2.2, 0.0), 1.0)
-        thick = light[15] * t
-        haze = 1.0 - 1.0 / (1.0 + thick + 0.5 * thick * thick)  # near the exponential, where the air is thin
+                count = _part(sheet, table, count, i, rows, colours, surfaces, seeds, h, x, y, z, t, dx, dy)
+                semantic[r] = semantics[h]
+        fill_layers(table, count)
+        for k in range(count):
+            sheet[FACTOR + int(table[RAY + k])] += table[VALUE + k]
+        _lit(sheet, light)
         for k in range(3):
-            albedo = red if k == 0 else (green if k == 1 else blue)
-            value = albedo * (light[3 + k] * facing + light[6 + k] * open_)
-            value = value * (1.0 - gloss) + gloss * (light[9 + k] * mix + light[12 + k] * (1.0 - mix))
-            value += lamp * (albedo if warm == 0.0 else (0.5, 0.36, 0.18)[k] * 0.5)
-            radiance[i, k] = value * (1.0 - haze) + light[12 + k] * haze
-        semantic[i] = kind
+            for i in range(min(RAYS, len(hit) - first)):
+                radiance[k, first + i] = sheet[RED + RAYS * k + i]
 
 
-__all__ = ["FLOOR", "bell", "grain", "hashed", "light_of", "shade"]
+@jit
+def _sky(sheet: Any, table: Any, count: int, i: int, dx: float, dy: float, dz: float) -> int:
+    """Note a mirror that shows the sky behind it, and clouds; return how many layers there are."""
+    sheet[FACTOR + i], sheet[AWAY + i], sheet[GLOSS + i], sheet[CLOUD + i] = 0.0, 0.0, 1.0, 1.0
+    sheet[LEAST + i] = -1.0
+    for axis in range(3):
+        sheet[NX + RAYS * axis + i], sheet[RED + RAYS * axis + i] = 0.0, 0.0
+    if dz <= 0.02:
+        return count
+    return layer(table, count, i, 1.2 * dx / dz, 1.2 * dy / dz, 9, 0.12 * min(dz * 4.0, 1.0))
+
+
+@jit
+def _ground(sheet: Any, table: Any, count: int, i: int, ground: Any, rain: float, x: float, y: float, t: float) -> Any:
+    """Note floor, pavement or road; return how many layers there are, and the class."""
+    sheet[NX + i], sheet[NY + i], sheet[NZ + i] = 0.0, 0.0, 1.0
+    if ground[0] >= FLOOR:
+        value, count = boards(table, count, i, x, y)
+        red, green, blue, kind = 1.15, 0.92, 0.7, ROAD
+    elif abs(y) >= ground[0] - 1e-6:
+        value, count = pavement(table, count, i, x, y, t)
+        red, green, blue, kind = 1.0, 0.97, 0.92, SIDEWALK
+    else:
+        value, count = road(table, count, i, x, y, t, ground[0])
+        red, green, blue, kind = 1.0, 1.0, 1.04, ROAD
+    sheet[FACTOR + i], sheet[RED + i], sheet[GREEN + i], sheet[BLUE + i] = value, red, green, blue
+    sheet[GLOSS + i] = 0.35 * rain if kind == ROAD else 0.15 * rain
+    return count, kind
+
+
+@jit
+def _part(
+    sheet: Any, table: Any, count: int, i: int, rows: Any, colours: Any, surfaces: Any, seeds: Any, h: int, x: float,
+    y: float, z: float, t: float, dx: float, dy: float,
+) -> int:  # fmt: skip
+    """Note what a part looks like at a place; return how many layers there are."""
+    nx, ny, nz = part_normal(rows, h, x, y, z)
+    kind, surface = rows[h, 0], surfaces[h]
+    if kind == 4.0 and nx * dx + ny * dy > 0.0:
+        nx, ny = -nx, -ny
+    px, py, pz = x - rows[h, 1], y - rows[h, 2], z - rows[h, 3]
+    u, v = px, py
+    if kind == 0.0:
+        u, v = rows[h, 7] * px + rows[h, 8] * py, rows[h, 7] * py - rows[h, 8] * px
+    factor, shine, count = texture(table, count, i, surface, u, v, pz, nz, rows, h, t, seeds[h])
+    red, green, blue, gloss = colours[h, 0], colours[h, 1], colours[h, 2], 0.0
+    if surface == 3:
+        gloss = 0.08
+        if shine > 0.0:
+            red, green, blue, factor = (0.9, 0.9, 0.85, 1.0) if shine > 1.5 else (0.7, 0.03, 0.02, 1.0)
+        elif factor == 6.0:  # a plate
+            red, green, blue, factor = 0.8, 0.8, 0.8, 1.0
+    elif surface == 4:
+        gloss = 0.3 if factor < 0.5 else 0.0
+    elif surface == 2:
+        sheet[LEAST + i] = 0.05
+    elif surface == 1 and shine > 0.0:
+        sheet[WARM + i] = 1.0
+    if kind == 4.0 and rows[h, 5] == 0.0 and px * px + py * py + pz * pz < 0.4 * rows[h, 4] * rows[h, 4]:
+        red, green, blue = 0.35, 0.35, 0.37  # a wheel: the rim inside the tyre
+    sheet[FACTOR + i], sheet[RED + i], sheet[GREEN + i], sheet[BLUE + i] = factor, red, green, blue
+    sheet[NX + i], sheet[NY + i], sheet[NZ + i], sheet[GLOSS + i], sheet[LAMP + i] = nx, ny, nz, gloss, shine
+    return count
+
+
+@jit
+def _lit(sheet: Any, light: Any) -> None:
+    """Turn the colours of a sheet into light: sun and sky on the surface, mirrored sky, lamps, haze before it."""
+    for i in range(RAYS):
+        nx, ny, nz, dz = sheet[NX + i], sheet[NY + i], sheet[NZ + i], sheet[DZ + i]
+        mirrored = dz - 2.0 * (nx * sheet[DX + i] + ny * sheet[DY + i] + nz * dz) * nz
+        thick = light[15] * sheet[AWAY + i]
+        sheet[FACTOR + i] = max(sheet[FACTOR + i], sheet[LEAST + i])
+        sheet[SUNNY + i] = max(nx * light[0] + ny * light[1] + nz * light[2], 0.0)
+        sheet[MIRRORED + i] = min(max(mirrored * 2.2, 0.0), 1.0)
+        # near the exponential, where the air is thin
+        sheet[HAZE + i] = 1.0 - 1.0 / (1.0 + thick + 0.5 * thick * thick)
+    for k in range(3):
+        sun, sky, zenith, horizon = light[3 + k], light[6 + k], light[9 + k], light[12 + k]
+        colours, glow = sheet[RED + RAYS * k : RED + RAYS * (k + 1)], (0.25, 0.18, 0.09)[k]
+        for i in range(RAYS):
+            factor, gloss, haze, mix = sheet[FACTOR + i], sheet[GLOSS + i], sheet[HAZE + i], sheet[MIRRORED + i]
+            albedo = colours[i] * factor
+            value = albedo * (sun * sheet[SUNNY + i] + sky * (0.5 + 0.5 * sheet[NZ + i]))
+            value = value * (1.0 - gloss) + gloss * (zenith * mix + horizon * (1.0 - mix))
+            value += sheet[LAMP + i] * light[16] * (glow if sheet[WARM + i] > 0.0 else albedo)
+            value += sheet[CLOUD + i] * factor * sky
+            colours[i] = value * (1.0 - haze) + horizon * haze
+
+
+__all__ = ["FLOOR", "light_of", "shade"]
