@@ -28,6 +28,11 @@ def jit(function: Function) -> Function:
     return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return,unused-ignore]
 
 
+def inlined(function: Function) -> Function:
+    """Compile a kernel into those that call it, so that what it returns stays in registers."""
+    return numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function)  # type: ignore[no-any-return,unused-ignore]
+
+
 @jit
 def meet_box(rows: Any, velocities: Any, p: int, tile: Any) -> None:
     """Fill the distances of a tile to a box; slabs, Kay & Kajiya, SIGGRAPH 1986."""
@@ -160,7 +165,7 @@ def meet_ground(ground: Any, tile: Any) -> None:
         tile[BEST + i] = t if (dz <= -1e-9) & ((flat > 0.0) | ((not beside) & (not inside))) else math.inf
 
 
-@jit
+@inlined
 def part_normal(rows: Any, p: int, x: float, y: float, z: float) -> Any:
     """Return the outward unit normal at a point on a part's surface; a disc's is that of its plane."""
     kind = rows[p, 0]
@@ -194,6 +199,6 @@ def part_normal(rows: Any, p: int, x: float, y: float, z: float) -> Any:
 
 
 __all__ = [
-    "BEST", "DISTANCE", "DX", "DY", "DZ", "LAG", "OX", "OY", "OZ", "RAYS", "TILE_SIZE", "jit", "meet_box",
+    "BEST", "DISTANCE", "DX", "DY", "DZ", "LAG", "OX", "OY", "OZ", "RAYS", "TILE_SIZE", "inlined", "jit", "meet_box",
     "meet_ground", "meet_part", "part_normal",
 ]  # fmt: skip

@@ -12,32 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.simulation.classes import ROAD, SIDEWALK, SKY
-from perception.simulation.intersections import jit, part_normal
+from perception.simulation.intersections import inlined, jit, part_normal
 from perception.simulation.raycast import GROUND, NOTHING
-from perception.simulation.textures import (
-    RAY,
-    RAYS,
-    TABLE_SIZE,
-    VALUE,
-    boards,
-    fill_layers,
-    layer,
-    pavement,
-    road,
-    texture,
-)  # fmt: skip
+from perception.simulation.textures import PLAIN, boards, clouds, pavement, road, smooth, texture
 from perception.simulation.weather import Weather
 
+RAYS = 64
+"""Of a sheet."""
 FLOOR = 1e9
 """Half width of a road that has no kerb: the floor of the cabin."""
 
-FACTOR, LEAST, RED, GREEN, BLUE, NX, NY, NZ, DX, DY, DZ, AWAY, GLOSS, LAMP, WARM, CLOUD, SUNNY, MIRRORED, HAZE = (
-    RAYS * row for row in range(19)
-)
-"""Where the rows of the sheet begin: brightness before and its least after noise, colour (in the end light), normal,
-direction, distance, how much the surface mirrors the sky and shines, whether it shines warm, whether it is sky; then
-how much sun there is, which sky is mirrored, and how much haze."""
-SHEET_SIZE = 19 * RAYS
+(
+    FACTOR, LEAST, RED, GREEN, BLUE, NX, NY, NZ, GLOSS, LAMP, WARM, CLOUD,
+    DX, DY, DZ, AWAY, SUNNY, MIRRORED, HAZE, NOISE,
+) = (RAYS * row for row in range(20))  # fmt: skip
+"""Where the rows of the sheet begin. How it looks: brightness before and its least after noise, colour (in the end light),
+normal, how much it mirrors the sky and shines, whether it shines warm and whether it is sky. Then direction, distance, how
+much sun there is, which sky is mirrored, how much haze; three noises of four rows."""
+SHEET_SIZE = NOISE + 12 * RAYS
 
 
 def light_of(weather: Weather) -> NDArray[np.float64]:
@@ -57,79 +49,94 @@ def shade(
     directions: Any, distance: Any, hit: Any, radiance: Any, semantic: Any,
 ) -> None:  # fmt: skip
     """Fill `radiance` (3, N) and `semantic` (N,) of rays from one origin (3,) that ended at `distance` on `hit`."""
-    sheet, table = np.zeros(SHEET_SIZE), np.zeros(TABLE_SIZE)
+    sheet = np.zeros(SHEET_SIZE)
     for first in range(0, len(hit), RAYS):
-        count = 0
-        for i in range(min(RAYS, len(hit) - first)):
+        many = min(RAYS, len(hit) - first)
+        for i in range(many):
             r = first + i
             dx, dy, dz, t, h = directions[0, r], directions[1, r], directions[2, r], distance[r], hit[r]
-            sheet[DX + i], sheet[DY + i], sheet[DZ + i], sheet[AWAY + i] = dx, dy, dz, t
-            sheet[LEAST + i], sheet[LAMP + i], sheet[WARM + i], sheet[CLOUD + i] = 0.0, 0.0, 0.0, 0.0
-            if h == NOTHING:
-                count = _sky(sheet, table, count, i, dx, dy, dz)
-                semantic[r] = SKY
-                continue
             x, y, z = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-            if h == GROUND:
-                count, semantic[r] = _ground(sheet, table, count, i, ground, light[17], x, y, t)
+            if h == NOTHING:
+                look, noises = _sky(dx, dy, dz)
+                kind, t = SKY, 0.0
+            elif h == GROUND:
+                look, noises, kind = _ground(ground[0], light[17], x, y, t)
             else:
-                count = _part(sheet, table, count, i, rows, colours, surfaces, seeds, h, x, y, z, t, dx, dy)
-                semantic[r] = semantics[h]
-        fill_layers(table, count)
-        for k in range(count):
-            sheet[FACTOR + int(table[RAY + k])] += table[VALUE + k]
+                nx, ny, nz = part_normal(rows, h, x, y, z)
+                if rows[h, 0] == 4.0 and nx * dx + ny * dy > 0.0:
+                    nx, ny = -nx, -ny
+                look, noises = _part(
+                    (rows[h, 0], rows[h, 4], rows[h, 5], rows[h, 6], rows[h, 7], rows[h, 8]),
+                    (x - rows[h, 1], y - rows[h, 2], z - rows[h, 3]), (nx, ny, nz), t, surfaces[h], seeds[h],
+                    (colours[h, 0], colours[h, 1], colours[h, 2]),
+                )  # fmt: skip
+                kind = semantics[h]
+            semantic[r] = kind
+            (
+                sheet[FACTOR + i], sheet[LEAST + i], sheet[RED + i], sheet[GREEN + i], sheet[BLUE + i], sheet[NX + i],
+                sheet[NY + i], sheet[NZ + i], sheet[GLOSS + i], sheet[LAMP + i], sheet[WARM + i], sheet[CLOUD + i],
+            ) = look  # fmt: skip
+            sheet[DX + i], sheet[DY + i], sheet[DZ + i], sheet[AWAY + i] = dx, dy, dz, t
+            _note(sheet, NOISE + i, noises[0])
+            _note(sheet, NOISE + 4 * RAYS + i, noises[1])
+            _note(sheet, NOISE + 8 * RAYS + i, noises[2])
+        for k in range(3):
+            _add_noise(sheet[NOISE + 4 * RAYS * k : NOISE + 4 * RAYS * (k + 1)], sheet)
         _lit(sheet, light)
         for k in range(3):
-            for i in range(min(RAYS, len(hit) - first)):
-                radiance[k, first + i] = sheet[RED + RAYS * k + i]
+            found, light_of_rays = sheet[RED + RAYS * k : RED + RAYS * (k + 1)], radiance[k, first : first + many]
+            for i in range(many):
+                light_of_rays[i] = found[i]
+
+
+@inlined
+def _note(sheet: Any, at: int, noise: Any) -> None:
+    sheet[at], sheet[at + RAYS], sheet[at + 2 * RAYS], sheet[at + 3 * RAYS] = noise
 
 
 @jit
-def _sky(sheet: Any, table: Any, count: int, i: int, dx: float, dy: float, dz: float) -> int:
-    """Note a mirror that shows the sky behind it, and clouds; return how many layers there are."""
-    sheet[FACTOR + i], sheet[AWAY + i], sheet[GLOSS + i], sheet[CLOUD + i] = 0.0, 0.0, 1.0, 1.0
-    sheet[LEAST + i] = -1.0
-    for axis in range(3):
-        sheet[NX + RAYS * axis + i], sheet[RED + RAYS * axis + i] = 0.0, 0.0
-    if dz <= 0.02:
-        return count
-    return layer(table, count, i, 1.2 * dx / dz, 1.2 * dy / dz, 9, 0.12 * min(dz * 4.0, 1.0))
+def _add_noise(noise: Any, sheet: Any) -> None:
+    """Add to the brightness a noise of all rays, if one of them has it."""
+    strongest = 0.0
+    for i in range(RAYS):
+        strongest += noise[3 * RAYS + i]
+    if strongest > 0.0:
+        for i in range(RAYS):
+            value = smooth(noise[i], noise[RAYS + i], int(noise[2 * RAYS + i]))
+            sheet[FACTOR + i] += noise[3 * RAYS + i] * value
 
 
-@jit
-def _ground(sheet: Any, table: Any, count: int, i: int, ground: Any, rain: float, x: float, y: float, t: float) -> Any:
-    """Note floor, pavement or road; return how many layers there are, and the class."""
-    sheet[NX + i], sheet[NY + i], sheet[NZ + i] = 0.0, 0.0, 1.0
-    if ground[0] >= FLOOR:
-        value, count = boards(table, count, i, x, y)
-        red, green, blue, kind = 1.15, 0.92, 0.7, ROAD
-    elif abs(y) >= ground[0] - 1e-6:
-        value, count = pavement(table, count, i, x, y, t)
-        red, green, blue, kind = 1.0, 0.97, 0.92, SIDEWALK
-    else:
-        value, count = road(table, count, i, x, y, t, ground[0])
-        red, green, blue, kind = 1.0, 1.0, 1.04, ROAD
-    sheet[FACTOR + i], sheet[RED + i], sheet[GREEN + i], sheet[BLUE + i] = value, red, green, blue
-    sheet[GLOSS + i] = 0.35 * rain if kind == ROAD else 0.15 * rain
-    return count, kind
+@inlined
+def _sky(dx: float, dy: float, dz: float) -> Any:
+    """Return the look and the noises of the sky: those of a mirror that shows the sky behind it, and clouds."""
+    look = (0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
+    return look, (clouds(dx, dy, dz), PLAIN, PLAIN)
 
 
-@jit
-def _part(
-    sheet: Any, table: Any, count: int, i: int, rows: Any, colours: Any, surfaces: Any, seeds: Any, h: int, x: float,
-    y: float, z: float, t: float, dx: float, dy: float,
-) -> int:  # fmt: skip
-    """Note what a part looks like at a place; return how many layers there are."""
-    nx, ny, nz = part_normal(rows, h, x, y, z)
-    kind, surface = rows[h, 0], surfaces[h]
-    if kind == 4.0 and nx * dx + ny * dy > 0.0:
-        nx, ny = -nx, -ny
-    px, py, pz = x - rows[h, 1], y - rows[h, 2], z - rows[h, 3]
-    u, v = px, py
-    if kind == 0.0:
-        u, v = rows[h, 7] * px + rows[h, 8] * py, rows[h, 7] * py - rows[h, 8] * px
-    factor, shine, count = texture(table, count, i, surface, u, v, pz, nz, rows, h, t, seeds[h])
-    red, green, blue, gloss = colours[h, 0], colours[h, 1], colours[h, 2], 0.0
+@inlined
+def _ground(half: float, rain: float, x: float, y: float, t: float) -> Any:
+    """Return the look and the noises of floor, pavement or road, and the class."""
+    if half >= FLOOR:
+        value, grain = boards(x, y)
+        look = (value, 0.0, 1.15, 0.92, 0.7, 0.0, 0.0, 1.0, 0.35 * rain, 0.0, 0.0, 0.0)
+        return look, (grain, PLAIN, PLAIN), ROAD
+    if abs(y) >= half - 1e-6:
+        value, grain = pavement(x, y, t)
+        look = (value, 0.0, 1.0, 0.97, 0.92, 0.0, 0.0, 1.0, 0.15 * rain, 0.0, 0.0, 0.0)
+        return look, (grain, PLAIN, PLAIN), SIDEWALK
+    value, patches, tracks, grain = road(x, y, t, half)
+    return (value, 0.0, 1.0, 1.0, 1.04, 0.0, 0.0, 1.0, 0.35 * rain, 0.0, 0.0, 0.0), (patches, tracks, grain), ROAD
+
+
+@inlined
+def _part(shape: Any, place: Any, normal: Any, t: float, surface: int, seed: int, colour: Any) -> Any:
+    """Return the look and the noises of a part: kind and row[4:9], place from its middle, distance, attributes."""
+    kind, long, wide, high, c, s = shape
+    (px, py, pz), (nx, ny, nz) = place, normal
+    u, v = (c * px + s * py, c * py - s * px) if kind == 0.0 else (px, py)
+    factor, shine, fine, coarse = texture(surface, u, v, pz, nz, long, wide, high, t, seed)
+    red, green, blue = colour
+    gloss, least, warm = 0.0, 0.0, 0.0
     if surface == 3:
         gloss = 0.08
         if shine > 0.0:
@@ -139,14 +146,12 @@ def _part(
     elif surface == 4:
         gloss = 0.3 if factor < 0.5 else 0.0
     elif surface == 2:
-        sheet[LEAST + i] = 0.05
+        least = 0.05
     elif surface == 1 and shine > 0.0:
-        sheet[WARM + i] = 1.0
-    if kind == 4.0 and rows[h, 5] == 0.0 and px * px + py * py + pz * pz < 0.4 * rows[h, 4] * rows[h, 4]:
+        warm = 1.0
+    if kind == 4.0 and wide == 0.0 and px * px + py * py + pz * pz < 0.4 * long * long:
         red, green, blue = 0.35, 0.35, 0.37  # a wheel: the rim inside the tyre
-    sheet[FACTOR + i], sheet[RED + i], sheet[GREEN + i], sheet[BLUE + i] = factor, red, green, blue
-    sheet[NX + i], sheet[NY + i], sheet[NZ + i], sheet[GLOSS + i], sheet[LAMP + i] = nx, ny, nz, gloss, shine
-    return count
+    return (factor, least, red, green, blue, nx, ny, nz, gloss, shine, warm, 0.0), (fine, coarse, PLAIN)
 
 
 @jit
