@@ -20,7 +20,7 @@ from perception.geometry.transforms import Transform, quaternion_of
 from perception.simulation.bodies import Humans
 from perception.simulation.classes import BUILDING, PERSON, TERRAIN, WALL
 from perception.simulation.parts import BARK, BOX, BRICK, CLOTH, CYLINDER, LAMP, PLAIN, SIGN, Parts, joined, parts
-from perception.simulation.scene import Snapshot, Things
+from perception.simulation.scene import Snapshot, Things, texture_seeds_of
 from perception.simulation.shading import FLOOR
 from perception.simulation.skeleton import ACTIONS, ANGLES, Body, Pose, body_of
 from perception.simulation.weather import Weather
@@ -36,7 +36,11 @@ LIGHT = Weather(
     horizon=(0.6, 0.6, 0.6), haze_per_m=0.0, exposure=1.0, contrast=0.2, noise=1.5, lamps=True, rain=0.0,
 )  # fmt: skip
 """In the cabin it is never dusk."""
-WEARER_ID = 1
+WEARER = Things(
+    np.array([1]), np.array([PERSON]), np.array([[0.0, 0.0, 0.9]]), np.array([[1.8, 1.9, 2.2]]), np.zeros(1),
+    np.zeros((1, 3)),
+)  # fmt: skip
+"""The person as the one object."""
 SWUNG = [ANGLES.index(name) for name in ("hip_l", "hip_r", "shoulder_l", "shoulder_r")]
 """Angles that one person swings wider than another."""
 
@@ -133,11 +137,7 @@ class Cabin:
 
 def snapshot_of(scene: Parts) -> Snapshot:
     """Return a snapshot of parts of the cabin."""
-    person = Things(
-        np.array([WEARER_ID]), np.array([PERSON]), np.array([[0.0, 0.0, 0.9]]), np.array([[1.8, 1.9, 2.2]]),
-        np.zeros(1), np.zeros((1, 3)),
-    )  # fmt: skip
-    return Snapshot(scene, person, np.array([FLOOR, 0.0]))
+    return Snapshot(scene, WEARER, np.array([FLOOR, 0.0]), texture_seeds_of(scene, WEARER))
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,7 @@ from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
 from perception.simulation.intersections import jit
 from perception.simulation.raycast import cast
-from perception.simulation.rays import Tiles, camera_slopes, camera_tiles
+from perception.simulation.rays import camera_slopes, camera_tiles
 from perception.simulation.scene import Snapshot
 from perception.simulation.shading import light_of, shade
 from perception.simulation.textures import bell, hashed
@@ -39,19 +39,24 @@ class Movement:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Where the rays of a picture end, tile after tile, before anything is coloured.
+    """Where rays end, before anything is coloured.
 
     Attributes:
         origin: (3,) in the scene.
-        rays: N of them, in the scene's frame.
+        directions: (3, N) unit, in the scene.
         distance: (N,) inf for the sky.
         hit: (N,) part, GROUND or NOTHING.
     """
 
     origin: Float
-    rays: Tiles
+    directions: Float
     distance: Float
     hit: NDArray[np.int64]
+
+    def only(self, which: NDArray[np.int64]) -> View:
+        """Return some of the rays."""
+        directions = np.take(self.directions, which, axis=1)
+        return View(self.origin, directions, self.distance[which], self.hit[which])
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,21 +79,23 @@ class Picture:
 
 
 def look(camera: Camera, world_from_optical: Transform, snapshot: Snapshot) -> View:
-    """Cast the rays of a picture."""
+    """Cast the rays of a camera, in the order of `camera_tiles`."""
     rays = camera_tiles(camera).turned(world_from_optical.rotation)
     origin = np.ascontiguousarray(world_from_optical.translation_m)
-    distance, hit = cast(snapshot, rays, origin[:, None], reach_m=REACH_M)
-    return View(origin, rays, distance, hit)
+    return View(origin, rays.directions, *cast(snapshot, rays, origin[:, None], reach_m=REACH_M))
 
 
 def coloured(
-    origin: Float, directions: Float, distance: Float, hit: NDArray[np.int64], snapshot: Snapshot, weather: Weather
+    view: View, snapshot: Snapshot, weather: Weather, places: NDArray[np.int64] | None = None, count: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return radiance (3, N) and class (N,) of rays (3, N) from one place."""
+    """Return radiance (N, 3) and class (N,) of rays; or (count, 3) and (count,), where those of the rays have places."""
     scene = snapshot.parts
-    radiance, semantic = np.empty((3, len(hit)), np.float32), np.empty(len(hit), np.uint8)
+    if places is None:
+        count, places = len(view.hit), np.arange(len(view.hit))
+    radiance, semantic = np.zeros((count, 3), np.float32), np.full(count, NO_CLASS, np.uint8)
     shade(scene.rows, scene.colour, scene.semantic, scene.surface, snapshot.texture_seeds, snapshot.ground,
-          light_of(weather), origin, directions, distance, hit, radiance, semantic)  # fmt: skip
+          light_of(weather), view.origin, view.directions, view.distance, view.hit, places, radiance,
+          semantic)  # fmt: skip
     return radiance, semantic
 
 
@@ -108,21 +115,18 @@ def picture(
         seed: of the noise.
     """
     view = look(camera, world_from_optical, snapshot)
-    radiance, semantic = coloured(view.origin, view.rays.directions, view.distance, view.hit, snapshot, weather)
-    places, size = view.rays.places, (camera.height_px, camera.width_px)
-    frame, classes = np.zeros((*size, 3), np.float32), np.full(size, NO_CLASS, np.uint8)
+    places, size = camera_tiles(camera).places, (camera.height_px, camera.width_px)
+    radiance, semantic = coloured(view, snapshot, weather, places, size[0] * size[1])
+    frame = radiance.reshape(*size, 3)
     instance, distance = np.zeros(size, np.uint16), np.zeros(size, np.float32)
     ids = np.append(snapshot.things.ids, 0)[snapshot.parts.thing]
-    _unfold(
-        places, ids, view.hit, view.distance, radiance, semantic, frame.reshape(-1, 3), classes.reshape(-1),
-        instance.reshape(-1), distance.reshape(-1),
-    )  # fmt: skip
+    _unfold(places, ids, view.hit, view.distance, instance.reshape(-1), distance.reshape(-1))
     exposure_ns = round(exposure_ns * weather.exposure)
     if exposure_ns and movement is not None:
         slopes, sharpest = camera_slopes(camera)
         moved, flow = np.empty(len(places), np.int64), np.empty((len(places), 2))
         count = _flow(
-            view.rays.directions, view.distance, view.hit, snapshot.parts.velocity_mps, movement.velocity_mps,
+            view.directions, view.distance, view.hit, snapshot.parts.velocity_mps, movement.velocity_mps,
             movement.angular_velocity_radps, world_from_optical.rotation, slopes, sharpest, places,
             exposure_ns * 1e-9, moved, flow,
         )  # fmt: skip
@@ -131,20 +135,19 @@ def picture(
     _develop(frame.reshape(-1), gain_of(weather), weather.contrast, weather.noise, seed, rgb.reshape(-1))
     if weather.rain > 0.0:
         _rain(weather.rain, seed, rgb)
-    return Picture(rgb, classes, instance, distance, exposure_ns)
+    return Picture(rgb, semantic.reshape(size), instance, distance, exposure_ns)
 
 
 @jit
 def _unfold(
-    places: NDArray[np.int64], ids: NDArray[np.int64], hit: NDArray[np.int64], distance: Float, radiance: Any,
-    semantic: Any, frame: Any, classes: Any, instance: Any, depth: Any,
+    places: NDArray[np.int64], ids: NDArray[np.int64], hit: NDArray[np.int64], distance: Float, instance: Any,
+    depth: Any,
 ) -> None:  # fmt: skip
-    """Put what the rays of the tiles found where their pixels are."""
+    """Put distances and objects of rays where their pixels are."""
     for i in range(len(places)):
-        p = places[i]
-        frame[p, 0], frame[p, 1], frame[p, 2] = radiance[0, i], radiance[1, i], radiance[2, i]
-        classes[p], depth[p] = semantic[i], distance[i]
-        instance[p] = ids[hit[i]] if hit[i] >= 0 else 0
+        p, h = places[i], hit[i]
+        depth[p] = distance[i]
+        instance[p] = ids[h] if h >= 0 else 0
 
 
 def gain_of(weather: Weather) -> float:

@@ -61,8 +61,8 @@ NO_EVENTS = Events(np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, np
 
 
 def log_of(radiance: NDArray[np.float32], settings: EventSettings) -> Float:
-    """Return what pixels see of linear light (3, N): the logarithm of its luminance and the floor."""
-    luminance = LUMA[0] * radiance[0] + LUMA[1] * radiance[1] + LUMA[2] * radiance[2]
+    """Return what pixels see of linear light (N, 3): the logarithm of its luminance and the floor."""
+    luminance = LUMA[0] * radiance[:, 0] + LUMA[1] * radiance[:, 1] + LUMA[2] * radiance[:, 2]
     return np.log(luminance.astype(np.float64) + settings.floor)
 
 
@@ -85,6 +85,8 @@ class EventSensor:
         self._reference = self._log.copy()
         self._blind_until_ns = np.full(count, np.iinfo(np.int64).min)
         self._t_ns: int | None = None
+        most = 4 * count
+        self._found = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.uint8)
 
     def feed(self, log: Float, t_ns: int, pixels: NDArray[np.int64] | None = None) -> Events:
         """Return the events since the last light; the first light sets the pixels.
@@ -100,8 +102,7 @@ class EventSensor:
             self._t_ns = t_ns
             return NO_EVENTS
         begin_ns, all_pixels = self._t_ns, len(self._log)
-        most = 4 * all_pixels
-        t, where, sign = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.uint8)
+        t, where, sign = self._found
         count = _fire(
             pixels, self._log, log, begin_ns, t_ns, self._thresholds, self._reference, self._blind_until_ns,
             self.settings.refractory_ns, t, where, sign,

@@ -74,51 +74,90 @@ def measure(
     tiles = lidar_tiles(lidar)
     column = tiles.places // lidar.rings
     firing_lag_s = ((np.arange(lidar.columns) + 1) / lidar.columns - 1) * period_s
-    place, yaw = motion.poses(t_s + firing_lag_s)
-    rays = _fired(tiles.turned(base_link_from_lidar.rotation), column, yaw)
-    origins = _origins(base_link_from_lidar.translation_m, place, yaw)[:, column]
+    rays, origins = _fired(tiles.turned(base_link_from_lidar.rotation), base_link_from_lidar.translation_m, column,
+                           *motion.poses(t_s + firing_lag_s))  # fmt: skip
     lags_s, scene, (near, far) = firing_lag_s[column], snapshot.parts, lidar.range_m
     distance, hit = cast(snapshot, rays, origins, reach_m=far, lags_s=lags_s, slack_m=SLACK_M)
     count = len(hit)
-    slant = np.empty(count)
-    incidence(scene.rows, scene.velocity_mps, origins, rays.directions, lags_s, distance, hit, slant)
-    owner = np.where(hit >= 0, scene.thing[np.maximum(hit, 0)], -1)
+    slant, owner = np.empty(count), np.empty(count, np.int64)
+    incidence(
+        scene.rows, scene.velocity_mps, scene.thing, origins, rays.directions, lags_s, distance, hit, slant, owner
+    )
     visibility = _visibility(snapshot, rays, origins, lags_s, far, distance, owner)
-    semantic, strength, kept = np.empty(count, np.uint8), np.empty(count), np.empty(count, np.bool_)
+    semantic, strength, kept = np.empty(count, np.uint8), np.empty(count, np.float32), np.empty(count, np.bool_)
     _measure(
         distance, hit, slant, scene.semantic, snapshot.ground[0], origins[1], rays.directions[1], tiles.places, near,
         far, weather.haze_per_m, weather.rain, seed, semantic, strength, owner, kept,
     )  # fmt: skip
-    at = tiles.in_order[kept[tiles.in_order]]
-    xyz = (tiles.directions[:, at] * distance[at]).astype(np.float32)
-    owner = owner[at]
-    return Sweep(
-        xyz_m=np.ascontiguousarray(xyz.T), intensity=(strength[at] * lidar.intensity_scale).astype(np.float32),
-        ring=(tiles.places[at] % lidar.rings).astype(np.uint16), lag_ns=np.rint(lags_s[at] * 1e9).astype(np.int32),
-        semantic=semantic[at], thing=owner,
-        points=np.bincount(owner[owner >= 0], minlength=len(snapshot.things)), visibility=visibility,
-        snapshot=snapshot, t_ns=round(t_s * 1e9),
+    sweep = Sweep(
+        xyz_m=np.empty((count, 3), np.float32), intensity=np.empty(count, np.float32), ring=np.empty(count, np.uint16),
+        lag_ns=np.empty(count, np.int32), semantic=np.empty(count, np.uint8), thing=np.empty(count, np.int64),
+        points=np.zeros(len(snapshot.things), np.int64), visibility=visibility, snapshot=snapshot,
+        t_ns=round(t_s * 1e9),
+    )  # fmt: skip
+    heard = _in_order(
+        tiles.in_order, kept, tiles.directions, distance, strength, np.float32(lidar.intensity_scale), tiles.places,
+        lidar.rings, column, np.rint(firing_lag_s * 1e9), semantic, owner, sweep.xyz_m, sweep.intensity, sweep.ring,
+        sweep.lag_ns, sweep.semantic, sweep.thing, sweep.points,
+    )  # fmt: skip
+    return replace(
+        sweep, xyz_m=sweep.xyz_m[:heard], intensity=sweep.intensity[:heard], ring=sweep.ring[:heard],
+        lag_ns=sweep.lag_ns[:heard], semantic=sweep.semantic[:heard], thing=sweep.thing[:heard],
     )  # fmt: skip
 
 
-def _fired(mounted: Tiles, column: NDArray[np.int64], yaw_rad: Float) -> Tiles:
-    """Return rays in the axes of the world from rays in base_link, whose yaw goes on from column to column."""
-    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
-    directions, cones, group_cones = mounted.directions.copy(), mounted.cones.copy(), mounted.group_cones.copy()
-    middle = column[(mounted.starts[:-1] + mounted.starts[1:]) // 2]
-    ends = mounted.starts[mounted.groups]
-    group_middle = column[(ends[:-1] + ends[1:]) // 2]
-    for vectors, of in ((directions, column), (cones.T, middle), (group_cones.T, group_middle)):
-        c, s, x, y = cosine[of], sine[of], vectors[0].copy(), vectors[1].copy()
-        vectors[0], vectors[1] = c * x - s * y, s * x + c * y
-    return replace(mounted, directions=directions, cones=cones, group_cones=group_cones, view_cone=EVERYWHERE)
-
-
-def _origins(mount_m: Float, place_m: Float, yaw_rad: Float) -> Float:
-    """Return where the LiDAR is at each firing (3, C)."""
+def _fired(
+    mounted: Tiles, mount_m: Float, column: NDArray[np.int64], place_m: Float, yaw_rad: Float
+) -> tuple[Tiles, Float]:
+    """Return rays in the axes of the world, and where they begin (3, N), from rays in base_link and its poses."""
     cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
     x, y, z = mount_m
-    return np.stack((place_m[:, 0] + cosine * x - sine * y, place_m[:, 1] + sine * x + cosine * y, place_m[:, 2] + z))
+    begin = place_m.T + np.stack((cosine * x - sine * y, sine * x + cosine * y, np.full(len(yaw_rad), z)))
+    origins, directions = np.empty_like(mounted.directions), np.empty_like(mounted.directions)
+    _fire(mounted.directions, column, begin, cosine, sine, origins, directions)
+    ends = mounted.starts[mounted.groups]
+    cones, group_cones = mounted.cones.copy(), mounted.group_cones.copy()
+    for of, starts in ((cones, mounted.starts), (group_cones, ends)):
+        middle = column[(starts[:-1] + starts[1:]) // 2]
+        c, s, (across, along) = cosine[middle], sine[middle], of[:, :2].T.copy()
+        of[:, 0], of[:, 1] = c * across - s * along, s * across + c * along
+    rays = replace(mounted, directions=directions, cones=cones, group_cones=group_cones, view_cone=EVERYWHERE)
+    return rays, origins
+
+
+@jit
+def _fire(
+    mounted: Float, column: NDArray[np.int64], begin: Float, cosine: Float, sine: Float, origins: Any, directions: Any
+) -> None:
+    """Fill where rays begin and look (3, N) from their columns' places (3, C) and headings."""
+    for i in range(len(column)):
+        k = column[i]
+        c, s = cosine[k], sine[k]
+        origins[0, i], origins[1, i], origins[2, i] = begin[0, k], begin[1, k], begin[2, k]
+        directions[0, i] = c * mounted[0, i] - s * mounted[1, i]
+        directions[1, i] = s * mounted[0, i] + c * mounted[1, i]
+        directions[2, i] = mounted[2, i]
+
+
+@jit
+def _in_order(
+    in_order: NDArray[np.int64], kept: Any, directions: Float, distance: Float, strength: Any, scale: Any,
+    places: NDArray[np.int64], rings: int, column: NDArray[np.int64], firing_lag_ns: Float, classes: Any,
+    owner: NDArray[np.int64], xyz_m: Any, intensity: Any, ring: Any, lag_ns: Any, semantic: Any, thing: Any,
+    points: Any,
+) -> int:  # fmt: skip
+    """Fill what is kept into the columns of a sweep, in the order of firing; return how many."""
+    count = 0
+    for i in in_order:
+        if kept[i]:
+            for axis in range(3):
+                xyz_m[count, axis] = directions[axis, i] * distance[i]
+            intensity[count], semantic[count], thing[count] = strength[i] * scale, classes[i], owner[i]
+            ring[count], lag_ns[count] = places[i] - column[i] * rings, firing_lag_ns[column[i]]
+            if owner[i] >= 0:
+                points[owner[i]] += 1
+            count += 1
+    return count
 
 
 @jit

@@ -346,13 +346,17 @@ def _count_seen(
 
 @jit
 def incidence(
-    rows: Float, velocities: Float, origins: Float, directions: Float, lags_s: Float, distance: Float,
-    hit: NDArray[np.int64], cosine: Any,
+    rows: Float, velocities: Float, things: NDArray[np.int64], origins: Float, directions: Float, lags_s: Float,
+    distance: Float, hit: NDArray[np.int64], cosine: Any, owner: Any,
 ) -> None:  # fmt: skip
-    """Fill `cosine` (N,) with that of the angle between each ray and the normal where it ended; 0 for the sky."""
+    """Fill `cosine` (N,) with that of the angle between each ray and the normal where it ended, 0 for the sky.
+
+    `owner` (N,) is filled with the object that it ended on, of those (P,) of the parts, -1 for none.
+    """
     for i in range(len(hit)):
         h, t = hit[i], distance[i]
         dx, dy, dz = directions[0, i], directions[1, i], directions[2, i]
+        owner[i] = things[h] if h >= 0 else -1
         if h == GROUND:
             cosine[i] = abs(dz)
         elif h == NOTHING:

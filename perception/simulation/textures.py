@@ -1,8 +1,8 @@
 """Textures by rule, from the place on the object, so that they stick to what moves.
 
 They fade with distance, where a pixel covers more than their grain. A surface is a number plus up to three smooth
-noises. Recipes only say which: place, seed and strength of each. Those of many rays are then worked out at once, without
-a branch, so that the compiler makes the loop wide.
+noises. Recipes only say which: place, seed and strength of each. Those of many rays are then worked out at once,
+without a branch, so that the compiler makes the loop wide.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from perception.simulation.intersections import inlined
 
 LANE_M = 3.5
+ONE, THREE, PER_STEP = np.float32(1.0), np.float32(3.0), np.float32(2.0 / 16777216.0)
 PLAIN = (0.0, 0.0, 0.0, 0.0)
 """No noise."""
 
 
 @inlined
 def dice(x: int, y: int, z: int) -> int:
-    """Return 24 bits that look random and depend on three integers alone."""
-    h = (x * 374761393 + y * 668265263 + z * 1274126177) & 0xFFFFFFFF
-    h = ((h ^ (h >> 15)) * 2246822519) & 0xFFFFFFFF
-    return ((h ^ (h >> 13)) * 3266489917 >> 5) & 0xFFFFFF
+    """Return 24 bits that look random and depend on three integers alone, of which 32 bits count."""
+    h = np.uint32(np.int32(x) * 374761393 + np.int32(y) * 668265263 + np.int32(z) * 1274126177)
+    h = np.uint32((h ^ (h >> 15)) * 2246822519)
+    return np.int32(np.uint32((h ^ (h >> 13)) * 3266489917) >> 5 & 0xFFFFFF)
 
 
 @inlined
@@ -39,34 +42,33 @@ def bell(key: int, seed: int) -> float:
 
 
 @inlined
-def smooth(u: float, v: float, seed: int) -> float:
-    """Return smooth noise in -1 to 1 with a grain of one."""
-    i, j = math.floor(u), math.floor(v)
-    a, b = u - i, v - j
-    a, b = a * a * (3.0 - 2.0 * a), b * b * (3.0 - 2.0 * b)
-    low = hashed(i, j, seed) * (1.0 - a) + hashed(i + 1, j, seed) * a
-    high = hashed(i, j + 1, seed) * (1.0 - a) + hashed(i + 1, j + 1, seed) * a
-    return 2.0 * (low * (1.0 - b) + high * b) - 1.0
+def smooth(i: int, j: int, seed: int, a: float, b: float) -> float:
+    """Return smooth noise in -1 to 1 with a grain of one, at shares `a` and `b` of a cell; 32 bits wide throughout."""
+    a, b = a * a * (THREE - a - a), b * b * (THREE - b - b)
+    low = np.float32(dice(i, j, seed)) * (ONE - a) + np.float32(dice(i + 1, j, seed)) * a
+    high = np.float32(dice(i, j + 1, seed)) * (ONE - a) + np.float32(dice(i + 1, j + 1, seed)) * a
+    return (low * (ONE - b) + high * b) * PER_STEP - ONE
 
 
 @inlined
 def clouds(dx: float, dy: float, dz: float) -> Any:
     """Return the noise of the sky."""
-    strength = 0.12 * min(dz * 4.0, 1.0) if dz > 0.02 else 0.0
-    return (1.2 * dx / dz, 1.2 * dy / dz, 9.0, strength) if dz > 0.02 else (0.0, 0.0, 0.0, 0.0)
+    up = max(dz, 0.02)
+    return 1.2 * dx / up, 1.2 * dy / up, 9.0, 0.12 * min(dz * 4.0, 1.0) if dz > 0.02 else 0.0
 
 
 @inlined
 def road(x: float, y: float, away: float, half: float) -> Any:
     """Return the reflectance of asphalt with its markings before noise, and its noises."""
-    dashed = abs(y) < 0.07 and x - 9.0 * math.floor(x / 9.0) < 4.0
+    dashed = (abs(y) < 0.07) & (x - 9.0 * math.floor(x / 9.0) < 4.0)
     edge = abs(abs(y) - LANE_M) < 0.06
-    crossing = x - 80.0 * math.floor(x / 80.0) < 3.2 and y - 1.0 * math.floor(y) < 0.5 and abs(y) < half - 0.4
-    if dashed or edge or crossing:
-        return 0.55, (x * 3.0, y * 3.0, 3.0, 0.1), PLAIN, PLAIN
-    near = 1.0 / (1.0 + away / 10.0)
-    tracks = (x * 0.12, y * 2.5, 8.0, 0.03)  # of tyres, and patches
-    return 0.10, (x * 0.35, y * 0.9, 1.0, 0.03), tracks, (x * 11.0, y * 11.0, 2.0, near * 0.06 if near > 0.2 else 0.0)
+    crossing = (x - 80.0 * math.floor(x / 80.0) < 3.2) & (y - 1.0 * math.floor(y) < 0.5) & (abs(y) < half - 0.4)
+    painted, near = dashed | edge | crossing, 1.0 / (1.0 + away / 10.0)
+    patches = (x * 0.35, y * 0.9, 1.0, 0.03)
+    worn = (x * 3.0, y * 3.0, 3.0, 0.1)
+    tracks = (x * 0.12, y * 2.5, 8.0, 0.0 if painted else 0.03)  # of tyres, and patches
+    grain = (x * 11.0, y * 11.0, 2.0, 0.0 if painted | (near <= 0.2) else near * 0.06)
+    return 0.55 if painted else 0.10, worn if painted else patches, tracks, grain
 
 
 @inlined
@@ -74,7 +76,7 @@ def pavement(x: float, y: float, away: float) -> Any:
     """Return the reflectance of slabs before noise, and its noise."""
     near = 1.0 / (1.0 + away / 8.0)
     i, j = math.floor(x / 0.6), math.floor(y / 0.6)
-    joint = x - 0.6 * i < 0.03 or y - 0.6 * j < 0.03
+    joint = (x - 0.6 * i < 0.03) | (y - 0.6 * j < 0.03)
     value = 0.26 + 0.05 * hashed(i, j, 4) * near - (0.1 * near if joint else 0.0)
     return value, (x * 5.0, y * 5.0, 5.0, 0.03 * near)
 
@@ -96,7 +98,7 @@ def texture(
     """
     near, side, s = 1.0 / (1.0 + away / 15.0), u - v, float(seed)
     if surface == 1:
-        return _facade(side, w + high, up, near, seed)
+        return _facade(side, w, high, up, near, seed)
     if surface == 2:  # leaves
         fine = (side * 6.0 + up, w * 6.0 + u, s, 0.95 * (0.35 + 0.65 * near))
         return 1.0, 0.0, fine, (side * 1.7, w * 1.7, s, 0.5)
@@ -123,11 +125,11 @@ def texture(
 
 
 @inlined
-def _facade(side: float, height: float, up: float, near: float, seed: int) -> Any:
+def _facade(side: float, w: float, high: float, up: float, near: float, seed: int) -> Any:
     """Plaster with windows, some of which are lit."""
     if abs(up) > 0.5:
         return 0.6, 0.0, PLAIN, PLAIN
-    a, b = side / 2.1, height / 3.1
+    a, b = side / 2.1, (w + high) / 3.1
     i, j = math.floor(a), math.floor(b)
     a, b = a - i, b - j
     if 0.22 < a < 0.78 and 0.25 < b < 0.8:
@@ -136,7 +138,7 @@ def _facade(side: float, height: float, up: float, near: float, seed: int) -> An
         pane = hashed(i, j, seed)
         return 0.08 + 0.3 * pane * pane, 0.9 if pane > 0.72 else 0.0, PLAIN, PLAIN
     s = float(seed)
-    return 1.0, 0.0, (side * 2.0, height * 2.0, s, 0.1 * near), (side * 0.3, height * 0.3, s, 0.1)
+    return 1.0, 0.0, (side * 2.0, w * 2.0, s, 0.1 * near), (side * 0.3, w * 0.3, s, 0.1)
 
 
 @inlined

@@ -39,7 +39,7 @@ from perception.simulation.inertial import Odometer, gnss_at, imu_at
 from perception.simulation.lidar import Sweep
 from perception.simulation.motion import Motion
 from perception.simulation.raycast import GROUND, cast
-from perception.simulation.rays import Tiles, tiles_of
+from perception.simulation.rays import Tiles, camera_tiles, tiles_of
 from perception.simulation.scene import Snapshot, street_at
 from perception.simulation.street import layout_of
 from perception.simulation.weather import WEATHERS, Weather, WeatherName, weather_of
@@ -167,11 +167,12 @@ class World:
         """
         scene, pose = self.street(t_ns), self.world_from_base_link(t_ns)
         level = _level_rays()
-        rays, nearest = level.turned(pose.rotation), np.full(FREE_RAYS, FREE_REACH_M)
-        for height_m in FREE_HEIGHTS_M:
-            origin = pose.translation_m + np.array([0.0, 0.0, height_m])
-            nearest = np.minimum(nearest, cast(scene, rays, origin[:, None], reach_m=FREE_REACH_M)[0])
-        polygon: Float = (level.directions[:2] * nearest).T[level.in_order]
+        origins = np.tile(pose.translation_m[:, None], 3 * FREE_RAYS)
+        origins[2] += np.array(FREE_HEIGHTS_M)[level.places % 3]
+        between_m = max(FREE_HEIGHTS_M) - min(FREE_HEIGHTS_M)
+        distance, _ = cast(scene, level.turned(pose.rotation), origins, reach_m=FREE_REACH_M, slack_m=between_m)
+        nearest = np.minimum(distance[level.in_order].reshape(FREE_RAYS, 3).min(axis=1), FREE_REACH_M)
+        polygon: Float = level.directions[:2, level.in_order[::3]].T * nearest[:, None]
         return polygon
 
     def wearer(self, t_ns: int) -> Wearer:
@@ -235,31 +236,28 @@ class World:
                     scene = street_at(self.seed, self.motion, t_ns / SECOND_NS)
                     pose = self.world_from_base_link(t_ns) @ rig.base_link_from(sensor.frame)
                 view = look(camera, pose, scene)
-                radiance, _ = coloured(view.origin, view.rays.directions, view.distance, view.hit, scene, weather)
-                yield log_of(radiance, settings), view.rays.places
+                yield log_of(coloured(view, scene, weather)[0], settings), camera_tiles(camera).places
 
         return lights
 
     def _lights_of_room(self, rig: Rig, sensor: Sensor, camera: Camera, settings: EventSettings) -> Lights:
         """Return the same for a camera that stands in the cabin: the room is rendered once, then only the person."""
         pose = rig.transform(CABIN, sensor.frame)
-        room = snapshot_of(self.cabin.room)
+        room, rays = snapshot_of(self.cabin.room), camera_tiles(camera).turned(pose.rotation)
         view = look(camera, pose, room)
-        places, directions = view.rays.places, view.rays.directions
-        empty = log_of(coloured(view.origin, directions, view.distance, view.hit, room, LIGHT)[0], settings)
+        empty = log_of(coloured(view, room, LIGHT)[0], settings)
         shown = np.arange(len(empty))
 
         def lights(instants_ns: Sequence[int]) -> Iterator[Light]:
             nonlocal shown
             for parts in self.cabin.people_at(np.array(instants_ns) / SECOND_NS):
                 scene = snapshot_of(parts)
-                distance, hit = cast(scene, view.rays, view.origin[:, None], reach_m=20.0, behind=view.distance)
-                person = np.flatnonzero(hit > GROUND)
-                radiance, _ = coloured(view.origin, directions[:, person], distance[person], hit[person], scene, LIGHT)
-                left = shown[hit[shown] <= GROUND]
+                distance, hit = cast(scene, rays, view.origin[:, None], reach_m=20.0, behind=view.distance)
+                person, left = np.flatnonzero(hit > GROUND), shown[hit[shown] <= GROUND]
                 shown = person
+                radiance, _ = coloured(replace(view, distance=distance, hit=hit).only(person), scene, LIGHT)
                 light = np.concatenate((log_of(radiance, settings), empty[left]))
-                yield light, places[np.concatenate((person, left))]
+                yield light, rays.places[np.concatenate((person, left))]
 
         return lights
 
@@ -292,11 +290,11 @@ class World:
 
 @cache
 def _level_rays() -> Tiles:
-    """Return level rays around, counter-clockwise."""
-    number = np.arange(FREE_RAYS)
+    """Return level rays around, counter-clockwise, three of each direction."""
+    number = np.repeat(np.arange(FREE_RAYS), 3)
     angle = 2 * np.pi * number / FREE_RAYS
-    directions = np.stack((np.cos(angle), np.sin(angle), np.zeros(FREE_RAYS)), axis=1)
-    return tiles_of(directions, number // 30, number // 6, np.ones(FREE_RAYS, np.bool_))
+    directions = np.stack((np.cos(angle), np.sin(angle), np.zeros(len(angle))), axis=1)
+    return tiles_of(directions, number // 60, number // 20, np.ones(len(angle), np.bool_))
 
 
 def is_in_cabin(rig: Rig, sensor: Sensor) -> bool:
