@@ -33,7 +33,7 @@ def inlined(function: Function) -> Function:
     return numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function)  # type: ignore[no-any-return,unused-ignore]
 
 
-@jit
+@inlined
 def meet_box(rows: Any, velocities: Any, p: int, tile: Any) -> None:
     """Fill the distances of a tile to a box; slabs, Kay & Kajiya, SIGGRAPH 1986."""
     x, y, z, wide, deep, high = rows[p, 1], rows[p, 2], rows[p, 3], rows[p, 4], rows[p, 5], rows[p, 6]
@@ -53,7 +53,7 @@ def meet_box(rows: Any, velocities: Any, p: int, tile: Any) -> None:
         tile[DISTANCE + i] = near if (near > 0.0) & (near <= far) else math.inf
 
 
-@jit
+@inlined
 def _meet_ellipsoid(rows: Any, velocities: Any, p: int, tile: Any) -> None:
     x, y, z = rows[p, 1], rows[p, 2], rows[p, 3]
     wide, deep, high = 1.0 / rows[p, 4], 1.0 / rows[p, 5], 1.0 / rows[p, 6]
@@ -71,7 +71,7 @@ def _meet_ellipsoid(rows: Any, velocities: Any, p: int, tile: Any) -> None:
         tile[DISTANCE + i] = t if (under >= 0.0) & (t > 0.0) else math.inf
 
 
-@jit
+@inlined
 def _meet_cylinder(rows: Any, velocities: Any, p: int, tile: Any) -> None:
     x, y, z, r, high = rows[p, 1], rows[p, 2], rows[p, 3], rows[p, 4], rows[p, 5]
     vx, vy, vz = velocities[p, 0], velocities[p, 1], velocities[p, 2]
@@ -90,7 +90,7 @@ def _meet_cylinder(rows: Any, velocities: Any, p: int, tile: Any) -> None:
         tile[DISTANCE + i] = t if under >= 0.0 else math.inf
 
 
-@jit
+@inlined
 def _meet_capsule(rows: Any, velocities: Any, p: int, tile: Any) -> None:
     x, y, z, r = rows[p, 1], rows[p, 2], rows[p, 3], rows[p, 7]
     bx, by, bz = rows[p, 4] - x, rows[p, 5] - y, rows[p, 6] - z
@@ -119,7 +119,7 @@ def _meet_capsule(rows: Any, velocities: Any, p: int, tile: Any) -> None:
         tile[DISTANCE + i] = t if (lies_along | (under >= 0.0)) & (t > 0.0) else math.inf
 
 
-@jit
+@inlined
 def _meet_disc(rows: Any, velocities: Any, p: int, tile: Any) -> None:
     x, y, z, outer, inner = rows[p, 1], rows[p, 2], rows[p, 3], rows[p, 4], rows[p, 5]
     nx, ny = -rows[p, 8], rows[p, 7]
@@ -135,7 +135,7 @@ def _meet_disc(rows: Any, velocities: Any, p: int, tile: Any) -> None:
         tile[DISTANCE + i] = t if (abs(facing) >= 1e-9) & (t > 0.0) & inside else math.inf
 
 
-@jit
+@inlined
 def meet_part(rows: Any, velocities: Any, p: int, tile: Any) -> None:
     """Fill the distances of a tile to a part that its rays enter from outside."""
     kind = rows[p, 0]
@@ -151,7 +151,7 @@ def meet_part(rows: Any, velocities: Any, p: int, tile: Any) -> None:
         _meet_disc(rows, velocities, p, tile)
 
 
-@jit
+@inlined
 def meet_ground(ground: Any, tile: Any) -> None:
     """Begin with the ground: road, kerb, pavement; `ground` is half the road's width and the pavement's height."""
     half, high = ground[0], ground[1]

@@ -22,6 +22,7 @@ from perception.simulation.intersections import (
     OX,
     RAYS,
     TILE_SIZE,
+    inlined,
     jit,
     meet_box,
     meet_ground,
@@ -88,7 +89,7 @@ def count_seen(
     return meant, seen
 
 
-@jit
+@inlined
 def _meets(x: float, y: float, z: float, r: float, cone: Any) -> bool:
     """True where a sphere at (x, y, z) from the apex can touch a cone.
 
@@ -102,7 +103,7 @@ def _meets(x: float, y: float, z: float, r: float, cone: Any) -> bool:
     return bool(beside * cone[3] - along * cone[4] <= r)
 
 
-@jit
+@inlined
 def _in_reach(
     spheres: Any, velocities: Any, cone: Any, ox: float, oy: float, oz: float, lag_s: float, slack_m: float,
     reach_m: float, among: Any, many: int, found: Any,
@@ -121,7 +122,7 @@ def _in_reach(
     return count
 
 
-@jit
+@inlined
 def _box_reached(rows: Any, p: int, ox: float, oy: float, oz: float, slack_m: float, cone: Any, far_m: float) -> float:
     """Return how far a box is at least from the apex; inf where it is beside the cone."""
     c, s = rows[p, 7], rows[p, 8]
@@ -146,7 +147,7 @@ def _box_reached(rows: Any, p: int, ox: float, oy: float, oz: float, slack_m: fl
     return math.sqrt(away2) - slack_m if near <= far else math.inf
 
 
-@jit
+@inlined
 def _capsule_reached(
     rows: Any, p: int, ox: float, oy: float, oz: float, slack_m: float, cone: Any, far_m: float
 ) -> float:
@@ -177,7 +178,7 @@ def _capsule_reached(
     return float(math.sqrt(x * x + y * y + z * z) - rows[p, 7] - slack_m)
 
 
-@jit
+@inlined
 def _from_near_to_far(
     rows: Any, spheres: Any, velocities: Any, cone: Any, ox: float, oy: float, oz: float, lag_s: float,
     slack_m: float, among: Any, many: int, found: Any, near: Any,
@@ -212,7 +213,7 @@ def _from_near_to_far(
     return count
 
 
-@jit
+@inlined
 def _take_tile(origins: Any, directions: Any, lags_s: Any, begin: int, end: int, tile: Any) -> None:
     """Fill a tile with rays; one with fewer than 64 repeats its last."""
     many_origins, many_lags = origins.shape[1] > 1, len(lags_s) > 1
@@ -234,7 +235,7 @@ def _take_tile(origins: Any, directions: Any, lags_s: Any, begin: int, end: int,
             tile[RAYS * row + i] = tile[RAYS * row + end - begin - 1]
 
 
-@jit
+@inlined
 def _meet_nearest(rows: Any, velocities: Any, found: Any, near: Any, count: int, tile: Any, which: Any) -> None:
     """Try parts from near to far, until all rays of the tile have ended before the next."""
     for k in range(count):
@@ -251,7 +252,7 @@ def _meet_nearest(rows: Any, velocities: Any, found: Any, near: Any, count: int,
             which[i] = p if nearer else which[i]
 
 
-@jit
+@inlined
 def _leave(behind: Any, begin: int, end: int, distance: Any, hit: Any) -> None:
     """Let rays end on what is behind."""
     for i in range(begin, end):

@@ -98,7 +98,7 @@ def shade(
                 semantic[p] = kind
 
 
-@jit
+@inlined
 def _begin(sheet: Any, directions: Any, distance: Any, hit: Any, origin_y: float, half: float) -> Any:
     """Write directions and distances; return how many rays see the sky, the road and a pavement."""
     xs, ys, zs = directions[0], directions[1], directions[2]
@@ -130,7 +130,7 @@ def _note_noise(sheet: Any, at: int, noise: Any) -> None:
     sheet[at], sheet[at + RAYS], sheet[at + 2 * RAYS], sheet[at + 3 * RAYS] = noise
 
 
-@jit
+@inlined
 def _note_sky(sheet: Any) -> int:
     for i in range(RAYS):
         look, noises, _ = _sky(sheet[DX + i], sheet[DY + i], sheet[DZ + i])
@@ -138,7 +138,7 @@ def _note_sky(sheet: Any) -> int:
     return SKY
 
 
-@jit
+@inlined
 def _note_road(sheet: Any, x: float, y: float, half: float, rain: float) -> int:
     for i in range(RAYS):
         t = sheet[AWAY + i]
@@ -147,7 +147,7 @@ def _note_road(sheet: Any, x: float, y: float, half: float, rain: float) -> int:
     return ROAD
 
 
-@jit
+@inlined
 def _note_pavement(sheet: Any, x: float, y: float, rain: float) -> int:
     for i in range(RAYS):
         t = sheet[AWAY + i]
@@ -188,7 +188,7 @@ def _asphalt(x: float, y: float, t: float, half: float, rain: float) -> Any:
     return (value, 0.0, 1.0, 1.0, 1.04, 0.0, 0.0, 1.0, 0.35 * rain, 0.0, 0.0, 0.0), (patches, tracks, grain), ROAD
 
 
-@jit
+@inlined
 def _add_noise(sheet: Any, noise: Any, cells: Any, shares: Any) -> None:
     """Add to the brightness a noise of all rays, if one of them has it."""
     some = 0
@@ -232,7 +232,7 @@ def _part(shape: Any, place: Any, normal: Any, t: float, surface: int, seed: int
     return (factor, least, red, green, blue, nx, ny, nz, gloss, shine, warm, 0.0), (fine, coarse, PLAIN)
 
 
-@jit
+@inlined
 def _lit(sheet: Any, light: Any) -> None:
     """Turn the colours of a sheet into light: sun and sky on the surface, mirrored sky, lamps, haze before it."""
     for i in range(RAYS):
