@@ -85,7 +85,9 @@ class Cabin:
             with_head: Humans(*looks, np.zeros(1, np.int64), np.zeros((1, 3)), with_head=with_head)
             for with_head in (True, False)
         }
-        self._body_at = lru_cache(maxsize=8)(lambda t_s: self.bodies_at(np.array([t_s])))
+        # Two cameras and several truths ask for the same instant.
+        self._body_at = lru_cache(maxsize=4)(lambda t_s: self.bodies_at(np.array([t_s])))
+        self._wearer_at = lru_cache(maxsize=4)(self._wearer)
 
     def action_at(self, t_s: float) -> tuple[str, float]:
         """Return what the person does at an instant, and since when."""
@@ -116,11 +118,14 @@ class Cabin:
 
     def wearer_at(self, t_s: float) -> Wearer:
         """Return joints, head and action at an instant."""
+        return self._wearer_at(t_s)
+
+    def _wearer(self, t_s: float) -> Wearer:
         body = self._body_at(t_s)
         action, begin_s = self.action_at(t_s)
-        ahead = body.facing[0]
-        up = np.cross(ahead, (0.0, 1.0, 0.0))
-        head = Transform(body.joints_m[0, 0], quaternion_of(np.stack((ahead, np.array([0.0, 1.0, 0.0]), up), axis=1)))
+        x, y, z = body.facing[0]
+        axes = np.array([[x, 0.0, -z], [y, 1.0, 0.0], [z, 0.0, x]])  # ahead, left, up in columns
+        head = Transform(body.joints_m[0, 0], quaternion_of(axes))
         return Wearer(body.joints_m[0], body.pelvis_m[0], head, action, begin_s)
 
     def people_at(self, t_s: Float, *, with_head: bool = True) -> Iterator[Parts]:

@@ -88,7 +88,7 @@ def look(camera: Camera, world_from_optical: Transform, snapshot: Snapshot) -> V
 def coloured(
     view: View, snapshot: Snapshot, weather: Weather, places: NDArray[np.int64] | None = None, count: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return radiance (N, 3) and class (N,) of rays; or (count, 3) and (count,), where those of the rays have places."""
+    """Return radiance (N, 3) and class (N,) of rays, or (count, 3) and (count,) with those of the rays at `places`."""
     scene = snapshot.parts
     if places is None:
         count, places = len(view.hit), np.arange(len(view.hit))

@@ -148,9 +148,7 @@ def _box_reached(rows: Any, p: int, ox: float, oy: float, oz: float, slack_m: fl
 
 
 @inlined
-def _capsule_reached(
-    rows: Any, p: int, ox: float, oy: float, oz: float, slack_m: float, cone: Any, far_m: float
-) -> float:
+def _capsule_reached(rows: Any, p: int, ox: float, oy: float, oz: float, slack_m: float, cone: Any) -> float:
     """Return how far a capsule is at least from the apex; inf where it is beside the cone.
 
     The nearest points of a segment and a ray: Ericson, Real-Time Collision Detection, section 5.1.9.
@@ -170,7 +168,9 @@ def _capsule_reached(
         s = min(max((b * t - c) / a, 0.0), 1.0) if a > 0.0 else 0.0
         t = max(b * s + f, 0.0)
     x, y, z = rx + s * dx - t * cone[0], ry + s * dy - t * cone[1], rz + s * dz - t * cone[2]
-    reach = rows[p, 7] + slack_m + far_m * cone[4] * 1.01
+    sx, sy, sz = rx + dx, ry + dy, rz + dz
+    far = math.sqrt(max(rx * rx + ry * ry + rz * rz, sx * sx + sy * sy + sz * sz)) + rows[p, 7] + slack_m
+    reach = rows[p, 7] + slack_m + far * cone[4] * 1.01
     if x * x + y * y + z * z > reach * reach:
         return math.inf
     s = min(max(-c / a, 0.0), 1.0) if a > 0.0 else 0.0
@@ -201,7 +201,7 @@ def _from_near_to_far(
             if rows[p, 0] == 0.0:
                 begin = max(begin, _box_reached(rows, p, ox - mx, oy - my, oz - mz, slack_m, cone, away + r))
             elif rows[p, 0] == 3.0:
-                begin = max(begin, _capsule_reached(rows, p, ox - mx, oy - my, oz - mz, slack_m, cone, away + r))
+                begin = max(begin, _capsule_reached(rows, p, ox - mx, oy - my, oz - mz, slack_m, cone))
             if begin == math.inf:
                 continue
         k = count

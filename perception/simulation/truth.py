@@ -135,11 +135,9 @@ def _pose(header: Header, names: tuple[str, ...], limbs: tuple[tuple[int, int], 
 
 def action(world: World, t_ns: int, start_ns: int, header: Header) -> Recognition:
     """Return what the person in the cabin does, from its beginning to this instant."""
-    wearer = world.wearer(t_ns)
-    begin_ns = start_ns + round(wearer.action_begin_s * 1e9)
-    return Recognition(
-        header=header, t_begin_ns=begin_ns, t_end_ns=header.t_sensor_ns, top=(ObjectClass(wearer.action, 1.0),)
-    )
+    doing, begin_s = world.cabin.action_at(t_ns / 1e9)
+    begin_ns = start_ns + round(begin_s * 1e9)
+    return Recognition(header=header, t_begin_ns=begin_ns, t_end_ns=header.t_sensor_ns, top=(ObjectClass(doing, 1.0),))
 
 
 def _three(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:

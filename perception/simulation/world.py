@@ -150,10 +150,9 @@ class World:
 
     def _movement(self, base_link_from_sensor: Transform, t_ns: int) -> Movement:
         t_s = t_ns / SECOND_NS
-        turning = np.array([0.0, 0.0, self.motion.yaw_rate_radps(t_s)])
-        arm = np.cross(turning, base_link_from_sensor.translation_m)
-        local = np.array([self.motion.speed_at(t_s), 0.0, 0.0]) + arm
-        return Movement(self.motion.world_from_base_link(t_s).rotate(local), turning)
+        rate, (x, y, _) = self.motion.yaw_rate_radps(t_s), base_link_from_sensor.translation_m
+        local = np.array([self.motion.speed_at(t_s) - rate * y, rate * x, 0.0])
+        return Movement(self.motion.world_from_base_link(t_s).rotate(local), np.array([0.0, 0.0, rate]))
 
     def objects(self, t_ns: int) -> Objects:
         """Return all objects of the populated street, seen or not."""
