@@ -6,8 +6,11 @@ Python's lock is why these are processes: a part of the work is in Python betwee
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import heapq
 import multiprocessing
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -19,11 +22,13 @@ from perception.errors import PerceptionError
 from perception.messages.codec import encode
 from perception.simulation.drive import Drive, Instant
 
-Record: TypeAlias = tuple[str, bytes, int]
+Record: TypeAlias = tuple[str, bytes | bytearray, int]
 """Topic, encoded message, stamp."""
 Measured: TypeAlias = tuple[Instant, list[Record]]
 AHEAD = 48
 """Instants that a process may be ahead of the slowest."""
+PIPE_BYTES = 1 << 20
+"""Of a process's pipe, so that a picture goes through at once."""
 
 
 def records(drive: Drive, duration_s: float, processes: int = 1) -> Iterator[Record]:
@@ -40,6 +45,8 @@ def records(drive: Drive, duration_s: float, processes: int = 1) -> Iterator[Rec
     workers, streams, taken = [], [], context.Value("q", 0)
     for owned in _event_cameras(drive, processes):
         receiver, sender = context.Pipe(duplex=False)
+        with contextlib.suppress(OSError):  # the system has no more room for pipes: it is slower, no more
+            fcntl.fcntl(sender.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         worker = context.Process(target=_render, args=(drive, owned, taken, duration_s, sender), daemon=True)
         worker.start()
         sender.close()
@@ -73,11 +80,8 @@ def _render(
         for number, at in enumerate(drive.instants(duration_s)):
             is_free = drive.sensors[at.index].kind != "event_camera"
             if at.index in owned or (is_free and number == mine):
-                found = [
-                    (topic, encode(message).to_bytes(), message.header.t_sensor_ns)
-                    for topic, message in drive.measured(at)
-                ]
-                sender.send((at, found))
+                _send(sender, at, [(topic, encode(message).to_bytes(), message.header.t_sensor_ns)
+                                   for topic, message in drive.measured(at)])  # fmt: skip
             if number == mine:
                 mine = _take(taken)
         sender.send(None)
@@ -91,13 +95,40 @@ def _take(taken: Synchronized[int]) -> int:
         return taken.value - 1
 
 
+def _send(sender: Connection, at: Instant, found: list[Record]) -> None:
+    """Send records: what they are, then their bytes as they stand, which saves the copies of pickling."""
+    sender.send((at, [(topic, len(data), t_ns) for topic, data, t_ns in found]))
+    for _, data, _ in found:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(sender.fileno(), left) :]
+
+
+def _receive(receiver: Connection) -> Measured | None:
+    """Return what `_send` sent, or None at the end. Raises EOFError where the process has gone."""
+    announced: tuple[Instant, list[tuple[str, int, int]]] | None = receiver.recv()
+    if announced is None:
+        return None
+    found: list[Record] = []
+    for topic, size, t_ns in announced[1]:
+        data = bytearray(size)
+        left = memoryview(data)
+        while left:
+            count = os.readv(receiver.fileno(), [left])
+            if count == 0:
+                raise EOFError
+            left = left[count:]
+        found.append((topic, data, t_ns))
+    return announced[0], found
+
+
 def _received(receiver: Connection) -> Iterator[Measured]:
     """Yield what a process sends; a thread reads ahead, so that a fast process need not wait for a slow one."""
     waiting: queue.Queue[Measured | Exception | None] = queue.Queue(AHEAD)
 
     def read() -> None:
         try:
-            while (measured := receiver.recv()) is not None:
+            while (measured := _receive(receiver)) is not None:
                 waiting.put(measured)
             waiting.put(None)
         except EOFError:
