@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from perception.errors import GeometryError, did_you_mean
 from perception.geometry.transforms import Transform
@@ -65,10 +66,18 @@ class FrameTree:
         Raises:
             GeometryError: there is no such frame.
         """
-        transform = Transform.identity()
-        for step in self.path(frame)[:-1]:
-            transform = self.transforms[step] @ transform
-        return transform
+        known = self._places.get(frame)
+        if known is None:
+            known = Transform.identity()
+            for step in self.path(frame)[:-1]:
+                known = self.transforms[step] @ known
+            self._places[frame] = known
+        return known
+
+    @cached_property
+    def _places(self) -> dict[str, Transform]:
+        """base_link_from_frame of the frames that somebody asked for."""
+        return {}
 
     def transform(self, target: str, source: str) -> Transform:
         """Return target_from_source."""

@@ -8,6 +8,7 @@ its frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -19,7 +20,7 @@ from perception.geometry.transforms import Transform, quaternion_of
 from perception.simulation.bodies import Humans
 from perception.simulation.classes import BUILDING, PERSON, TERRAIN, WALL
 from perception.simulation.parts import BARK, BOX, BRICK, CLOTH, CYLINDER, LAMP, PLAIN, SIGN, Parts, joined, parts
-from perception.simulation.scene import Snapshot, Things
+from perception.simulation.scene import Snapshot, Things, texture_seeds_of
 from perception.simulation.shading import FLOOR
 from perception.simulation.skeleton import ACTIONS, ANGLES, Body, Pose, body_of
 from perception.simulation.weather import Weather
@@ -35,7 +36,11 @@ LIGHT = Weather(
     horizon=(0.6, 0.6, 0.6), haze_per_m=0.0, exposure=1.0, contrast=0.2, noise=1.5, lamps=True, rain=0.0,
 )  # fmt: skip
 """In the cabin it is never dusk."""
-WEARER_ID = 1
+WEARER = Things(
+    np.array([1]), np.array([PERSON]), np.array([[0.0, 0.0, 0.9]]), np.array([[1.8, 1.9, 2.2]]), np.zeros(1),
+    np.zeros((1, 3)),
+)  # fmt: skip
+"""The person as the one object."""
 SWUNG = [ANGLES.index(name) for name in ("hip_l", "hip_r", "shoulder_l", "shoulder_r")]
 """Angles that one person swings wider than another."""
 
@@ -80,6 +85,9 @@ class Cabin:
             with_head: Humans(*looks, np.zeros(1, np.int64), np.zeros((1, 3)), with_head=with_head)
             for with_head in (True, False)
         }
+        # Two cameras and several truths ask for the same instant.
+        self._body_at = lru_cache(maxsize=4)(lambda t_s: self.bodies_at(np.array([t_s])))
+        self._wearer_at = lru_cache(maxsize=4)(self._wearer)
 
     def action_at(self, t_s: float) -> tuple[str, float]:
         """Return what the person does at an instant, and since when."""
@@ -91,49 +99,50 @@ class Cabin:
             return self.action
         return _order(self.seed, number // len(ACTIONS))[number % len(ACTIONS)]
 
-    def _pose(self, t_s: float) -> Pose:
-        number = max(int(np.floor(t_s / ACTION_S)), 0)
-        phase = np.array([t_s * self.tempo_hz])
+    def _angles(self, t_s: Float, number: int) -> Float:
+        """Return the angles (16, N) of the person at instants (N,) of one action."""
+        phase, share = t_s * self.tempo_hz, np.minimum((t_s - number * ACTION_S) / BLEND_S, 1.0)
         pose = ACTIONS[self._action(number)](phase)
-        since_s = t_s - number * ACTION_S
-        if number and since_s < BLEND_S and self._action(number - 1) != self._action(number):
-            share = since_s / BLEND_S
+        if number and share.min() < 1.0 and self._action(number - 1) != self._action(number):
             before = ACTIONS[self._action(number - 1)](phase)
             pose = before.blended(pose, share * share * (3 - 2 * share))
         angles = pose.stacked()
         angles[SWUNG] *= self.reach
-        return Pose(*angles)
+        return angles
 
-    def body_at(self, t_s: float) -> Body:
-        """Return the person's body at an instant."""
-        return body_of(self._pose(t_s), np.array([self.scale]))
+    def bodies_at(self, t_s: Float) -> Body:
+        """Return the person's body at instants (N,), which do not go back, as N bodies."""
+        numbers = np.maximum(np.floor(t_s / ACTION_S), 0.0).astype(np.int64)
+        spans = [self._angles(t_s[numbers == number], number) for number in dict.fromkeys(numbers.tolist())]
+        return body_of(Pose(*np.concatenate(spans, axis=1)), np.full(len(t_s), self.scale))
 
     def wearer_at(self, t_s: float) -> Wearer:
         """Return joints, head and action at an instant."""
-        body = self.body_at(t_s)
+        return self._wearer_at(t_s)
+
+    def _wearer(self, t_s: float) -> Wearer:
+        body = self._body_at(t_s)
         action, begin_s = self.action_at(t_s)
-        ahead = body.facing[0]
-        up = np.cross(ahead, (0.0, 1.0, 0.0))
-        head = Transform(body.joints_m[0, 0], quaternion_of(np.stack((ahead, np.array([0.0, 1.0, 0.0]), up), axis=1)))
+        x, y, z = body.facing[0]
+        axes = np.array([[x, 0.0, -z], [y, 1.0, 0.0], [z, 0.0, x]])  # ahead, left, up in columns
+        head = Transform(body.joints_m[0, 0], quaternion_of(axes))
         return Wearer(body.joints_m[0], body.pelvis_m[0], head, action, begin_s)
 
-    def person_at(self, t_s: float, *, with_head: bool = True) -> Parts:
-        """Return the parts of the person alone; without the head for what is worn there."""
-        person = self._person[with_head]
-        return replace(person.parts, rows=person.rows(self.body_at(t_s)))
+    def people_at(self, t_s: Float, *, with_head: bool = True) -> Iterator[Parts]:
+        """Yield the parts of the person alone at instants (N,); without the head for what is worn there."""
+        person, bodies = self._person[with_head], self.bodies_at(t_s)
+        for n in range(len(t_s)):
+            yield replace(person.parts, rows=person.rows(bodies.one(n)))
 
     def at(self, t_s: float, *, with_head: bool = True) -> Snapshot:
         """Return room and person at an instant, in the frame `cabin`."""
-        return snapshot_of(joined(self.person_at(t_s, with_head=with_head), self.room))
+        person = self._person[with_head]
+        return snapshot_of(joined(replace(person.parts, rows=person.rows(self._body_at(t_s))), self.room))
 
 
 def snapshot_of(scene: Parts) -> Snapshot:
     """Return a snapshot of parts of the cabin."""
-    person = Things(
-        np.array([WEARER_ID]), np.array([PERSON]), np.array([[0.0, 0.0, 0.9]]), np.array([[1.8, 1.9, 2.2]]),
-        np.zeros(1), np.zeros((1, 3)),
-    )  # fmt: skip
-    return Snapshot(scene, person, np.array([FLOOR, 0.0]))
+    return Snapshot(scene, WEARER, np.array([FLOOR, 0.0]), texture_seeds_of(scene, WEARER))
 
 
 @lru_cache(maxsize=1024)

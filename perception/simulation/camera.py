@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
 from perception.simulation.intersections import jit
-from perception.simulation.raycast import NOTHING, cast
-from perception.simulation.rays import Tiles, camera_slopes, camera_tiles
+from perception.simulation.raycast import cast
+from perception.simulation.rays import camera_slopes, camera_tiles
 from perception.simulation.scene import Snapshot
-from perception.simulation.shading import bell, hashed, light_of, shade
+from perception.simulation.shading import light_of, shade
+from perception.simulation.textures import bell, hashed
 from perception.simulation.weather import Weather
 
 Float: TypeAlias = NDArray[np.float64]
 
 REACH_M = 150.0
-LEAST_BLUR_PX = 0.5
+LEAST_BLUR_PX = 1.0
+"""Samples of a shorter way all fall on one pixel."""
 TAPS = 7
 """Samples along the way of a pixel during the exposure."""
-NO_LAG, NOTHING_BEHIND = np.zeros(1), np.zeros(0)
 NO_CLASS = 255
 
 
@@ -38,21 +39,24 @@ class Movement:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Where the rays of a picture end, tile after tile, before anything is coloured.
+    """Where rays end, before anything is coloured.
 
     Attributes:
-        origin: (3,) world.
-        directions: (N, 3) world.
+        origin: (3,) in the scene.
+        directions: (3, N) unit, in the scene.
         distance: (N,) inf for the sky.
         hit: (N,) part, GROUND or NOTHING.
-        tiles: of the camera.
     """
 
     origin: Float
     directions: Float
     distance: Float
     hit: NDArray[np.int64]
-    tiles: Tiles
+
+    def only(self, which: NDArray[np.int64]) -> View:
+        """Return some of the rays."""
+        directions = np.take(self.directions, which, axis=1)
+        return View(self.origin, directions, self.distance[which], self.hit[which])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,25 +79,23 @@ class Picture:
 
 
 def look(camera: Camera, world_from_optical: Transform, snapshot: Snapshot) -> View:
-    """Cast the rays of a picture."""
-    tiles = camera_tiles(camera)
-    directions, cones, group_cones = tiles.turned(world_from_optical.rotation)
+    """Cast the rays of a camera, in the order of `camera_tiles`."""
+    rays = camera_tiles(camera).turned(world_from_optical.rotation)
     origin = np.ascontiguousarray(world_from_optical.translation_m)
-    distance, hit = np.empty(len(directions)), np.empty(len(directions), np.int64)
-    cast(
-        snapshot.parts.rows, snapshot.spheres, snapshot.parts.velocity_mps, snapshot.ground, tiles.groups,
-        group_cones, tiles.starts, cones, origin[None], directions, NO_LAG, 0.0, REACH_M, NOTHING_BEHIND, distance, hit,
-    )  # fmt: skip
-    return View(origin, directions, distance, hit, tiles)
+    return View(origin, rays.directions, *cast(snapshot, rays, origin[:, None], reach_m=REACH_M))
 
 
-def coloured(view: View, snapshot: Snapshot, weather: Weather) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return radiance (N, 3) and class (N,) of the rays of a view."""
+def coloured(
+    view: View, snapshot: Snapshot, weather: Weather, places: NDArray[np.int64] | None = None, count: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return radiance (N, 3) and class (N,) of rays, or (count, 3) and (count,) with those of the rays at `places`."""
     scene = snapshot.parts
-    radiance = np.empty((len(view.hit), 3), np.float32)
-    semantic = np.empty(len(view.hit), np.uint8)
-    shade(scene.rows, scene.colour, scene.semantic, scene.surface, scene.thing, snapshot.texture_seeds, snapshot.ground,
-          light_of(weather), view.origin, view.directions, view.distance, view.hit, radiance, semantic)  # fmt: skip
+    if places is None:
+        count, places = len(view.hit), np.arange(len(view.hit))
+    radiance, semantic = np.zeros((count, 3), np.float32), np.full(count, NO_CLASS, np.uint8)
+    shade(scene.rows, scene.colour, scene.semantic, scene.surface, snapshot.texture_seeds, snapshot.ground,
+          light_of(weather), view.origin, view.directions, view.distance, view.hit, places, radiance,
+          semantic)  # fmt: skip
     return radiance, semantic
 
 
@@ -113,40 +115,39 @@ def picture(
         seed: of the noise.
     """
     view = look(camera, world_from_optical, snapshot)
-    radiance, semantic = coloured(view, snapshot, weather)
-    height, width, places = camera.height_px, camera.width_px, view.tiles.places
-    frame, classes = np.zeros((height, width, 3), np.float32), np.full((height, width), NO_CLASS, np.uint8)
-    instance, distance = np.zeros((height, width), np.uint16), np.zeros((height, width), np.float32)
+    places, size = camera_tiles(camera).places, (camera.height_px, camera.width_px)
+    radiance, semantic = coloured(view, snapshot, weather, places, size[0] * size[1])
+    frame = radiance.reshape(*size, 3)
+    instance, distance = np.zeros(size, np.uint16), np.zeros(size, np.float32)
     ids = np.append(snapshot.things.ids, 0)[snapshot.parts.thing]
-    _unfold(places, ids, view.hit, view.distance, radiance, semantic, frame, classes, instance, distance)
+    _unfold(places, ids, view.hit, view.distance, instance.reshape(-1), distance.reshape(-1))
     exposure_ns = round(exposure_ns * weather.exposure)
     if exposure_ns and movement is not None:
-        flow = np.zeros((height, width, 2), np.float32)
         slopes, sharpest = camera_slopes(camera)
-        if _flow(
+        moved, flow = np.empty(len(places), np.int64), np.empty((len(places), 2))
+        count = _flow(
             view.directions, view.distance, view.hit, snapshot.parts.velocity_mps, movement.velocity_mps,
             movement.angular_velocity_radps, world_from_optical.rotation, slopes, sharpest, places,
-            exposure_ns * 1e-9, flow,
-        ):  # fmt: skip
-            frame = _blurred(frame, flow)
-    rgb = np.empty((height, width, 3), np.uint8)
-    _develop(frame, gain_of(weather), weather.contrast, weather.noise, weather.rain, seed, rgb)
-    return Picture(rgb, classes, instance, distance, exposure_ns)
+            exposure_ns * 1e-9, moved, flow,
+        )  # fmt: skip
+        frame = _blurred(frame, moved[:count], flow[:count]) if count else frame
+    rgb = np.empty((*size, 3), np.uint8)
+    _develop(frame.reshape(-1), gain_of(weather), weather.contrast, weather.noise, seed, rgb.reshape(-1))
+    if weather.rain > 0.0:
+        _rain(weather.rain, seed, rgb)
+    return Picture(rgb, semantic.reshape(size), instance, distance, exposure_ns)
 
 
 @jit
 def _unfold(
-    places: NDArray[np.int64], ids: NDArray[np.int64], hit: NDArray[np.int64], distance: Float, radiance: Any,
-    semantic: Any, frame: Any, classes: Any, instance: Any, depth: Any,
+    places: NDArray[np.int64], ids: NDArray[np.int64], hit: NDArray[np.int64], distance: Float, instance: Any,
+    depth: Any,
 ) -> None:  # fmt: skip
-    """Put what the rays of the tiles found where their pixels are."""
-    width = frame.shape[1]
+    """Put distances and objects of rays where their pixels are."""
     for i in range(len(places)):
-        v, u = places[i] // width, places[i] % width
-        for k in range(3):
-            frame[v, u, k] = radiance[i, k]
-        classes[v, u], depth[v, u] = semantic[i], distance[i]
-        instance[v, u] = ids[hit[i]] if hit[i] >= 0 else 0
+        p, h = places[i], hit[i]
+        depth[p] = distance[i]
+        instance[p] = ids[h] if h >= 0 else 0
 
 
 def gain_of(weather: Weather) -> float:
@@ -157,86 +158,81 @@ def gain_of(weather: Weather) -> float:
 @jit
 def _flow(
     directions: Float, distance: Float, hit: NDArray[np.int64], velocities: Float, velocity: Float, turning: Float,
-    rotation: Float, slopes: Float, sharpest: float, places: NDArray[np.int64], exposure_s: float,
+    rotation: Float, slopes: Float, sharpest: float, places: NDArray[np.int64], exposure_s: float, moved: Any,
     flow: Any,
-) -> bool:  # fmt: skip
-    """Fill `flow` (H, W, 2): how many pixels right and down what each pixel shows moves during the exposure.
+) -> int:  # fmt: skip
+    """Find the pixels whose content moves during the exposure, and how many pixels right and down.
 
-    Pixels that move by less than half a pixel are left alone; returns whether any moves more. `sharpest` is the largest
-    number of pixels per radian.
+    `moved` (N,) and `flow` (N, 2) are filled; returns how many there are. Pixels that move by less than one are left
+    alone. `sharpest` is the largest number of pixels per radian.
     """
-    blurred = False
-    for i in range(len(directions)):
-        dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
-        x, y, z = (
-            turning[2] * dy - turning[1] * dz,
-            turning[0] * dz - turning[2] * dx,
-            turning[1] * dx - turning[0] * dy,
-        )
+    count = 0
+    least = LEAST_BLUR_PX / (exposure_s * sharpest)  # radians per second
+    speed = math.sqrt(velocity[0] ** 2 + velocity[1] ** 2 + velocity[2] ** 2)
+    spin = math.sqrt(turning[0] ** 2 + turning[1] ** 2 + turning[2] ** 2)
+    for i in range(len(hit)):
         h = hit[i]
-        if h != NOTHING:
-            near = 1.0 / distance[i]
-            x -= velocity[0] * near
-            y -= velocity[1] * near
-            z -= velocity[2] * near
-            if h >= 0:
-                x += velocities[h, 0] * near
-                y += velocities[h, 1] * near
-                z += velocities[h, 2] * near
-        if exposure_s * sharpest * math.sqrt(x * x + y * y + z * z) < LEAST_BLUR_PX:
+        vx, vy, vz, fastest = velocity[0], velocity[1], velocity[2], speed
+        if h >= 0:
+            vx, vy, vz = vx - velocities[h, 0], vy - velocities[h, 1], vz - velocities[h, 2]
+            fastest = math.sqrt(vx * vx + vy * vy + vz * vz)
+        if fastest < (least - spin) * distance[i]:
             continue
-        blurred = True
+        dx, dy, dz = directions[0, i], directions[1, i], directions[2, i]
+        near = 1.0 / distance[i]
+        x = turning[2] * dy - turning[1] * dz - vx * near
+        y = turning[0] * dz - turning[2] * dx - vy * near
+        z = turning[1] * dx - turning[0] * dy - vz * near
         a = rotation[0, 0] * x + rotation[1, 0] * y + rotation[2, 0] * z
         b = rotation[0, 1] * x + rotation[1, 1] * y + rotation[2, 1] * z
         c = rotation[0, 2] * x + rotation[1, 2] * y + rotation[2, 2] * z
-        p, width = places[i], flow.shape[1]
-        for k in range(2):
-            flow[p // width, p % width, k] = exposure_s * (
-                slopes[p, k, 0] * a + slopes[p, k, 1] * b + slopes[p, k, 2] * c
-            )
-    return blurred
+        p = places[i]
+        right = exposure_s * (slopes[p, 0, 0] * a + slopes[p, 0, 1] * b + slopes[p, 0, 2] * c)
+        down = exposure_s * (slopes[p, 1, 0] * a + slopes[p, 1, 1] * b + slopes[p, 1, 2] * c)
+        if right * right + down * down >= LEAST_BLUR_PX * LEAST_BLUR_PX:
+            moved[count], flow[count, 0], flow[count, 1] = p, right, down
+            count += 1
+    return count
 
 
 @jit
-def _blurred(frame: Any, flow: Any) -> Any:
-    """Average each pixel along its way, half an exposure to both sides."""
+def _blurred(frame: Any, moved: Any, flow: Any) -> Any:
+    """Average the pixels that move along their way, half an exposure to both sides."""
     height, width = frame.shape[:2]
-    out = np.empty_like(frame)
-    for v in range(height):
-        for u in range(width):
-            right, down = flow[v, u, 0], flow[v, u, 1]
-            if right * right + down * down < LEAST_BLUR_PX * LEAST_BLUR_PX:
-                for k in range(3):
-                    out[v, u, k] = frame[v, u, k]
-                continue
-            red, green, blue = 0.0, 0.0, 0.0
-            for tap in range(TAPS):
-                along = tap / (TAPS - 1.0) - 0.5
-                a = min(max(round(u + along * right), 0), width - 1)
-                b = min(max(round(v + along * down), 0), height - 1)
-                red += frame[b, a, 0]
-                green += frame[b, a, 1]
-                blue += frame[b, a, 2]
-            out[v, u, 0], out[v, u, 1], out[v, u, 2] = red / TAPS, green / TAPS, blue / TAPS
+    out = frame.copy()
+    for m in range(len(moved)):
+        v, u = moved[m] // width, moved[m] % width
+        right, down = flow[m, 0], flow[m, 1]
+        red, green, blue = 0.0, 0.0, 0.0
+        for tap in range(TAPS):
+            along = tap / (TAPS - 1.0) - 0.5
+            a = min(max(round(u + along * right), 0), width - 1)
+            b = min(max(round(v + along * down), 0), height - 1)
+            red += frame[b, a, 0]
+            green += frame[b, a, 1]
+            blue += frame[b, a, 2]
+        out[v, u, 0], out[v, u, 1], out[v, u, 2] = red / TAPS, green / TAPS, blue / TAPS
     return out
 
 
 @jit
-def _develop(frame: Any, gain: float, contrast: float, noise: float, rain: float, seed: int, rgb: Any) -> None:
-    """Turn radiance into bytes: gain, gamma of two, noise, and streaks of rain."""
-    height, width = frame.shape[:2]
-    for v in range(height):
-        for u in range(width):
-            streak = 0.0
-            if rain > 0.0:
-                cell = hashed((u + v // 9) // 5, v // 17, seed)
-                if cell < 0.05 * rain and (u + v // 9) % 5 == 2:
-                    streak = 22.0
-            key = (v * width + u) * 4
-            for k in range(3):
-                tone = np.sqrt(gain * frame[v, u, k])  # a gamma of two, then steeper in the middle, as cameras are
-                value = 255.0 * (tone + contrast * (tone - 0.45)) + noise * bell(key + k, seed) + streak
-                rgb[v, u, k] = np.uint8(min(max(value, 0.0), 255.0))
+def _develop(frame: Any, gain: float, contrast: float, noise: float, seed: int, rgb: Any) -> None:
+    """Turn radiance into bytes: gain, a gamma of two, then steeper in the middle, as cameras are, and noise."""
+    for i in range(len(frame)):
+        tone = math.sqrt(gain * frame[i])
+        value = 255.0 * (tone + contrast * (tone - 0.45)) + noise * bell(i, seed)
+        rgb[i] = np.uint8(min(max(value, 0.0), 255.0))
+
+
+@jit
+def _rain(rain: float, seed: int, rgb: Any) -> None:
+    """Draw streaks."""
+    for v in range(rgb.shape[0]):
+        for u in range(rgb.shape[1]):
+            at = u + v // 9
+            if at % 5 == 2 and hashed(at // 5, v // 17, seed) < 0.05 * rain:
+                for k in range(3):
+                    rgb[v, u, k] = min(rgb[v, u, k] + 22, 255)
 
 
 __all__ = ["Movement", "Picture", "View", "coloured", "gain_of", "look", "picture"]

@@ -7,6 +7,7 @@ a pixel is blind for a refractory period after each event, and noise fires witho
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ Float: TypeAlias = NDArray[np.float64]
 
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Shares of red, green and blue."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,18 @@ class Events:
     polarity: NDArray[np.uint8]
 
 
+Light: TypeAlias = tuple[Float, NDArray[np.int64]]
+"""The logarithm of the light of some pixels, and their numbers."""
+Lights: TypeAlias = Callable[[Sequence[int]], Iterator[Light]]
+"""Gives those of instants, one after the other."""
+
 NO_EVENTS = Events(np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, np.uint16), np.zeros(0, np.uint8))
 
 
 def log_of(radiance: NDArray[np.float32], settings: EventSettings) -> Float:
     """Return what pixels see of linear light (N, 3): the logarithm of its luminance and the floor."""
-    return np.log((radiance @ LUMA).astype(np.float64) + settings.floor)
+    luminance = LUMA[0] * radiance[:, 0] + LUMA[1] * radiance[:, 1] + LUMA[2] * radiance[:, 2]
+    return np.log(luminance.astype(np.float64) + settings.floor)
 
 
 class EventSensor:
@@ -73,49 +81,57 @@ class EventSensor:
         count = width_px * height_px
         spread = settings.threshold + settings.mismatch * self._random.standard_normal((2, count))
         self._thresholds = np.maximum(spread, 0.05)
-        self._reference = np.zeros(count)
-        self._log = np.zeros(count)
+        self._log = np.full(count, np.log(settings.floor))
+        self._reference = self._log.copy()
         self._blind_until_ns = np.full(count, np.iinfo(np.int64).min)
         self._t_ns: int | None = None
+        most = 4 * count
+        self._found = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.uint8)
 
-    def feed(self, log: Float, t_ns: int) -> Events:
+    def feed(self, log: Float, t_ns: int, pixels: NDArray[np.int64] | None = None) -> Events:
         """Return the events since the last light; the first light sets the pixels.
 
         Args:
-            log: (H * W,) logarithm of the light, as `log_of` gives it; it is kept.
+            log: (N,) logarithm of the light, as `log_of` gives it.
             t_ns: its instant.
+            pixels: (N,) row by row numbers of those that it falls on; the others keep their light. By default all.
         """
+        pixels = np.arange(len(self._log)) if pixels is None else pixels
         if self._t_ns is None:
-            self._log, self._reference, self._t_ns = log, log.copy(), t_ns
+            self._log[pixels] = self._reference[pixels] = log
+            self._t_ns = t_ns
             return NO_EVENTS
-        most = 4 * len(log)
-        t, where, sign = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.uint8)
+        begin_ns, all_pixels = self._t_ns, len(self._log)
+        t, where, sign = self._found
         count = _fire(
-            self._log, log, self._t_ns, t_ns, self._thresholds, self._reference, self._blind_until_ns,
+            pixels, self._log, log, begin_ns, t_ns, self._thresholds, self._reference, self._blind_until_ns,
             self.settings.refractory_ns, t, where, sign,
         )  # fmt: skip
-        noise = self._random.poisson(self.settings.noise_hz * len(log) * (t_ns - self._t_ns) * 1e-9)
-        t = np.concatenate((t[:count], self._random.integers(self._t_ns + 1, t_ns + 1, noise)))
-        where = np.concatenate((where[:count], self._random.integers(0, len(log), noise)))
+        noise = self._random.poisson(self.settings.noise_hz * all_pixels * (t_ns - begin_ns) * 1e-9)
+        t = np.concatenate((t[:count], self._random.integers(begin_ns + 1, t_ns + 1, noise)))
+        where = np.concatenate((where[:count], self._random.integers(0, all_pixels, noise)))
         sign = np.concatenate((sign[:count], self._random.integers(0, 2, noise, np.uint8)))
-        self._log, self._t_ns = log, t_ns
+        self._t_ns = t_ns
         t = t // 1000 * 1000  # the clock of the sensor ticks once a microsecond
-        order = np.lexsort((where, t))
-        y, x = np.divmod(where[order], self.width_px)
-        return Events(t[order], x.astype(np.uint16), y.astype(np.uint16), sign[order])
+        order = np.argsort((t - begin_ns) * all_pixels + where, kind="stable")
+        where = where[order]
+        y = where // self.width_px
+        return Events(t[order], (where - y * self.width_px).astype(np.uint16), y.astype(np.uint16), sign[order])
 
 
 @jit
 def _fire(
-    before: Float, after: Float, begin_ns: int, end_ns: int, thresholds: Float, reference: Float,
-    blind_until_ns: Any, refractory_ns: int, t: Any, where: Any, sign: Any,
+    pixels: NDArray[np.int64], log: Float, after: Float, begin_ns: int, end_ns: int, thresholds: Float,
+    reference: Float, blind_until_ns: Any, refractory_ns: int, t: Any, where: Any, sign: Any,
 ) -> int:  # fmt: skip
-    """Fill the events of every pixel whose light went from `before` to `after`; return how many."""
+    """Fill the events of pixels whose `log` goes to `after`; return how many."""
     count, most, span = 0, len(t), float(end_ns - begin_ns)
-    for p in range(len(after)):
-        a, b = before[p], after[p]
+    for k in range(len(pixels)):
+        p = pixels[k]
+        a, b = log[p], after[k]
         if a == b:
             continue
+        log[p] = b
         up = b > a
         step = thresholds[1, p] if up else -thresholds[0, p]
         while count < most:
@@ -132,4 +148,4 @@ def _fire(
     return count
 
 
-__all__ = ["NO_EVENTS", "EventSensor", "EventSettings", "Events", "log_of"]
+__all__ = ["NO_EVENTS", "EventSensor", "EventSettings", "Events", "Light", "Lights", "log_of"]

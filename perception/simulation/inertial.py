@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -30,18 +31,24 @@ def imu_at(
     motion: Motion, base_link_from_imu: Transform, t_s: float, seed: tuple[int, ...], number: int
 ) -> tuple[Float, Float]:
     """Return angular rate (3,) and specific force (3,) in the sensor's frame, with bias and noise."""
-    bias, noise = np.random.default_rng(seed), np.random.default_rng((*seed, number))
+    bias, noise = _biases(seed), np.random.default_rng((*seed, number)).standard_normal((2, 3))
     rate = motion.yaw_rate_radps(t_s)
     gain = (motion.yaw_rate_radps(t_s + 1e-4) - motion.yaw_rate_radps(t_s - 1e-4)) / 2e-4
     forward, left = motion.acceleration_mps2(t_s)
     x, y, _ = base_link_from_imu.translation_m
     force = np.array([forward - gain * y - rate * rate * x, left + gain * x - rate * rate * y, GRAVITY_MPS2])
     back = base_link_from_imu.rotation.T
-    turning = back @ np.array([0.0, 0.0, rate]) + GYRO_BIAS * bias.standard_normal(3)
+    turning = back @ np.array([0.0, 0.0, rate]) + GYRO_BIAS * bias[0]
     return (
-        turning + GYRO_NOISE * noise.standard_normal(3),
-        back @ force + ACCELERATION_BIAS * bias.standard_normal(3) + ACCELERATION_NOISE * noise.standard_normal(3),
+        turning + GYRO_NOISE * noise[0],
+        back @ force + ACCELERATION_BIAS * bias[1] + ACCELERATION_NOISE * noise[1],
     )
+
+
+@lru_cache(maxsize=64)
+def _biases(seed: tuple[int, ...]) -> Float:
+    """Return the biases (2, 3) of a sensor's gyro and accelerometer, in their standard deviations."""
+    return np.random.default_rng(seed).standard_normal((2, 3))
 
 
 def gnss_at(motion: Motion, base_link_from_gnss: Transform, t_s: float, random: np.random.Generator) -> Float:
@@ -78,7 +85,7 @@ class Odometer:
         return Transform.from_yaw((place[0], place[1], 0.0), self._heading(t_s))
 
     def _heading(self, t_s: float) -> float:
-        return self.motion.world_from_base_link(t_s).yaw_rad() + self.drift_radps * t_s
+        return self.motion.heading_rad(t_s) + self.drift_radps * t_s
 
     def _way(self, t_s: float, span_s: float) -> Float:
         middle = t_s + span_s / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +18,7 @@ from perception.simulation.parts import BOX, parts
 from perception.simulation.raycast import GROUND, NOTHING, cast, count_seen, incidence
 from perception.simulation.rays import Tiles, lidar_tiles
 from perception.simulation.scene import Snapshot
-from perception.simulation.shading import bell, hashed
+from perception.simulation.textures import bell, hashed
 from perception.simulation.weather import Weather
 
 Float: TypeAlias = NDArray[np.float64]
@@ -33,7 +33,8 @@ FAINT = 0.012
 SLACK_M = 0.2
 """What the vehicle and others move, relative to each other, while a group of rays fires."""
 NO_CLASS = 255
-NO_PART = np.zeros(0)
+EVERYWHERE = np.array([0.0, 0.0, 1.0, -1.0, 0.0])
+"""The cone of all directions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,45 +72,97 @@ def measure(
 ) -> Sweep:  # fmt: skip
     """Measure the turn that ends at `t_s`, the instant of the snapshot; `seed` is of the noise."""
     tiles = lidar_tiles(lidar)
-    column, ring = np.divmod(tiles.places, lidar.rings)
+    column = tiles.places // lidar.rings
     firing_lag_s = ((np.arange(lidar.columns) + 1) / lidar.columns - 1) * period_s
-    place, yaw = motion.poses(t_s + firing_lag_s)
-    mounted, cones, group_cones = tiles.turned(base_link_from_lidar.rotation)
-    count = len(mounted)
-    origins, directions, lags_s = np.empty((count, 3)), np.empty((count, 3)), firing_lag_s[column]
-    _fire(mounted, base_link_from_lidar.translation_m, column, place, yaw, origins, directions)
-    cosine, sine = np.cos(yaw), np.sin(yaw)
-    for of, starts in ((cones, tiles.starts), (group_cones, tiles.starts[tiles.groups])):
-        middle = column[(starts[:-1] + starts[1:]) // 2]
-        of[:, :3] = _turned(of[:, :3], cosine[middle], sine[middle])
-    near, far = lidar.range_m
-    scene = snapshot.parts
-    distance, hit = np.empty(len(directions)), np.empty(len(directions), np.int64)
-    cast(scene.rows, snapshot.spheres, scene.velocity_mps, snapshot.ground, tiles.groups, group_cones,
-         tiles.starts, cones, origins, directions, lags_s, SLACK_M, far, NO_PART, distance, hit)  # fmt: skip
-    slant = np.empty(len(directions))
-    incidence(scene.rows, scene.velocity_mps, origins, directions, lags_s, distance, hit, slant)
-    owner = np.where(hit >= 0, scene.thing[np.maximum(hit, 0)], -1)
-    visibility = _visibility(snapshot, tiles, group_cones, origins, directions, lags_s, far, distance, owner)
-    semantic, strength, kept = np.empty(count, np.uint8), np.empty(count), np.empty(count, np.bool_)
+    rays, origins = _fired(tiles.turned(base_link_from_lidar.rotation), base_link_from_lidar.translation_m, column,
+                           *motion.poses(t_s + firing_lag_s))  # fmt: skip
+    lags_s, scene, (near, far) = firing_lag_s[column], snapshot.parts, lidar.range_m
+    distance, hit = cast(snapshot, rays, origins, reach_m=far, lags_s=lags_s, slack_m=SLACK_M)
+    count = len(hit)
+    slant, owner = np.empty(count), np.empty(count, np.int64)
+    incidence(
+        scene.rows, scene.velocity_mps, scene.thing, origins, rays.directions, lags_s, distance, hit, slant, owner
+    )
+    visibility = _visibility(snapshot, rays, origins, lags_s, far, distance, owner)
+    semantic, strength, kept = np.empty(count, np.uint8), np.empty(count, np.float32), np.empty(count, np.bool_)
     _measure(
-        distance, hit, slant, scene.semantic, snapshot.ground[0], origins, directions, tiles.places, near, far,
-        weather.haze_per_m, weather.rain, seed, semantic, strength, owner, kept,
+        distance, hit, slant, scene.semantic, snapshot.ground[0], origins[1], rays.directions[1], tiles.places, near,
+        far, weather.haze_per_m, weather.rain, seed, semantic, strength, owner, kept,
     )  # fmt: skip
-    at = tiles.in_order[kept[tiles.in_order]]
-    xyz = (tiles.directions[at] * distance[at, None]).astype(np.float32)
-    owner = owner[at]
-    return Sweep(
-        xyz_m=xyz, intensity=(strength[at] * lidar.intensity_scale).astype(np.float32),
-        ring=ring[at].astype(np.uint16), lag_ns=np.rint(lags_s[at] * 1e9).astype(np.int32), semantic=semantic[at],
-        thing=owner, points=np.bincount(owner[owner >= 0], minlength=len(snapshot.things)), visibility=visibility,
-        snapshot=snapshot, t_ns=round(t_s * 1e9),
+    sweep = Sweep(
+        xyz_m=np.empty((count, 3), np.float32), intensity=np.empty(count, np.float32), ring=np.empty(count, np.uint16),
+        lag_ns=np.empty(count, np.int32), semantic=np.empty(count, np.uint8), thing=np.empty(count, np.int64),
+        points=np.zeros(len(snapshot.things), np.int64), visibility=visibility, snapshot=snapshot,
+        t_ns=round(t_s * 1e9),
     )  # fmt: skip
+    heard = _in_order(
+        tiles.in_order, kept, tiles.directions, distance, strength, np.float32(lidar.intensity_scale), tiles.places,
+        lidar.rings, column, np.rint(firing_lag_s * 1e9), semantic, owner, sweep.xyz_m, sweep.intensity, sweep.ring,
+        sweep.lag_ns, sweep.semantic, sweep.thing, sweep.points,
+    )  # fmt: skip
+    return replace(
+        sweep, xyz_m=sweep.xyz_m[:heard], intensity=sweep.intensity[:heard], ring=sweep.ring[:heard],
+        lag_ns=sweep.lag_ns[:heard], semantic=sweep.semantic[:heard], thing=sweep.thing[:heard],
+    )  # fmt: skip
+
+
+def _fired(
+    mounted: Tiles, mount_m: Float, column: NDArray[np.int64], place_m: Float, yaw_rad: Float
+) -> tuple[Tiles, Float]:
+    """Return rays in the axes of the world, and where they begin (3, N), from rays in base_link and its poses."""
+    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
+    x, y, z = mount_m
+    begin = place_m.T + np.stack((cosine * x - sine * y, sine * x + cosine * y, np.full(len(yaw_rad), z)))
+    origins, directions = np.empty_like(mounted.directions), np.empty_like(mounted.directions)
+    _fire(mounted.directions, column, begin, cosine, sine, origins, directions)
+    ends = mounted.starts[mounted.groups]
+    cones, group_cones = mounted.cones.copy(), mounted.group_cones.copy()
+    for of, starts in ((cones, mounted.starts), (group_cones, ends)):
+        middle = column[(starts[:-1] + starts[1:]) // 2]
+        c, s, (across, along) = cosine[middle], sine[middle], of[:, :2].T.copy()
+        of[:, 0], of[:, 1] = c * across - s * along, s * across + c * along
+    rays = replace(mounted, directions=directions, cones=cones, group_cones=group_cones, view_cone=EVERYWHERE)
+    return rays, origins
+
+
+@jit
+def _fire(
+    mounted: Float, column: NDArray[np.int64], begin: Float, cosine: Float, sine: Float, origins: Any, directions: Any
+) -> None:
+    """Fill where rays begin and look (3, N) from their columns' places (3, C) and headings."""
+    for i in range(len(column)):
+        k = column[i]
+        c, s = cosine[k], sine[k]
+        origins[0, i], origins[1, i], origins[2, i] = begin[0, k], begin[1, k], begin[2, k]
+        directions[0, i] = c * mounted[0, i] - s * mounted[1, i]
+        directions[1, i] = s * mounted[0, i] + c * mounted[1, i]
+        directions[2, i] = mounted[2, i]
+
+
+@jit
+def _in_order(
+    in_order: NDArray[np.int64], kept: Any, directions: Float, distance: Float, strength: Any, scale: Any,
+    places: NDArray[np.int64], rings: int, column: NDArray[np.int64], firing_lag_ns: Float, classes: Any,
+    owner: NDArray[np.int64], xyz_m: Any, intensity: Any, ring: Any, lag_ns: Any, semantic: Any, thing: Any,
+    points: Any,
+) -> int:  # fmt: skip
+    """Fill what is kept into the columns of a sweep, in the order of firing; return how many."""
+    count = 0
+    for i in in_order:
+        if kept[i]:
+            for axis in range(3):
+                xyz_m[count, axis] = directions[axis, i] * distance[i]
+            intensity[count], semantic[count], thing[count] = strength[i] * scale, classes[i], owner[i]
+            ring[count], lag_ns[count] = places[i] - column[i] * rings, firing_lag_ns[column[i]]
+            if owner[i] >= 0:
+                points[owner[i]] += 1
+            count += 1
+    return count
 
 
 @jit
 def _measure(
-    distance: Any, hit: Any, slant: Any, classes: Any, half_width_m: float, origins: Any, directions: Any, places: Any,
+    distance: Any, hit: Any, slant: Any, classes: Any, half_width_m: float, begin_y: Any, toward_y: Any, places: Any,
     near: float, far: float, haze_per_m: float, rain: float, seed: int, semantic: Any, strength: Any, owner: Any,
     kept: Any,
 ) -> None:  # fmt: skip
@@ -120,7 +173,7 @@ def _measure(
     """
     for i in range(len(distance)):
         h, d, key = hit[i], distance[i], places[i] * 8
-        beside = abs(origins[i, 1] + directions[i, 1] * d) >= half_width_m - 1e-6 if h == GROUND else False
+        beside = abs(begin_y[i] + toward_y[i] * d) >= half_width_m - 1e-6 if h == GROUND else False
         kind = classes[h] if h >= 0 else (SIDEWALK if beside else ROAD)
         power, lost = 0.0, 1.0
         if h != NOTHING:
@@ -139,40 +192,16 @@ def _measure(
         kept[i] = heard and near <= d <= far
 
 
-@jit
-def _fire(
-    mounted: Float, mount_m: Float, column: NDArray[np.int64], place: Float, yaw: Float, origins: Any, directions: Any
-) -> None:
-    """Fill where each ray begins and looks in the world (N, 3), from rays in base_link and the pose of their column."""
-    for i in range(len(mounted)):
-        c, s, at = math.cos(yaw[column[i]]), math.sin(yaw[column[i]]), place[column[i]]
-        origins[i, 0] = at[0] + c * mount_m[0] - s * mount_m[1]
-        origins[i, 1] = at[1] + s * mount_m[0] + c * mount_m[1]
-        origins[i, 2] = at[2] + mount_m[2]
-        directions[i, 0] = c * mounted[i, 0] - s * mounted[i, 1]
-        directions[i, 1] = s * mounted[i, 0] + c * mounted[i, 1]
-        directions[i, 2] = mounted[i, 2]
-
-
-def _turned(vectors: Float, cosine: Float, sine: Float) -> Float:
-    """Turn vectors (N, 3) about z by angles of their own."""
-    turned = np.empty_like(vectors)
-    turned[:, 0] = cosine * vectors[:, 0] - sine * vectors[:, 1]
-    turned[:, 1] = sine * vectors[:, 0] + cosine * vectors[:, 1]
-    turned[:, 2] = vectors[:, 2]
-    return turned
-
-
 def _visibility(
-    snapshot: Snapshot, tiles: Tiles, group_cones: Float, origins: Float, directions: Float, lags_s: Float,
-    reach_m: float, distance: Float, owner: NDArray[np.int64],
+    snapshot: Snapshot, rays: Tiles, origins: Float, lags_s: Float, reach_m: float, distance: Float,
+    owner: NDArray[np.int64],
 ) -> Float:  # fmt: skip
     things = snapshot.things
     turn = np.stack((np.cos(things.yaw_rad), np.sin(things.yaw_rad)), axis=1)
     hulls = parts(BOX, things.center_m, things.size_lwh_m / 2, turn, (0, 0, 0), 0, velocity_mps=things.velocity_mps)
-    meant, seen = np.zeros(len(things)), np.zeros(len(things))
-    count_seen(hulls.rows, hulls.spheres(), hulls.velocity_mps, tiles.groups, group_cones, tiles.starts, origins,
-               directions, lags_s, SLACK_M, reach_m, distance, owner, meant, seen)  # fmt: skip
+    meant, seen = count_seen(
+        hulls.rows, hulls.spheres(), hulls.velocity_mps, rays, origins, lags_s, SLACK_M, reach_m, distance, owner
+    )
     return seen / np.maximum(meant, 1.0)
 
 

@@ -59,11 +59,14 @@ class Motion:
     def world_from_base_link(self, t_s: float) -> Transform:
         """Return the pose at an instant."""
         k, x = 2 * math.pi / self.sway_length_m, self._along_m(t_s)
-        phase = k * (x - self.start_m[0])
-        half = math.atan(self.sway_m * k * math.cos(phase)) / 2
-        place = np.array([x, self.start_m[1] + self.sway_m * math.sin(phase), 0.0])
-        turn = np.array([0.0, 0.0, math.sin(half), math.cos(half)])
-        return Transform(place, turn)
+        half = self.heading_rad(t_s) / 2
+        place = np.array([x, self.start_m[1] + self.sway_m * math.sin(k * (x - self.start_m[0])), 0.0])
+        return Transform(place, np.array([0.0, 0.0, math.sin(half), math.cos(half)]))
+
+    def heading_rad(self, t_s: float) -> float:
+        """Return the yaw at an instant, counter-clockwise from the street's direction."""
+        k = 2 * math.pi / self.sway_length_m
+        return math.atan(self.sway_m * k * math.cos(k * (self._along_m(t_s) - self.start_m[0])))
 
     def _along_m(self, t_s: float) -> float:
         w = 2 * math.pi / self.swell_period_s

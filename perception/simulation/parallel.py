@@ -1,29 +1,34 @@
-"""A drive on several processes: each renders some of the sensors, and their records are put in order.
+"""A drive on several processes: each renders some of the instants, and their records are put in order.
 
-What a sensor says does not depend on the others, so the records are equal bytes for any number of processes. Python's
-lock is why these are processes: half of the work is in Python between the kernels.
+What a sensor says at an instant depends on nothing else, so the records are equal bytes for any number of processes.
+Python's lock is why these are processes: a part of the work is in Python between the kernels.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import heapq
 import multiprocessing
+import os
 import queue
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from typing import TypeAlias
 
 from perception.errors import PerceptionError
 from perception.messages.codec import encode
 from perception.simulation.drive import Drive, Instant
-from perception.simulation.world import is_in_cabin
 
-Record: TypeAlias = tuple[str, bytes, int]
+Record: TypeAlias = tuple[str, bytes | bytearray, int]
 """Topic, encoded message, stamp."""
 Measured: TypeAlias = tuple[Instant, list[Record]]
 AHEAD = 48
 """Instants that a process may be ahead of the slowest."""
+PIPE_BYTES = 1 << 20
+"""Of a process's pipe, so that a picture goes through at once."""
 
 
 def records(drive: Drive, duration_s: float, processes: int = 1) -> Iterator[Record]:
@@ -37,10 +42,12 @@ def records(drive: Drive, duration_s: float, processes: int = 1) -> Iterator[Rec
             yield topic, encode(message).to_bytes(), message.header.t_sensor_ns
         return
     context = multiprocessing.get_context("fork")  # nothing runs yet that a fork could catch half done
-    workers, streams = [], []
-    for share in _shares(drive, processes):
+    workers, streams, taken = [], [], context.Value("q", 0)
+    for owned in _event_cameras(drive, processes):
         receiver, sender = context.Pipe(duplex=False)
-        worker = context.Process(target=_render, args=(drive, share, duration_s, sender), daemon=True)
+        with contextlib.suppress(OSError):  # the system has no more room for pipes: it is slower, no more
+            fcntl.fcntl(sender.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        worker = context.Process(target=_render, args=(drive, owned, taken, duration_s, sender), daemon=True)
         worker.start()
         sender.close()
         workers.append(worker)
@@ -54,44 +61,65 @@ def records(drive: Drive, duration_s: float, processes: int = 1) -> Iterator[Rec
             worker.join()
 
 
-def _shares(drive: Drive, processes: int) -> list[frozenset[int]]:
-    """Return the sensors of each process, so that all have about as much to do: the costliest first to the freest."""
-    costs = sorted(((_cost(drive, index), index) for index in range(len(drive.sensors))), reverse=True)
-    shares: list[set[int]] = [set() for _ in range(min(processes, len(costs)))]
-    loads = [0.0] * len(shares)
-    for cost, index in costs:
-        freest = loads.index(min(loads))
-        shares[freest].add(index)
-        loads[freest] += cost
-    return [frozenset(share) for share in shares]
+def _event_cameras(drive: Drive, processes: int) -> list[frozenset[int]]:
+    """Return the event cameras of each process: their pixels go on from one instant to the next."""
+    found = [index for index, sensor in enumerate(drive.sensors) if sensor.kind == "event_camera"]
+    return [frozenset(found[process::processes]) for process in range(processes)]
 
 
-def _cost(drive: Drive, index: int) -> float:
-    """Return about what a second of a sensor costs, in rays."""
-    sensor = drive.sensors[index]
-    if sensor.lidar is not None:
-        return sensor.lidar.rings * sensor.lidar.columns * sensor.rate_hz * 2.0
-    if sensor.camera is None:
-        return sensor.rate_hz * 100.0
-    pixels = float(sensor.camera.width_px * sensor.camera.height_px)
-    if sensor.kind == "event_camera":
-        return pixels * (25.0 if is_in_cabin(drive.rig, sensor) else 120.0)
-    return pixels * sensor.rate_hz * (1.5 if is_in_cabin(drive.rig, sensor) else 1.0)
+def _render(
+    drive: Drive, owned: frozenset[int], taken: Synchronized[int], duration_s: float, sender: Connection
+) -> None:
+    """Send the records of some instants, one by one, then None; the body of a process.
 
-
-def _render(drive: Drive, share: frozenset[int], duration_s: float, sender: Connection) -> None:
-    """Send the records of some sensors, instant by instant, then None; the body of a process."""
+    All processes go through the same instants. Those of an event camera are its owner's, each of the others is whose it
+    is by `taken`, the number of the next that nobody has; so all have to do until the end, whatever it costs.
+    """
     try:
-        for at in drive.instants(duration_s):
-            if at.index in share:
-                found = [
-                    (topic, encode(message).to_bytes(), message.header.t_sensor_ns)
-                    for topic, message in drive.measured(at)
-                ]
-                sender.send((at, found))
+        mine = _take(taken)
+        for number, at in enumerate(drive.instants(duration_s)):
+            is_free = drive.sensors[at.index].kind != "event_camera"
+            if at.index in owned or (is_free and number == mine):
+                _send(sender, at, [(topic, encode(message).to_bytes(), message.header.t_sensor_ns)
+                                   for topic, message in drive.measured(at)])  # fmt: skip
+            if number == mine:
+                mine = _take(taken)
         sender.send(None)
     except (BrokenPipeError, KeyboardInterrupt):  # the reader has gone
         pass
+
+
+def _take(taken: Synchronized[int]) -> int:
+    with taken.get_lock():
+        taken.value += 1
+        return taken.value - 1
+
+
+def _send(sender: Connection, at: Instant, found: list[Record]) -> None:
+    """Send records: what they are, then their bytes as they stand, which saves the copies of pickling."""
+    sender.send((at, [(topic, len(data), t_ns) for topic, data, t_ns in found]))
+    for _, data, _ in found:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(sender.fileno(), left) :]
+
+
+def _receive(receiver: Connection) -> Measured | None:
+    """Return what `_send` sent, or None at the end. Raises EOFError where the process has gone."""
+    announced: tuple[Instant, list[tuple[str, int, int]]] | None = receiver.recv()
+    if announced is None:
+        return None
+    found: list[Record] = []
+    for topic, size, t_ns in announced[1]:
+        data = bytearray(size)
+        left = memoryview(data)
+        while left:
+            count = os.readv(receiver.fileno(), [left])
+            if count == 0:
+                raise EOFError
+            left = left[count:]
+        found.append((topic, data, t_ns))
+    return announced[0], found
 
 
 def _received(receiver: Connection) -> Iterator[Measured]:
@@ -100,7 +128,7 @@ def _received(receiver: Connection) -> Iterator[Measured]:
 
     def read() -> None:
         try:
-            while (measured := receiver.recv()) is not None:
+            while (measured := _receive(receiver)) is not None:
                 waiting.put(measured)
             waiting.put(None)
         except EOFError:

@@ -1,9 +1,9 @@
 """Rays against parts and the ground: the kernels of every simulated sensor.
 
-Rays come in tiles of neighbours, and tiles in groups. Each has a cone around its rays; a part whose bounding sphere
-misses the cone is not looked at, the others are tried from near to far. That holds for every camera model and for a
-turning LiDAR alike, whose rays start at different places and instants. One thread, GIL released: the answer does not
-depend on who asks.
+Rays come in tiles of neighbours, tiles in groups, and all in one view. Each has a cone around its rays; a part whose
+bounding sphere misses the cone is not looked at, the others are tried from near to far. That holds for every camera
+model and for a turning LiDAR alike, whose rays start at different places and instants. One thread, GIL released: the
+answer does not depend on who asks.
 """
 
 from __future__ import annotations
@@ -14,53 +14,122 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.simulation.intersections import box_distance, ground_distance, jit, part_distance, part_normal
+from perception.simulation.intersections import (
+    BEST,
+    DISTANCE,
+    DX,
+    LAG,
+    OX,
+    RAYS,
+    TILE_SIZE,
+    inlined,
+    jit,
+    meet_box,
+    meet_ground,
+    meet_part,
+    part_normal,
+)
+from perception.simulation.rays import Tiles
+from perception.simulation.scene import Snapshot
 
 Float: TypeAlias = NDArray[np.float64]
 
 GROUND, NOTHING = -1, -2
 """What a ray hits beside a part."""
+NO_LAG, NOTHING_BEHIND = np.zeros(1), np.zeros(0)
 
 
-@jit
-def _meets(x: float, y: float, z: float, away2: float, r: float, cone: Any) -> bool:
-    """True where a sphere at (x, y, z) from the apex can touch a cone."""
-    if away2 <= r * r:
-        return True
-    away = math.sqrt(away2)
-    sine = r / away
-    cosine = math.sqrt(1.0 - sine * sine)
-    if sine * cone[3] + cosine * cone[4] < 0.0:  # both half angles together are more than half a turn
-        return True
-    return bool(x * cone[0] + y * cone[1] + z * cone[2] >= (cosine * cone[3] - sine * cone[4]) * away)
+def cast(
+    scene: Snapshot, rays: Tiles, origins: Float, *, reach_m: float, lags_s: Float = NO_LAG, slack_m: float = 0.0,
+    behind: Float = NOTHING_BEHIND,
+) -> tuple[Float, NDArray[np.int64]]:  # fmt: skip
+    """Cast rays; each finds the nearest part or the ground.
+
+    Args:
+        scene: parts at lag zero, and the ground.
+        rays: in the frame of the scene.
+        origins: (3, N), or (3, 1) for rays of one place.
+        reach_m: parts beyond are not looked at.
+        lags_s: (N,) or (1,): instant of each ray after that of the parts.
+        slack_m: what origins and parts move within a group.
+        behind: (N,) distance of what is known to stand behind the parts, instead of the ground; (0,) for none.
+
+    Returns:
+        distance: (N,) inf for the sky.
+        hit: (N,) the part, GROUND (or what is behind) or NOTHING.
+    """
+    count = rays.directions.shape[1]
+    distance, hit = np.empty(count), np.empty(count, np.int64)
+    _cast(
+        scene.parts.rows, scene.spheres, scene.parts.velocity_mps, scene.ground, rays.view_cone, rays.groups,
+        rays.group_cones, rays.starts, rays.cones, origins, rays.directions, lags_s, slack_m, reach_m, behind,
+        distance, hit,
+    )  # fmt: skip
+    return distance, hit
 
 
-@jit
+def count_seen(
+    hulls: Float, spheres: Float, velocities: Float, rays: Tiles, origins: Float, lags_s: Float, slack_m: float,
+    reach_m: float, distance: Float, owner: NDArray[np.int64],
+) -> tuple[Float, Float]:  # fmt: skip
+    """Count for each object the rays that go through its box, and those of them that nothing nearer stops.
+
+    `hulls` (M, 9) are boxes of the objects, `distance` (N,) is where each ray ended, `owner` (N,) on which object,
+    negative for none. The others are as in `cast`.
+
+    Returns:
+        meant: (M,) the rays through each box.
+        seen: (M,) those that reach it.
+    """
+    meant, seen = np.zeros(len(hulls)), np.zeros(len(hulls))
+    _count_seen(
+        hulls, spheres, velocities, rays.groups, rays.group_cones, rays.starts, rays.cones, origins, rays.directions,
+        lags_s, slack_m, reach_m, distance, owner, meant, seen,
+    )  # fmt: skip
+    return meant, seen
+
+
+@inlined
+def _meets(x: float, y: float, z: float, r: float, cone: Any) -> bool:
+    """True where a sphere at (x, y, z) from the apex can touch a cone.
+
+    In the plane of the axis and the middle, `x * sine` and `y * cosine` give the distance to the side of the cone, and
+    less than that to its apex. It does not reach what is behind the apex of an acute cone.
+    """
+    along = x * cone[0] + y * cone[1] + z * cone[2]
+    if cone[3] > 0.0 and along < -r:
+        return False
+    beside = math.sqrt(max(x * x + y * y + z * z - along * along, 0.0))
+    return bool(beside * cone[3] - along * cone[4] <= r)
+
+
+@inlined
 def _in_reach(
-    spheres: Any, velocities: Any, cone: Any, origin: Any, lag_s: float, slack_m: float, reach_m: float, found: Any
-) -> int:
-    """Fill `found` with the parts that a wide cone of rays can meet; return how many."""
+    spheres: Any, velocities: Any, cone: Any, ox: float, oy: float, oz: float, lag_s: float, slack_m: float,
+    reach_m: float, among: Any, many: int, found: Any,
+) -> int:  # fmt: skip
+    """Fill `found` with those of the parts `among` that a wide cone of rays can meet; return how many."""
     count = 0
-    for p in range(len(spheres)):
-        x = spheres[p, 0] + velocities[p, 0] * lag_s - origin[0]
-        y = spheres[p, 1] + velocities[p, 1] * lag_s - origin[1]
-        z = spheres[p, 2] + velocities[p, 2] * lag_s - origin[2]
+    for m in range(many):
+        p = among[m]
+        x = spheres[p, 0] + velocities[p, 0] * lag_s - ox
+        y = spheres[p, 1] + velocities[p, 1] * lag_s - oy
+        z = spheres[p, 2] + velocities[p, 2] * lag_s - oz
         r = spheres[p, 3] + slack_m
-        away2 = x * x + y * y + z * z
-        if away2 <= (reach_m + r) * (reach_m + r) and _meets(x, y, z, away2, r, cone):
+        if x * x + y * y + z * z <= (reach_m + r) * (reach_m + r) and _meets(x, y, z, r, cone):
             found[count] = p
             count += 1
     return count
 
 
-@jit
-def _box_reached(rows: Any, p: int, ox: float, oy: float, oz: float, cone: Any, far_m: float) -> float:
+@inlined
+def _box_reached(rows: Any, p: int, ox: float, oy: float, oz: float, slack_m: float, cone: Any, far_m: float) -> float:
     """Return how far a box is at least from the apex; inf where it is beside the cone."""
     c, s = rows[p, 7], rows[p, 8]
     px, py, pz = ox - rows[p, 1], oy - rows[p, 2], oz - rows[p, 3]
     lx, ly = c * px + s * py, c * py - s * px
     ex, ey, ez = c * cone[0] + s * cone[1], c * cone[1] - s * cone[0], cone[2]
-    wide = far_m * cone[4] * 1.01  # within `far_m`, rays of the cone are so near to its axis
+    wide = far_m * cone[4] * 1.01 + slack_m  # within `far_m`, rays of the cone are so near to its axis
     near, far = 0.0, far_m + wide
     away2 = 0.0
     for axis in range(3):
@@ -75,11 +144,11 @@ def _box_reached(rows: Any, p: int, ox: float, oy: float, oz: float, cone: Any, 
                 return math.inf
             continue
         near, far = max(near, min(a, b)), min(far, max(a, b))
-    return math.sqrt(away2) if near <= far else math.inf
+    return math.sqrt(away2) - slack_m if near <= far else math.inf
 
 
-@jit
-def _capsule_reached(rows: Any, p: int, ox: float, oy: float, oz: float, cone: Any, far_m: float) -> float:
+@inlined
+def _capsule_reached(rows: Any, p: int, ox: float, oy: float, oz: float, slack_m: float, cone: Any) -> float:
     """Return how far a capsule is at least from the apex; inf where it is beside the cone.
 
     The nearest points of a segment and a ray: Ericson, Real-Time Collision Detection, section 5.1.9.
@@ -99,40 +168,40 @@ def _capsule_reached(rows: Any, p: int, ox: float, oy: float, oz: float, cone: A
         s = min(max((b * t - c) / a, 0.0), 1.0) if a > 0.0 else 0.0
         t = max(b * s + f, 0.0)
     x, y, z = rx + s * dx - t * cone[0], ry + s * dy - t * cone[1], rz + s * dz - t * cone[2]
-    reach = rows[p, 7] + far_m * cone[4] * 1.01
+    sx, sy, sz = rx + dx, ry + dy, rz + dz
+    far = math.sqrt(max(rx * rx + ry * ry + rz * rz, sx * sx + sy * sy + sz * sz)) + rows[p, 7] + slack_m
+    reach = rows[p, 7] + slack_m + far * cone[4] * 1.01
     if x * x + y * y + z * z > reach * reach:
         return math.inf
     s = min(max(-c / a, 0.0), 1.0) if a > 0.0 else 0.0
     x, y, z = rx + s * dx, ry + s * dy, rz + s * dz
-    return float(max(math.sqrt(x * x + y * y + z * z) - rows[p, 7], 0.0))
+    return float(math.sqrt(x * x + y * y + z * z) - rows[p, 7] - slack_m)
 
 
-@jit
+@inlined
 def _from_near_to_far(
-    rows: Any, spheres: Any, velocities: Any, cone: Any, origin: Any, lag_s: float, slack_m: float, among: Any,
-    many: int, found: Any, near: Any,
+    rows: Any, spheres: Any, velocities: Any, cone: Any, ox: float, oy: float, oz: float, lag_s: float,
+    slack_m: float, among: Any, many: int, found: Any, near: Any,
 ) -> int:  # fmt: skip
     """Fill `found` and `near` with those of the parts `among` that a narrow cone can meet; return how many.
 
-    Without slack, boxes and capsules are tried against the cone themselves: their spheres are much larger than they.
+    Boxes and capsules are tried against the cone themselves: their spheres are much larger than they.
     """
     count = 0
     for m in range(many):
         p = among[m]
-        x = spheres[p, 0] + velocities[p, 0] * lag_s - origin[0]
-        y = spheres[p, 1] + velocities[p, 1] * lag_s - origin[1]
-        z = spheres[p, 2] + velocities[p, 2] * lag_s - origin[2]
+        mx, my, mz = velocities[p, 0] * lag_s, velocities[p, 1] * lag_s, velocities[p, 2] * lag_s
+        x, y, z = spheres[p, 0] + mx - ox, spheres[p, 1] + my - oy, spheres[p, 2] + mz - oz
         r = spheres[p, 3] + slack_m
-        away2 = x * x + y * y + z * z
-        if not _meets(x, y, z, away2, r, cone):
+        if not _meets(x, y, z, r, cone):
             continue
-        away = math.sqrt(away2)
+        away = math.sqrt(x * x + y * y + z * z)
         begin = max(away - r, 0.0)
-        if slack_m == 0.0 and cone[3] > 0.9:
+        if cone[3] > 0.9:
             if rows[p, 0] == 0.0:
-                begin = max(begin, _box_reached(rows, p, origin[0], origin[1], origin[2], cone, away + r))
+                begin = max(begin, _box_reached(rows, p, ox - mx, oy - my, oz - mz, slack_m, cone, away + r))
             elif rows[p, 0] == 3.0:
-                begin = max(begin, _capsule_reached(rows, p, origin[0], origin[1], origin[2], cone, away + r))
+                begin = max(begin, _capsule_reached(rows, p, ox - mx, oy - my, oz - mz, slack_m, cone))
             if begin == math.inf:
                 continue
         k = count
@@ -144,124 +213,160 @@ def _from_near_to_far(
     return count
 
 
-@jit
-def cast(
-    rows: Float, spheres: Float, velocities: Float, ground: Float, groups: NDArray[np.int64], group_cones: Float,
-    tiles: NDArray[np.int64], cones: Float, origins: Float, directions: Float, lags_s: Float, slack_m: float,
-    reach_m: float, behind: Any, distance: Any, hit: Any,
-) -> None:  # fmt: skip
-    """Cast rays; each finds the nearest part or the ground.
+@inlined
+def _take_tile(origins: Any, directions: Any, lags_s: Any, begin: int, end: int, tile: Any) -> None:
+    """Fill a tile with rays; one with fewer than 64 repeats its last."""
+    many_origins, many_lags = origins.shape[1] > 1, len(lags_s) > 1
+    for axis in range(3):
+        among = directions[axis, begin:end]
+        for i in range(len(among)):
+            tile[DX + RAYS * axis + i] = among[i]
+        if many_origins:
+            among = origins[axis, begin:end]
+            for i in range(len(among)):
+                tile[OX + RAYS * axis + i] = among[i]
+        else:
+            for i in range(RAYS):
+                tile[OX + RAYS * axis + i] = origins[axis, 0]
+    for i in range(RAYS):
+        tile[LAG + i] = lags_s[min(begin + i, end - 1) if many_lags else 0]
+    for row in range(6):
+        for i in range(end - begin, RAYS):
+            tile[RAYS * row + i] = tile[RAYS * row + end - begin - 1]
 
-    Args:
-        rows: (P, 9) parts at lag zero.
-        spheres: (P, 4) their bounding spheres.
-        velocities: (P, 3) of the parts.
-        ground: half the road's width, the pavement's height.
-        groups: (G + 1,) group g holds the tiles groups[g] to groups[g + 1].
-        group_cones: (G, 5) axis, cosine and sine of the half angle.
-        tiles: (T + 1,) tile i holds the rays tiles[i] to tiles[i + 1].
-        cones: (T, 5) as of the groups.
-        origins: (N, 3), or (1, 3) for rays of one place.
-        directions: (N, 3) unit.
-        lags_s: (N,) or (1,): instant of each ray after that of the parts.
-        slack_m: what origins and parts move within a group.
-        reach_m: parts beyond are not looked at.
-        behind: (N,) distance of what is known to stand behind the parts, instead of the ground; (0,) for none.
-        distance: (N,) is filled; inf for the sky.
-        hit: (N,) is filled with the part, GROUND (or what is behind) or NOTHING.
-    """
-    among = np.empty(len(rows), np.int64)
-    found, near = np.empty(len(rows) + 1, np.int64), np.empty(len(rows) + 1)
-    many_origins, many_lags = len(origins) > 1, len(lags_s) > 1
+
+@inlined
+def _meet_nearest(rows: Any, velocities: Any, found: Any, near: Any, count: int, tile: Any, which: Any) -> None:
+    """Try parts from near to far, until all rays of the tile have ended before the next."""
+    for k in range(count):
+        still = 0
+        for i in range(RAYS):
+            still += 1 if tile[BEST + i] > near[k] else 0
+        if still == 0:
+            break
+        p = found[k]
+        meet_part(rows, velocities, p, tile)
+        for i in range(RAYS):
+            nearer = tile[DISTANCE + i] < tile[BEST + i]
+            tile[BEST + i] = tile[DISTANCE + i] if nearer else tile[BEST + i]
+            which[i] = p if nearer else which[i]
+
+
+@inlined
+def _leave(behind: Any, begin: int, end: int, distance: Any, hit: Any) -> None:
+    """Let rays end on what is behind."""
+    for i in range(begin, end):
+        distance[i], hit[i] = behind[i], GROUND if behind[i] < math.inf else NOTHING
+
+
+@jit
+def _cast(
+    rows: Float, spheres: Float, velocities: Float, ground: Float, view_cone: Float, groups: NDArray[np.int64],
+    group_cones: Float, tiles: NDArray[np.int64], cones: Float, origins: Float, directions: Float, lags_s: Float,
+    slack_m: float, reach_m: float, behind: Any, distance: Any, hit: Any,
+) -> None:  # fmt: skip
+    """Fill `distance` and `hit`; the others are those of `cast` and its `Tiles`."""
+    around, among, found = np.arange(len(rows)), np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    near, tile, which = np.empty(len(rows)), np.zeros(TILE_SIZE), np.empty(RAYS, np.int64)
+    many_origins, many_lags = origins.shape[1] > 1, len(lags_s) > 1
+    middle = directions.shape[1] // 2
+    o, lag = middle if many_origins else 0, lags_s[middle if many_lags else 0]
+    everywhere_m = slack_m * (len(groups) - 1)
+    around_count = _in_reach(
+        spheres, velocities, view_cone, origins[0, o], origins[1, o], origins[2, o], lag, everywhere_m, reach_m,
+        around, len(rows), around,
+    )  # fmt: skip
     for g in range(len(groups) - 1):
-        middle = (tiles[groups[g]] + tiles[groups[g + 1]]) // 2
-        origin = origins[middle if many_origins else 0]
-        lag = lags_s[middle if many_lags else 0]
-        many = _in_reach(spheres, velocities, group_cones[g], origin, lag, slack_m, reach_m, among)
+        begin, end = tiles[groups[g]], tiles[groups[g + 1]]
+        middle = (begin + end) // 2
+        o, lag = middle if many_origins else 0, lags_s[middle if many_lags else 0]
+        many = _in_reach(
+            spheres, velocities, group_cones[g], origins[0, o], origins[1, o], origins[2, o], lag, slack_m, reach_m,
+            around, around_count, among,
+        )  # fmt: skip
         if many == 0 and len(behind) > 0:
-            for i in range(tiles[groups[g]], tiles[groups[g + 1]]):
-                distance[i], hit[i] = behind[i], GROUND if behind[i] < math.inf else NOTHING
+            _leave(behind, begin, end, distance, hit)
             continue
         for t in range(groups[g], groups[g + 1]):
-            middle = (tiles[t] + tiles[t + 1]) // 2
-            origin = origins[middle if many_origins else 0]
-            lag = lags_s[middle if many_lags else 0]
+            begin, end = tiles[t], tiles[t + 1]
+            middle = (begin + end) // 2
+            o, lag = middle if many_origins else 0, lags_s[middle if many_lags else 0]
             count = _from_near_to_far(
-                rows, spheres, velocities, cones[t], origin, lag, slack_m, among, many, found, near
-            )
-            for i in range(tiles[t], tiles[t + 1]):
-                o = i if many_origins else 0
-                ox, oy, oz = origins[o, 0], origins[o, 1], origins[o, 2]
-                dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
-                lag = lags_s[i if many_lags else 0]
-                best = behind[i] if len(behind) > 0 else ground_distance(ground, oy, oz, dy, dz)
-                which = GROUND if best < math.inf else NOTHING
-                for k in range(count):
-                    if near[k] >= best:
-                        break
-                    p = found[k]
-                    mx, my, mz = velocities[p, 0] * lag, velocities[p, 1] * lag, velocities[p, 2] * lag
-                    x, y, z = spheres[p, 0] + mx - ox, spheres[p, 1] + my - oy, spheres[p, 2] + mz - oz
-                    along = x * dx + y * dy + z * dz
-                    r = spheres[p, 3]
-                    if x * x + y * y + z * z - along * along > r * r:
-                        continue
-                    d = part_distance(rows, p, ox - mx, oy - my, oz - mz, dx, dy, dz)
-                    if d < best:
-                        best, which = d, p
-                distance[i], hit[i] = best, which
+                rows, spheres, velocities, cones[t], origins[0, o], origins[1, o], origins[2, o], lag, slack_m, among,
+                many, found, near,
+            )  # fmt: skip
+            if count == 0 and len(behind) > 0:
+                _leave(behind, begin, end, distance, hit)
+                continue
+            _take_tile(origins, directions, lags_s, begin, end, tile)
+            if len(behind) > 0:
+                for i in range(RAYS):
+                    tile[BEST + i] = behind[min(begin + i, end - 1)]
+            else:
+                meet_ground(ground, tile)
+            for i in range(RAYS):
+                which[i] = GROUND if tile[BEST + i] < math.inf else NOTHING
+            _meet_nearest(rows, velocities, found, near, count, tile, which)
+            for i in range(begin, end):
+                distance[i], hit[i] = tile[BEST + i - begin], which[i - begin]
 
 
 @jit
-def count_seen(
+def _count_seen(
     hulls: Float, spheres: Float, velocities: Float, groups: NDArray[np.int64], group_cones: Float,
-    tiles: NDArray[np.int64], origins: Float, directions: Float, lags_s: Float, slack_m: float, reach_m: float,
-    distance: Float, owner: NDArray[np.int64], meant: Any, seen: Any,
+    tiles: NDArray[np.int64], cones: Float, origins: Float, directions: Float, lags_s: Float, slack_m: float,
+    reach_m: float, distance: Float, owner: NDArray[np.int64], meant: Any, seen: Any,
 ) -> None:  # fmt: skip
-    """Count for each object the rays that go through its box, and those of them that nothing nearer stops.
-
-    `hulls` (M, 9) are boxes of the objects, `distance` (N,) is where each ray ended, `owner` (N,) on which object,
-    negative for none. `meant` (M,) is increased by the rays through each box, `seen` (M,) by those that reach it. The
-    others are as in `cast`.
-    """
-    among = np.empty(len(hulls), np.int64)
+    """Increase `meant` and `seen`; the others are those of `count_seen` and its `Tiles`."""
+    around, among, found = np.arange(len(hulls)), np.empty(len(hulls), np.int64), np.empty(len(hulls), np.int64)
+    near, tile = np.empty(len(hulls)), np.zeros(TILE_SIZE)
     for g in range(len(groups) - 1):
         middle = (tiles[groups[g]] + tiles[groups[g + 1]]) // 2
-        many = _in_reach(spheres, velocities, group_cones[g], origins[middle], lags_s[middle], slack_m, reach_m, among)
-        for i in range(tiles[groups[g]], tiles[groups[g + 1]]):
-            ox, oy, oz, lag = origins[i, 0], origins[i, 1], origins[i, 2], lags_s[i]
-            dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
-            for k in range(many):
-                p = among[k]
-                px, py, pz = ox - velocities[p, 0] * lag, oy - velocities[p, 1] * lag, oz - velocities[p, 2] * lag
-                x, y, z = spheres[p, 0] - px, spheres[p, 1] - py, spheres[p, 2] - pz
-                along = x * dx + y * dy + z * dz
-                if x * x + y * y + z * z - along * along > spheres[p, 3] * spheres[p, 3]:
-                    continue
-                d = box_distance(hulls, p, px, py, pz, dx, dy, dz)
-                if d < math.inf:
-                    meant[p] += 1
-                    seen[p] += owner[i] == p or distance[i] >= d
+        many = _in_reach(
+            spheres, velocities, group_cones[g], origins[0, middle], origins[1, middle], origins[2, middle],
+            lags_s[middle], slack_m, reach_m, around, len(hulls), among,
+        )  # fmt: skip
+        for t in range(groups[g], groups[g + 1]):
+            begin, end = tiles[t], tiles[t + 1]
+            middle = (begin + end) // 2
+            count = _from_near_to_far(
+                hulls, spheres, velocities, cones[t], origins[0, middle], origins[1, middle], origins[2, middle],
+                lags_s[middle], slack_m, among, many, found, near,
+            )  # fmt: skip
+            if count > 0:
+                _take_tile(origins, directions, lags_s, begin, end, tile)
+            for k in range(count):
+                p = found[k]
+                meet_box(hulls, velocities, p, tile)
+                for i in range(begin, end):
+                    d = tile[DISTANCE + i - begin]
+                    if d < math.inf:
+                        meant[p] += 1
+                        seen[p] += owner[i] == p or distance[i] >= d
 
 
 @jit
 def incidence(
-    rows: Float, velocities: Float, origins: Float, directions: Float, lags_s: Float, distance: Float,
-    hit: NDArray[np.int64], cosine: Any,
+    rows: Float, velocities: Float, things: NDArray[np.int64], origins: Float, directions: Float, lags_s: Float,
+    distance: Float, hit: NDArray[np.int64], cosine: Any, owner: Any,
 ) -> None:  # fmt: skip
-    """Fill `cosine` (N,) with that of the angle between each ray and the normal where it ended; 0 for the sky."""
-    for i in range(len(directions)):
+    """Fill `cosine` (N,) with that of the angle between each ray and the normal where it ended, 0 for the sky.
+
+    `owner` (N,) is filled with the object that it ended on, of those (P,) of the parts, -1 for none.
+    """
+    for i in range(len(hit)):
         h, t = hit[i], distance[i]
-        dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
+        dx, dy, dz = directions[0, i], directions[1, i], directions[2, i]
+        owner[i] = things[h] if h >= 0 else -1
         if h == GROUND:
             cosine[i] = abs(dz)
         elif h == NOTHING:
             cosine[i] = 0.0
         else:
             lag = lags_s[i]
-            x = origins[i, 0] - velocities[h, 0] * lag + t * dx
-            y = origins[i, 1] - velocities[h, 1] * lag + t * dy
-            z = origins[i, 2] - velocities[h, 2] * lag + t * dz
+            x = origins[0, i] - velocities[h, 0] * lag + t * dx
+            y = origins[1, i] - velocities[h, 1] * lag + t * dy
+            z = origins[2, i] - velocities[h, 2] * lag + t * dz
             nx, ny, nz = part_normal(rows, h, x, y, z)
             cosine[i] = abs(nx * dx + ny * dy + nz * dz)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
@@ -17,19 +17,20 @@ Float: TypeAlias = NDArray[np.float64]
 
 TILE, GROUP = 8, 4
 """Pixels on each side of a tile, tiles on each side of a group."""
-COLUMN_TILE, RING_TILE = 10, 8
+COLUMN_TILE, RING_TILE = 8, 8
 
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """N rays in the sensor's frame, tile after tile, tiles in groups.
+    """N rays, tile after tile, tiles in groups.
 
     Attributes:
-        directions: (N, 3) unit.
-        starts: (T + 1,) tile i holds the rays starts[i] to starts[i + 1].
+        directions: (3, N) unit.
+        starts: (T + 1,) tile i holds the rays starts[i] to starts[i + 1], at most 64.
         cones: (T, 5) axis, cosine and sine of the half angle.
         groups: (G + 1,) group g holds the tiles groups[g] to groups[g + 1].
         group_cones: (G, 5).
+        view_cone: (5,) around all rays.
         places: (N,) where each ray stands in the sensor's own order (pixels row by row; columns of rings).
     """
 
@@ -38,6 +39,7 @@ class Tiles:
     cones: Float
     groups: NDArray[np.int64]
     group_cones: Float
+    view_cone: Float
     places: NDArray[np.int64]
 
     @cached_property
@@ -45,36 +47,39 @@ class Tiles:
         """(N,) the rays in the sensor's own order."""
         return np.argsort(self.places)
 
-    def turned(self, rotation: Float) -> tuple[Float, Float, Float]:
-        """Return directions, cones and cones of the groups in another frame."""
+    def turned(self, rotation: Float) -> Tiles:
+        """Return the same rays in another frame."""
         turn = np.ascontiguousarray(rotation)
-        return _turned(self.directions, turn), _turned(self.cones, turn), _turned(self.group_cones, turn)
+        directions = np.empty_like(self.directions)
+        _turn(self.directions, turn, directions)
+        cones, group_cones, view_cone = (
+            np.concatenate((of[..., :3] @ turn.T, of[..., 3:]), axis=-1)
+            for of in (self.cones, self.group_cones, self.view_cone)
+        )
+        return replace(self, directions=directions, cones=cones, group_cones=group_cones, view_cone=view_cone)
 
 
 @jit
-def _turned(vectors: Any, rotation: Any) -> Any:
-    """Turn the first three columns; the others stay."""
-    turned = np.empty_like(vectors)
-    for i in range(len(vectors)):
-        x, y, z = vectors[i, 0], vectors[i, 1], vectors[i, 2]
-        for k in range(3):
-            turned[i, k] = rotation[k, 0] * x + rotation[k, 1] * y + rotation[k, 2] * z
-        for k in range(3, vectors.shape[1]):
-            turned[i, k] = vectors[i, k]
-    return turned
+def _turn(vectors: Any, rotation: Any, turned: Any) -> None:
+    xs, ys, zs = vectors[0], vectors[1], vectors[2]
+    for k in range(3):
+        a, b, c, row = rotation[k, 0], rotation[k, 1], rotation[k, 2], turned[k]
+        for i in range(len(row)):
+            row[i] = a * xs[i] + b * ys[i] + c * zs[i]
 
 
 def tiles_of(directions: Float, group: NDArray[np.int64], tile: NDArray[np.int64], valid: NDArray[np.bool_]) -> Tiles:
     """Sort rays (N, 3) into groups and tiles by their numbers (N,); those that are not valid are left out."""
     places = np.flatnonzero(valid)
     places = places[np.lexsort((tile[places], group[places]))]
-    rays = np.ascontiguousarray(directions[places])
-    groups, tiles = group[places], tile[places]
+    rays, groups, tiles = directions[places], group[places], tile[places]
     starts = _starts((np.diff(groups) != 0) | (np.diff(tiles) != 0), len(places))
     group_starts = _starts(np.diff(groups) != 0, len(places))
     return Tiles(
-        rays, starts, _cones(rays, starts), np.searchsorted(starts, group_starts), _cones(rays, group_starts), places
-    )
+        directions=np.ascontiguousarray(rays.T), starts=starts, cones=_cones(rays, starts),
+        groups=np.searchsorted(starts, group_starts), group_cones=_cones(rays, group_starts),
+        view_cone=_cones(rays, np.array([0, len(rays)]))[0], places=places,
+    )  # fmt: skip
 
 
 def _starts(changes: NDArray[np.bool_], count: int) -> NDArray[np.int64]:

@@ -67,23 +67,24 @@ class Snapshot:
         parts: of the world; `parts.thing` points into `things`.
         things: the objects.
         ground: half width of the road and height of the pavement.
+        texture_seeds: a number per part that tells its texture from its neighbour's, the same at every instant.
     """
 
     parts: Parts
     things: Things
     ground: Float
+    texture_seeds: NDArray[np.int64]
 
     @cached_property
     def spheres(self) -> Float:
         """Bounding spheres of the parts."""
         return self.parts.spheres()
 
-    @cached_property
-    def texture_seeds(self) -> NDArray[np.int64]:
-        """A number per part that tells its texture from its neighbour's, and stays the same from instant to instant."""
-        own = np.append(self.things.ids, 0)[self.parts.thing]
-        place = np.rint(self.parts.rows[:, 1]).astype(np.int64) & 0x3FF
-        return np.where(self.parts.thing >= 0, own, place)
+
+def texture_seeds_of(parts: Parts, things: Things) -> NDArray[np.int64]:
+    """Return the texture seeds of parts: of objects by their id, of others, which stand, by their place."""
+    place = np.rint(parts.rows[:, 1]).astype(np.int64) & 0x3FF
+    return np.where(parts.thing >= 0, things.ids[parts.thing], place) if len(things) else place
 
 
 def street_at(seed: int, motion: Motion, t_s: float) -> Snapshot:
@@ -131,6 +132,7 @@ class Crowd:
         self._people = Humans(scale, colour[at], colour[at][:, ::-1] * 0.5, PERSON, at, velocity[at])
         self._static = joined(*(block.parts for block in blocks))
         self._all = joined(self._static, self._rigid, self._people.parts, self._cyclists.parts)
+        self._texture_seeds = texture_seeds_of(self._all, self._things)
 
     def at(self, movers: Movers, t_s: float) -> Snapshot:
         """Return the snapshot of an instant, with the movers of that instant."""
@@ -147,7 +149,8 @@ class Crowd:
             )
         )  # fmt: skip
         center = place + np.array([0.0, 0.0, 0.5]) * self._things.size_lwh_m
-        return Snapshot(replace(self._all, rows=rows), replace(self._things, center_m=center), self._ground)
+        things = replace(self._things, center_m=center)
+        return Snapshot(replace(self._all, rows=rows), things, self._ground, self._texture_seeds)
 
     def _walking(self, way_m: Float, t_s: float) -> skeleton.Body:
         """Return the bodies of people; who has no way stands."""
@@ -164,4 +167,4 @@ class Crowd:
         return replace(body, points_m=body.points_m + seat[:, None])
 
 
-__all__ = ["Snapshot", "Things", "street_at"]
+__all__ = ["Snapshot", "Things", "street_at", "texture_seeds_of"]

@@ -81,7 +81,7 @@ class Pose:
 
     def stacked(self) -> Float:
         """Return the angles (16, N), in the order of the fields."""
-        return np.stack([getattr(self, name) for name in ANGLES])
+        return np.array([getattr(self, name) for name in ANGLES])
 
     def blended(self, other: Pose, share: Float | float) -> Pose:
         """Return the pose on the way to another."""
@@ -113,6 +113,10 @@ class Body:
     def pelvis_m(self) -> Float:
         """(N, 3)."""
         return self.points_m[:, PELVIS]
+
+    def one(self, number: int) -> Body:
+        """Return one of the persons."""
+        return Body(self.points_m[number : number + 1], self.facing[number : number + 1])
 
 
 def body_of(pose: Pose, scale: Float) -> Body:

@@ -7,7 +7,7 @@ A lane has places at equal gaps. They travel with the lane's speed; one that fal
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.simulation.classes import BICYCLE, BUS, CAR, PERSON, TRUCK
-from perception.simulation.street import KERB_M, LANE_M, Layout, layout_of, paint
+from perception.simulation.street import KERB_M, LANE_M, layout_of, paint
 
 Float: TypeAlias = NDArray[np.float64]
 
@@ -29,23 +29,21 @@ FIRST_ID = 1 + 512 * 64
 """Smaller ids belong to what is parked and stands."""
 
 
-@dataclass(frozen=True)
-class Lane:
-    """One stream of road users.
+@dataclass(frozen=True, eq=False)
+class Lanes:
+    """All streams of road users, place after place.
 
     Attributes:
-        kind: what moves there, CAR for all vehicles.
-        y_m: its middle.
-        speed_mps: along x; negative is towards -x.
-        offset_m: (P,) where its places are at time zero, relative to the ego vehicle's mean place.
-        first_id: of its places.
+        kind: (P,) what moves there, CAR for all vehicles.
+        y_m: (P,) middle of the lane.
+        speed_mps: (P,) along x; negative is towards -x.
+        offset_m: (P,) where the places are at time zero, relative to the ego vehicle's mean place.
     """
 
-    kind: int
-    y_m: float
-    speed_mps: float
+    kind: NDArray[np.int64]
+    y_m: Float
+    speed_mps: Float
     offset_m: Float
-    first_id: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +64,18 @@ class Movers:
 
 
 @lru_cache(maxsize=256)
-def lanes_of(seed: int, ego_speed_mps: float) -> tuple[Lane, ...]:
+def lanes_of(seed: int, ego_speed_mps: float) -> Lanes:
     """Return the lanes of a seed's street; the ego vehicle's lane moves with it."""
     random, layout = np.random.default_rng((seed, 3)), layout_of(seed)
-    first, lanes = FIRST_ID, []
+    kinds, ys, speeds, offsets = list[int](), list[float](), list[float](), list[float]()
 
     def lane(kind: int, y_m: float, speed_mps: float, places: int, jitter_m: float) -> None:
-        nonlocal first
         gap = AROUND_M / places
         offset = (np.arange(places) + 0.5) * gap - AROUND_M / 2 + random.uniform(-jitter_m, jitter_m, places)
-        lanes.append(Lane(kind, y_m, speed_mps, offset, first))
-        first += places
+        kinds.extend([kind] * places)
+        ys.extend([y_m] * places)
+        speeds.extend([speed_mps] * places)
+        offsets.extend(offset.tolist())
 
     # An even number of places, so that the ego vehicle is between two of its lane.
     lane(CAR, -LANE_M / 2, ego_speed_mps, 2 * int(random.integers(3, 5)), 2.5)
@@ -88,32 +87,35 @@ def lanes_of(seed: int, ego_speed_mps: float) -> tuple[Lane, ...]:
             for way in (-1.0, 1.0):
                 beside = float(random.uniform(-0.2, 0.2)) + 0.25 * way
                 lane(PERSON, side * y_m + beside, way * float(random.uniform(0.8, 1.6)), int(random.integers(3, 7)), 18)
-    return tuple(lanes)
+    return Lanes(np.array(kinds, np.int64), np.array(ys), np.array(speeds), np.array(offsets))
 
 
 def movers_at(seed: int, t_s: float, ego_x_m: float, ego_speed_mps: float) -> Movers:
     """Return who is around the ego vehicle at an instant; `ego_x_m` is its mean place then."""
-    layout = layout_of(seed)
-    found = [_of_lane(seed, layout, lane, t_s, ego_x_m, ego_speed_mps) for lane in lanes_of(seed, ego_speed_mps)]
-    names = ("ids", "kind", "place_m", "yaw_rad", "velocity_mps", "size_lwh_m", "colour", "way_m")
-    return Movers(*(np.concatenate([getattr(movers, name) for movers in found]) for name in names))
-
-
-def _of_lane(seed: int, layout: Layout, lane: Lane, t_s: float, ego_x_m: float, ego_speed_mps: float) -> Movers:
-    travelled = lane.offset_m + (lane.speed_mps - ego_speed_mps) * t_s + AROUND_M / 2
+    lanes = lanes_of(seed, ego_speed_mps)
+    travelled = lanes.offset_m + (lanes.speed_mps - ego_speed_mps) * t_s + AROUND_M / 2
     rounds = np.floor(travelled / AROUND_M).astype(np.int64)
-    x = ego_x_m + travelled - rounds * AROUND_M - AROUND_M / 2
-    count = len(x)
-    who = [_somebody(seed, lane.first_id + place, int(turn), lane.kind) for place, turn in enumerate(rounds)]
-    kind = np.array([one[0] for one in who], np.int64)
-    place = np.stack((x, np.full(count, lane.y_m), np.full(count, KERB_M if lane.kind == PERSON else 0.0)), axis=1)
-    speed = np.zeros((count, 3))
-    speed[:, 0] = lane.speed_mps
-    ids = np.array([lane.first_id + place + 1000 * (int(turn) % 30) for place, turn in enumerate(rounds)], np.int64)
+    who = _who(seed, ego_speed_mps, rounds.tobytes())
+    place = who.place_m.copy()
+    place[:, 0] = ego_x_m + travelled - rounds * AROUND_M - AROUND_M / 2
+    return replace(who, place_m=place, way_m=np.abs(lanes.speed_mps) * t_s + who.way_m)
+
+
+@lru_cache(maxsize=64)
+def _who(seed: int, ego_speed_mps: float, rounds: bytes) -> Movers:
+    """Return who has the places in these rounds (P,) int64, all at x = 0, with their phases for ways."""
+    lanes, turns = lanes_of(seed, ego_speed_mps), np.frombuffer(rounds, np.int64)
+    count = len(turns)
+    number = FIRST_ID + np.arange(count)
+    places = zip(number.tolist(), turns.tolist(), lanes.kind.tolist(), strict=True)
+    who = [_somebody(seed, place, turn, kind) for place, turn, kind in places]
+    zero = np.zeros(count)
     return Movers(
-        ids=ids, kind=kind, place_m=place, yaw_rad=np.full(count, 0.0 if lane.speed_mps >= 0 else math.pi),
-        velocity_mps=speed, size_lwh_m=np.array([one[1] for one in who]), colour=np.array([one[2] for one in who]),
-        way_m=abs(lane.speed_mps) * t_s + np.array([one[3] for one in who]),
+        ids=number + 1000 * (turns % 30), kind=np.array([one[0] for one in who], np.int64),
+        place_m=np.stack((zero, lanes.y_m, np.where(lanes.kind == PERSON, KERB_M, 0.0)), axis=1),
+        yaw_rad=np.where(lanes.speed_mps >= 0, 0.0, math.pi),
+        velocity_mps=np.stack((lanes.speed_mps, zero, zero), axis=1), size_lwh_m=np.array([one[1] for one in who]),
+        colour=np.array([one[2] for one in who]), way_m=np.array([one[3] for one in who]),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from perception.messages import (
 )
 from perception.simulation.camera import Picture
 from perception.simulation.classes import CLASSES, IDENTITIES
+from perception.simulation.intersections import jit
 from perception.simulation.lidar import Sweep
 from perception.simulation.motion import Motion
 from perception.simulation.skeleton import JOINTS, LIMBS
@@ -74,9 +76,16 @@ def mask(picture: Picture, header: Header) -> SegmentationMask:
 
 def depth(picture: Picture, header: Header) -> Image:
     """Return the distance along each pixel's ray, in 1/256 m; 0 for the sky and beyond 255 m."""
-    scaled = picture.distance_m * DEPTH_PER_M
-    values = np.where(scaled < 65535.5, scaled, 0.0).astype(np.uint16)
+    values = np.empty(picture.distance_m.shape, np.uint16)
+    _scale(picture.distance_m.reshape(-1), values.reshape(-1))
     return _image(header, values)
+
+
+@jit
+def _scale(distance_m: Any, values: Any) -> None:
+    for i in range(len(values)):
+        scaled = distance_m[i] * DEPTH_PER_M
+        values[i] = np.uint16(scaled if scaled < 65535.5 else 0.0)
 
 
 def instance(picture: Picture, header: Header) -> Image:
@@ -126,11 +135,9 @@ def _pose(header: Header, names: tuple[str, ...], limbs: tuple[tuple[int, int], 
 
 def action(world: World, t_ns: int, start_ns: int, header: Header) -> Recognition:
     """Return what the person in the cabin does, from its beginning to this instant."""
-    wearer = world.wearer(t_ns)
-    begin_ns = start_ns + round(wearer.action_begin_s * 1e9)
-    return Recognition(
-        header=header, t_begin_ns=begin_ns, t_end_ns=header.t_sensor_ns, top=(ObjectClass(wearer.action, 1.0),)
-    )
+    doing, begin_s = world.cabin.action_at(t_ns / 1e9)
+    begin_ns = start_ns + round(begin_s * 1e9)
+    return Recognition(header=header, t_begin_ns=begin_ns, t_end_ns=header.t_sensor_ns, top=(ObjectClass(doing, 1.0),))
 
 
 def _three(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:

@@ -17,8 +17,9 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -32,12 +33,13 @@ from perception.geometry.rig_file import LidarFile
 from perception.geometry.transforms import Transform
 from perception.simulation import lidar as spinning
 from perception.simulation.cabin import LIGHT, Cabin, Wearer, snapshot_of
-from perception.simulation.camera import NO_LAG, Movement, Picture, coloured, look, picture
-from perception.simulation.event_camera import NO_EVENTS, Events, EventSensor, EventSettings, log_of
+from perception.simulation.camera import Movement, Picture, coloured, look, picture
+from perception.simulation.event_camera import NO_EVENTS, Events, EventSensor, EventSettings, Light, Lights, log_of
 from perception.simulation.inertial import Odometer, gnss_at, imu_at
 from perception.simulation.lidar import Sweep
 from perception.simulation.motion import Motion
 from perception.simulation.raycast import GROUND, cast
+from perception.simulation.rays import Tiles, camera_tiles, tiles_of
 from perception.simulation.scene import Snapshot, street_at
 from perception.simulation.street import layout_of
 from perception.simulation.weather import WEATHERS, Weather, WeatherName, weather_of
@@ -148,10 +150,9 @@ class World:
 
     def _movement(self, base_link_from_sensor: Transform, t_ns: int) -> Movement:
         t_s = t_ns / SECOND_NS
-        turning = np.array([0.0, 0.0, self.motion.yaw_rate_radps(t_s)])
-        arm = np.cross(turning, base_link_from_sensor.translation_m)
-        local = np.array([self.motion.speed_at(t_s), 0.0, 0.0]) + arm
-        return Movement(self.motion.world_from_base_link(t_s).rotate(local), turning)
+        rate, (x, y, _) = self.motion.yaw_rate_radps(t_s), base_link_from_sensor.translation_m
+        local = np.array([self.motion.speed_at(t_s) - rate * y, rate * x, 0.0])
+        return Movement(self.motion.world_from_base_link(t_s).rotate(local), np.array([0.0, 0.0, rate]))
 
     def objects(self, t_ns: int) -> Objects:
         """Return all objects of the populated street, seen or not."""
@@ -164,21 +165,13 @@ class World:
         Along each ray from base_link it ends at the first thing that is 0.3, 0.8 or 1.4 m above the road, or at 50 m.
         """
         scene, pose = self.street(t_ns), self.world_from_base_link(t_ns)
-        angle = 2 * np.pi * np.arange(FREE_RAYS) / FREE_RAYS
-        local = np.stack((np.cos(angle), np.sin(angle), np.zeros(FREE_RAYS)), axis=1)
-        directions, cones = pose.rotate(local), np.concatenate((np.zeros((1, 3)), [[-1.0, 0.0]]), axis=1)
-        whole = np.array([0, 1], np.int64)
-        nearest = np.full(FREE_RAYS, FREE_REACH_M)
-        for height_m in FREE_HEIGHTS_M:
-            distance, hit = np.empty(FREE_RAYS), np.empty(FREE_RAYS, np.int64)
-            origin = pose.translation_m + np.array([0.0, 0.0, height_m])
-            cast(
-                scene.parts.rows, scene.spheres, scene.parts.velocity_mps, scene.ground, whole, cones,
-                np.array([0, FREE_RAYS], np.int64), cones, origin[None], np.ascontiguousarray(directions), NO_LAG, 0.0,
-                FREE_REACH_M, np.zeros(0), distance, hit,
-            )  # fmt: skip
-            nearest = np.minimum(nearest, distance)
-        polygon: Float = local[:, :2] * nearest[:, None]
+        level = _level_rays()
+        origins = np.tile(pose.translation_m[:, None], 3 * FREE_RAYS)
+        origins[2] += np.array(FREE_HEIGHTS_M)[level.places % 3]
+        between_m = max(FREE_HEIGHTS_M) - min(FREE_HEIGHTS_M)
+        distance, _ = cast(scene, level.turned(pose.rotation), origins, reach_m=FREE_REACH_M, slack_m=between_m)
+        nearest = np.minimum(distance[level.in_order].reshape(FREE_RAYS, 3).min(axis=1), FREE_REACH_M)
+        polygon: Float = level.directions[:2, level.in_order[::3]].T * nearest[:, None]
         return polygon
 
     def wearer(self, t_ns: int) -> Wearer:
@@ -207,18 +200,20 @@ class World:
         """Return a function that gives the events since its last call up to an instant."""
         sensor, camera, settings = rig.sensor(name), rig.camera(name), settings or EventSettings()
         fixed = is_in_cabin(rig, sensor) and not is_worn(rig, sensor)
-        log = (self._fixed_log if fixed else self._moving_log)(rig, sensor, camera, settings)
+        lights = (self._lights_of_room if fixed else self._lights)(rig, sensor, camera, settings)
         step_ns = CABIN_STEP_NS if is_in_cabin(rig, sensor) else STREET_STEP_NS
         pixels = EventSensor(camera.width_px, camera.height_px, settings, self._noise_seed(name, begin_ns))
-        pixels.feed(log(begin_ns), begin_ns)
+        for light, changed in lights([begin_ns]):
+            pixels.feed(light, begin_ns, changed)
         at_ns = begin_ns
 
         def until(end_ns: int) -> Events:
             nonlocal at_ns
+            instants = [*range((at_ns // step_ns + 1) * step_ns, end_ns, step_ns), end_ns] if at_ns < end_ns else []
             found = [NO_EVENTS]
-            while at_ns < end_ns:
-                at_ns = min((at_ns // step_ns + 1) * step_ns, end_ns)
-                found.append(pixels.feed(log(at_ns), at_ns))
+            for t_ns, (light, changed) in zip(instants, lights(instants), strict=True):
+                found.append(pixels.feed(light, t_ns, changed))
+            at_ns = max(at_ns, end_ns)
             return Events(
                 np.concatenate([events.t_ns for events in found]), np.concatenate([events.x for events in found]),
                 np.concatenate([events.y for events in found]), np.concatenate([events.polarity for events in found]),
@@ -226,48 +221,44 @@ class World:
 
         return until
 
-    def _moving_log(self, rig: Rig, sensor: Sensor, camera: Camera, settings: EventSettings) -> Callable[[int], Float]:
-        """Return the logarithm of the light (H * W,) over time for a camera that moves: all is rendered."""
+    def _lights(self, rig: Rig, sensor: Sensor, camera: Camera, settings: EventSettings) -> Lights:
+        """Return the light over time on a camera that moves: all is rendered."""
         in_cabin, with_head = is_in_cabin(rig, sensor), not is_worn(rig, sensor)
         weather = LIGHT if in_cabin else self.weather
 
-        def log(t_ns: int) -> Float:
-            if in_cabin:
-                scene, pose = self.cabin.at(t_ns / SECOND_NS, with_head=with_head), self.cabin_from(rig, sensor, t_ns)
-            else:
-                scene = street_at(self.seed, self.motion, t_ns / SECOND_NS)
-                pose = self.world_from_base_link(t_ns) @ rig.base_link_from(sensor.frame)
-            view = look(camera, pose, scene)
-            seen = np.full(camera.height_px * camera.width_px, np.log(settings.floor))
-            seen[view.tiles.places] = log_of(coloured(view, scene, weather)[0], settings)
-            return seen
+        def lights(instants_ns: Sequence[int]) -> Iterator[Light]:
+            for t_ns in instants_ns:
+                if in_cabin:
+                    scene = self.cabin.at(t_ns / SECOND_NS, with_head=with_head)
+                    pose = self.cabin_from(rig, sensor, t_ns)
+                else:
+                    scene = street_at(self.seed, self.motion, t_ns / SECOND_NS)
+                    pose = self.world_from_base_link(t_ns) @ rig.base_link_from(sensor.frame)
+                view = look(camera, pose, scene)
+                yield log_of(coloured(view, scene, weather)[0], settings), camera_tiles(camera).places
 
-        return log
+        return lights
 
-    def _fixed_log(self, rig: Rig, sensor: Sensor, camera: Camera, settings: EventSettings) -> Callable[[int], Float]:
+    def _lights_of_room(self, rig: Rig, sensor: Sensor, camera: Camera, settings: EventSettings) -> Lights:
         """Return the same for a camera that stands in the cabin: the room is rendered once, then only the person."""
         pose = rig.transform(CABIN, sensor.frame)
-        room = snapshot_of(self.cabin.room)
+        room, rays = snapshot_of(self.cabin.room), camera_tiles(camera).turned(pose.rotation)
         view = look(camera, pose, room)
-        tiles, distance, hit = view.tiles, np.empty(len(view.hit)), np.empty(len(view.hit), np.int64)
-        _, cones, group_cones = tiles.turned(pose.rotation)
-        empty = np.full(camera.height_px * camera.width_px, np.log(settings.floor))
-        empty[tiles.places] = log_of(coloured(view, room, LIGHT)[0], settings)
+        empty = log_of(coloured(view, room, LIGHT)[0], settings)
+        shown = np.arange(len(empty))
 
-        def log(t_ns: int) -> Float:
-            scene = snapshot_of(self.cabin.person_at(t_ns / SECOND_NS))
-            cast(
-                scene.parts.rows, scene.spheres, scene.parts.velocity_mps, scene.ground, tiles.groups, group_cones,
-                tiles.starts, cones, view.origin[None], view.directions, NO_LAG, 0.0, 20.0, view.distance, distance,
-                hit,
-            )  # fmt: skip
-            person = np.flatnonzero(hit > GROUND)
-            part = replace(view, directions=view.directions[person], distance=distance[person], hit=hit[person])
-            seen = empty.copy()
-            seen[tiles.places[person]] = log_of(coloured(part, scene, LIGHT)[0], settings)
-            return seen
+        def lights(instants_ns: Sequence[int]) -> Iterator[Light]:
+            nonlocal shown
+            for parts in self.cabin.people_at(np.array(instants_ns) / SECOND_NS):
+                scene = snapshot_of(parts)
+                distance, hit = cast(scene, rays, view.origin[:, None], reach_m=20.0, behind=view.distance)
+                person, left = np.flatnonzero(hit > GROUND), shown[hit[shown] <= GROUND]
+                shown = person
+                radiance, _ = coloured(replace(view, distance=distance, hit=hit).only(person), scene, LIGHT)
+                light = np.concatenate((log_of(radiance, settings), empty[left]))
+                yield light, rays.places[np.concatenate((person, left))]
 
-        return log
+        return lights
 
     def imu(self, rig: Rig, name: str, t_ns: int) -> tuple[Float, Float]:
         """Return angular rate (3,) rad/s and specific force (3,) m/s2 in the sensor's frame."""
@@ -294,6 +285,15 @@ class World:
 
     def _noise_seed(self, name: str, t_ns: int) -> tuple[int, int]:
         return (_word(name) ^ self.seed, t_ns & 0x7FFFFFFFFFFFFFFF)
+
+
+@cache
+def _level_rays() -> Tiles:
+    """Return level rays around, counter-clockwise, three of each direction."""
+    number = np.repeat(np.arange(FREE_RAYS), 3)
+    angle = 2 * np.pi * number / FREE_RAYS
+    directions = np.stack((np.cos(angle), np.sin(angle), np.zeros(len(angle))), axis=1)
+    return tiles_of(directions, number // 60, number // 20, np.ones(len(angle), np.bool_))
 
 
 def is_in_cabin(rig: Rig, sensor: Sensor) -> bool:
