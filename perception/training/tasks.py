@@ -9,8 +9,8 @@ from perception.training.loop import MakeTask
 from perception.training.recipe import Recipe
 
 TASKS = {
-    "ddrnet": "perception.training.segmentation:DDRNET:ddrnet_task",
-    "p2at": "perception.training.segmentation:P2AT:p2at_task",
+    "ddrnet": "perception.training.segmentation:DDRNET_RECIPE:ddrnet_task",
+    "p2at": "perception.training.segmentation:P2AT_RECIPE:p2at_task",
 }
 """Network -> "module:recipe:function", the function a `MakeTask`."""
 
