@@ -13,6 +13,7 @@ from torch import Tensor
 
 from perception.geometry.rig import Rig
 from perception.simulation.world import is_in_cabin
+from perception.training.losses import IGNORED
 from perception.training.world import Sample, Samples, training_seed, world_of
 
 SECOND_NS = 1_000_000_000
@@ -35,7 +36,8 @@ class Augmentation:
     """How a training picture is cut and coloured.
 
     Attributes:
-        crop: height and width of the network's input in training.
+        crop: height and width of the network's input in training. Half of the crops lie anywhere; the others around a
+            pixel of a class that is drawn from those in the picture, so that small classes are seen as often as roads.
         label: height and width of the labels of a crop.
         scale: least and most that a picture is enlarged.
     """
@@ -46,14 +48,14 @@ class Augmentation:
 
     def apply(self, rgb: NDArray[np.uint8], label: NDArray[np.uint8], random: np.random.Generator) -> Example:
         """Cut, flip and colour one picture: float input (3, *crop) in 0 to 1, labels (*label) int64."""
-        height, width = label.shape
         scale = float(np.exp(random.uniform(*np.log(self.scale))))
         rows, columns = (min(round(side / scale), most) for side, most in zip(self.crop, label.shape, strict=True))
-        top, left = int(random.integers(height - rows + 1)), int(random.integers(width - columns + 1))
+        top, left = _corner(label, (rows, columns), random)
         part = np.s_[top : top + rows, left : left + columns]
         image = torch.from_numpy(rgb[part].astype(np.float32)).permute(2, 0, 1)[None] / 255
         image = F.interpolate(image, size=self.crop, mode="bilinear", antialias=True)[0]
-        labels = F.interpolate(torch.from_numpy(label[part].astype(np.float32))[None, None], self.label)[0, 0].long()
+        kinds = torch.from_numpy(label[part].astype(np.float32))[None, None]
+        labels = F.interpolate(kinds, self.label, mode="nearest-exact")[0, 0].long()
         if random.random() < 0.5:
             image, labels = image.flip(2), labels.flip(1)
         return Example(_coloured(image, random), labels)
@@ -65,6 +67,22 @@ class Example:
 
     image: Tensor
     labels: Tensor
+
+
+def _corner(label: NDArray[np.uint8], size: tuple[int, int], random: np.random.Generator) -> tuple[int, int]:
+    """Return top and left of a crop of so many rows and columns."""
+    free = [whole - side for whole, side in zip(label.shape, size, strict=True)]
+    kinds = np.unique(label)
+    kinds = kinds[kinds != IGNORED]
+    if not len(kinds) or random.random() < 0.5:
+        return int(random.integers(free[0] + 1)), int(random.integers(free[1] + 1))
+    places = np.flatnonzero(label == random.choice(kinds))
+    row, column = divmod(int(random.choice(places)), label.shape[1])
+    top, left = (
+        min(max(at - int(random.integers(side)), 0), most)
+        for at, side, most in zip((row, column), size, free, strict=True)
+    )
+    return top, left
 
 
 def _coloured(image: Tensor, random: np.random.Generator) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.evaluation.message_scores import canonical
 from perception.evaluation.segmentation import Confusion
 from perception.networks.card import Card, find_card
 from perception.networks.ddrnet import DDRNet
@@ -30,15 +31,15 @@ from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
 
 DDRNET_RECIPE = Recipe(
-    card="ddrnet_compact", seed=0, steps=2400, batch_size=8, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
+    card="ddrnet_compact", seed=0, steps=1600, batch_size=8, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 P2AT_RECIPE = Recipe(
-    card="p2at_compact", seed=0, steps=2400, batch_size=8, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
+    card="p2at_compact", seed=0, steps=1200, batch_size=8, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 AUXILIARY = 0.4
-WORLDS = 400
+WORLDS = 320
 VALIDATION_WORLDS = 8
 
 Loss = Callable[[nn.Module, Example], tuple[Tensor, Mapping[str, Tensor]]]
@@ -69,8 +70,9 @@ class SegmentationTask:
 
     def evaluate(self) -> dict[str, float]:
         """Return mIoU and the IoU of each identity that occurs, over the pictures of the validation worlds."""
-        identities = list(dict.fromkeys(info.identity for info in self.card.classes))
-        of_class = np.array([identities.index(info.identity) for info in self.card.classes], np.uint8)
+        names = [canonical(info.identity) for info in self.card.classes]
+        identities = list(dict.fromkeys(names))
+        of_class = np.array([identities.index(name) for name in names], np.uint8)
         counts = Confusion(len(identities))
         for seed in VALIDATION_SEEDS[: self.validation_worlds]:
             for index in range(PICTURES):
@@ -114,7 +116,7 @@ def ddrnet_task(recipe: Recipe, world: str, device: torch.device) -> Segmentatio
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_head=True), DDRNet)
     return SegmentationTask(
-        network, ddrnet_loss, recipe, street_samples(world), Augmentation((192, 320), (96, 160), (1.4, 2.6)), device
+        network, ddrnet_loss, recipe, street_samples(world), Augmentation((128, 224), (64, 112), (1.5, 2.5)), device
     )
 
 
@@ -123,7 +125,7 @@ def p2at_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationT
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_heads=True), P2AT)
     return SegmentationTask(
-        network, p2at_loss, recipe, street_samples(world), Augmentation((96, 160), (96, 160), (0.8, 1.5)), device
+        network, p2at_loss, recipe, street_samples(world), Augmentation((96, 160), (96, 160), (1.1, 1.9)), device
     )
 
 
