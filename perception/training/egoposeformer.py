@@ -27,15 +27,15 @@ from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, world_rig
 from perception.training.worn_pairs import PAIRS, Headset, Photometry, worn_pairs
 
-EGOPOSEFORMER = Recipe(
-    card="egoposeformer_cabin", seed=0, steps=1000, batch_size=16, learning_rate=1.5e-3, warm_up=0.1,
+EGOPOSEFORMER_RECIPE = Recipe(
+    card="egoposeformer_cabin", seed=0, steps=700, batch_size=12, learning_rate=1.5e-3, warm_up=0.1,
     weight_decay=5e-4, average_decay=0.99,
 )  # fmt: skip
-HEATMAP_SHARE = 0.25
+HEATMAP_SHARE = 0.2
 """Of the steps: the encoder's pre-training."""
 HEATMAP_WEIGHT, POSE_WEIGHT = 10.0, 0.1
 SIGMA_CELLS = 1.5
-WORLDS = 600
+WORLDS = 500
 VALIDATION_WORLDS = 24
 
 
@@ -210,6 +210,6 @@ def egoposeformer_task(recipe: Recipe, world: str, device: torch.device) -> Pose
 
 
 __all__ = [
-    "EGOPOSEFORMER", "PoseTask", "PoseWithHeatmaps", "begin_at_the_mean", "egoposeformer_task", "headset_of",
+    "EGOPOSEFORMER_RECIPE", "PoseTask", "PoseWithHeatmaps", "begin_at_the_mean", "egoposeformer_task", "headset_of",
     "heatmap_loss", "heatmaps_of", "pose_loss", "poses_of",
 ]  # fmt: skip

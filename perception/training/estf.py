@@ -19,18 +19,18 @@ from torch import Tensor
 
 from perception.evaluation import recognition
 from perception.networks.card import find_card
-from perception.networks.estf import ESTF as ESTFNetwork
+from perception.networks.estf import ESTF
 from perception.networks.load import build_network
 from perception.training.event_clips import CLASSES, STEPS, EventAugmentation, cabin_events, images_of, run_of
 from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, world_rig
 
-ESTF = Recipe(
-    card="estf_cabin", seed=0, steps=800, batch_size=8, learning_rate=2e-3, warm_up=0.15, weight_decay=0.02,
+ESTF_RECIPE = Recipe(
+    card="estf_cabin", seed=0, steps=500, batch_size=8, learning_rate=2e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 WORLDS = 40
-VALIDATION_WORLDS = 4
+VALIDATION_WORLDS = 8
 RUN = 15
 """Images that follow each other in a run: eight clips of eight."""
 
@@ -56,10 +56,10 @@ class ActionTask:
     """
 
     def __init__(
-        self, network: ESTFNetwork, recipe: Recipe, samples: Samples, device: torch.device, worlds: int = WORLDS,
+        self, network: ESTF, recipe: Recipe, samples: Samples, device: torch.device, worlds: int = WORLDS,
         augmentation: EventAugmentation | None = None,
     ) -> None:  # fmt: skip
-        self.network: ESTFNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: ESTF = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe, self.samples, self.device, self.worlds = recipe, samples, device, worlds
         self.augmentation = augmentation or EventAugmentation()
 
@@ -113,14 +113,14 @@ class ActionTask:
         return np.asarray(clip_logits(self.network, temporal, spatial)[0].argsort(dim=1, descending=True).cpu())
 
 
-def run_logits(network: ESTFNetwork, images: Tensor) -> Tensor:
+def run_logits(network: ESTF, images: Tensor) -> Tensor:
     """Map images (B, L, 3, S, S) of consecutive windows to the logits of each clip in them, (B, L - T + 1, K)."""
     temporal, spatial = network.backbone.image_tokens(images.flatten(0, 1))
     shape = images.shape[:2]
     return clip_logits(network, temporal.unflatten(0, shape), spatial.unflatten(0, shape))
 
 
-def clip_logits(network: ESTFNetwork, temporal: Tensor, spatial: Tensor) -> Tensor:
+def clip_logits(network: ESTF, temporal: Tensor, spatial: Tensor) -> Tensor:
     """Map the tokens of images, (B, L, D) and (B, L, G * G, D), to the logits of each clip, (B, L - T + 1, K)."""
     length = network.config.clip_len
     clips = temporal.unfold(1, length, 1).movedim(-1, 2)  # (B, C, T, D)
@@ -137,8 +137,8 @@ def clip_loss(logits: Tensor, action: Tensor) -> Tensor:
 def estf_task(recipe: Recipe, world: str, device: torch.device) -> ActionTask:
     """Return the task of the bundled ESTF."""
     torch.manual_seed(recipe.seed)
-    network = build_network(find_card(recipe.card), ESTFNetwork)
+    network = build_network(find_card(recipe.card), ESTF)
     return ActionTask(network, recipe, Samples(world_rig(world), "cabin_events", cabin_events), device)
 
 
-__all__ = ["ESTF", "ActionTask", "clip_logits", "clip_loss", "estf_task", "run_logits"]
+__all__ = ["ESTF_RECIPE", "ActionTask", "clip_logits", "clip_loss", "estf_task", "run_logits"]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from perception.geometry.rig import load_rig
+from perception.networks.card import find_card
 from perception.networks.egoposeformer import EgoPoseFormer, EgoPoseFormerConfig
 from perception.networks.layers.resnet import ResNetConfig
 from perception.simulation.classes import PERSON
 from perception.simulation.world import World
-from perception.training.egoposeformer import heatmap_loss, heatmaps_of, pose_loss, poses_of
-from perception.training.worn_pairs import Headset, Photometry
+from perception.training.egoposeformer import headset_of, heatmap_loss, heatmaps_of, pose_loss, poses_of
+from perception.training.worn_pairs import CAMERAS, Headset, Photometry, worn_pairs
 
 SMALL = EgoPoseFormerConfig(
     resnet=ResNetConfig(depths=(1, 1, 1, 1), widths=(8, 8, 16, 16)), neck_channels=16, image_size=(64, 64), dim=16,
@@ -25,7 +24,7 @@ SMALL = EgoPoseFormerConfig(
 
 @pytest.fixture(scope="module")
 def headset() -> Headset:
-    return Headset(load_rig(Path(__file__).parents[2] / "calibration" / "simulated_car"))
+    return headset_of(find_card("egoposeformer_cabin"), "simulated_car")
 
 
 def test_a_heatmap_is_a_gaussian_around_its_joint() -> None:
@@ -54,7 +53,7 @@ def test_joints_lie_on_the_person_in_both_pictures(headset: Headset) -> None:
     places, seen = headset.projection()(targets, headset.references())
     assert places.shape == (1, 2, 16, 2)
     assert seen[0].sum() > 16
-    for view, name in enumerate(headset.cameras):
+    for view, name in enumerate(CAMERAS):
         person = world.camera(headset.rig, name, t_ns).semantic == PERSON
         arms = [4, 5, 6, 7]  # in front of the chest nothing hides them
         columns, rows = (places[0, view, arms].numpy() * 192).astype(int).T
@@ -64,26 +63,26 @@ def test_joints_lie_on_the_person_in_both_pictures(headset: Headset) -> None:
 def test_a_joint_at_the_reference_is_zero(headset: Headset) -> None:
     joints = np.tile(np.array(headset.reference_m), (1, 16, 1))
     assert not headset.targets(joints).any()
-    offset = headset.targets(joints + [0.0, 0.0, 0.25])
+    offset = headset.targets(joints + np.array([0.0, 0.0, 0.25]))
     torch.testing.assert_close(offset[0, 0], torch.tensor([0.0, 0.0, 25.0]))  # centimetres
 
 
 def test_equal_seeds_give_equal_pairs(headset: Headset) -> None:
-    one, same, other = headset.pairs(5, 1), headset.pairs(5, 1), headset.pairs(6, 1)
-    np.testing.assert_array_equal(one.images, same.images)
-    assert one.images.shape == (1, 2, 192, 192, 3)
-    assert (one.images != other.images).mean() > 0.5
+    one, same, other = (next(iter(worn_pairs(headset.rig, seed))) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one["images"], same["images"])
+    assert one["images"].shape == (2, 192, 192, 3)
+    assert (one["images"] != other["images"]).mean() > 0.5
 
 
 def test_photometry_moves_nothing() -> None:
-    images = np.full((1, 2, 8, 8, 3), 40, np.uint8)
-    images[..., 4:, :] = 200
-    varied = Photometry(noise=0.0).apply(images, np.random.default_rng(2))
-    assert (varied != images).any()
-    for pixels in varied[0]:
-        assert (pixels[:, :4] == pixels[0, 0]).all()
-        assert (pixels[:, 4:] == pixels[0, 7]).all()
-    np.testing.assert_array_equal(varied[0, 0], varied[0, 1])  # both views alike
+    pair = np.full((2, 8, 8, 3), 40, np.uint8)
+    pair[:, :, 4:] = 200
+    varied = Photometry(noise=0.0).apply(pair, np.random.default_rng(2))
+    assert (varied != pair).any()
+    assert (varied[:, :, :4] == varied[:, :1, :1]).all()  # what was alike stays alike, in both views
+    assert (varied[:, :, 4:] == varied[:, :1, 7:]).all()
+    np.testing.assert_array_equal(varied[0], varied[1])
+    assert (np.abs(pair.astype(int) - Photometry(0, 0, 0, 0, 0).apply(pair, np.random.default_rng(2))) <= 1).all()
 
 
 def test_training_runs_the_network_that_the_node_runs(headset: Headset) -> None:

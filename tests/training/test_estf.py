@@ -24,9 +24,12 @@ from perception.training.event_clips import (
     ActionRecording,
     EventAugmentation,
     images_of,
+    packed,
     recorded,
-    runs_of,
+    run_of,
+    unpacked,
 )
+from perception.training.world import Sample
 
 SMALL = ESTFConfig(
     stem=ResNetConfig(depths=(1, 1, 1, 1), widths=(8, 8, 16, 16)), num_classes=3, clip_len=4, image_size=64, dim=16,
@@ -38,24 +41,36 @@ def rig() -> Rig:
     return load_rig(Path(__file__).parents[2] / "calibration" / "simulated_car")
 
 
+def sample_of(recording: ActionRecording) -> Sample:
+    return {"packed": packed(recording.marks), "action": recording.action}
+
+
 def test_images_of_a_recording_are_those_that_the_node_draws() -> None:
-    recording = recorded(rig(), "event_cabin", seed=3, seconds=0.4)
-    marks, action = runs_of(recording, begin=1, images=3)  # 0.05 to 0.15 s and so on
+    recording = recorded(rig(), seed=3, seconds=0.4)
+    run = run_of(sample_of(recording), begin=1, images=3)  # 0.05 to 0.15 s and so on
     found = World(3).events(rig(), "event_cabin", 0, 400_000_000)
     events = Events(found.t_ns, found.x, found.y, found.polarity)
     begins = [50_000_000 + k * WINDOW_MS * 1_000_000 for k in range(3)]
     drawn = window_images(events, [(t, t + WINDOW_MS * 1_000_000) for t in begins], 180, 240)
     expected = normalised(torch.from_numpy(np.stack(list(drawn))))
-    torch.testing.assert_close(images_of(marks), expected, rtol=0, atol=0)
-    assert (marks > 0).any()
-    assert [CLASSES[k] for k in action] == [World(3).wearer(t + WINDOW_MS * 1_000_000).action for t in begins]
+    torch.testing.assert_close(images_of(run.marks), expected, rtol=0, atol=0)
+    assert (run.marks > 0).any()
+    assert [CLASSES[k] for k in run.action] == [World(3).wearer(t + WINDOW_MS * 1_000_000).action for t in begins]
 
 
 def test_an_image_of_two_steps_is_the_union_of_their_marks() -> None:
-    marks = np.array([0, 1, 1, 2, 0, 0], np.uint8).reshape(6, 1, 1)  # steps 1 and 2: brighter; step 3: darker
-    images, action = runs_of(ActionRecording(marks, np.arange(6)), begin=0, images=3)
-    assert images.ravel().tolist() == [1, 3, 0]
-    assert action.tolist() == [1, 3, 5]  # at the end of each image
+    marks = np.zeros((6, 1, 4), np.uint8)
+    marks[:, 0, 2] = [0, 1, 1, 2, 0, 0]  # steps 1 and 2: brighter; step 3: darker
+    run = run_of(sample_of(ActionRecording(marks, np.arange(6))), begin=0, images=3)
+    assert run.marks[:, 0, 2].tolist() == [1, 3, 0]
+    assert not run.marks[:, 0, [0, 1, 3]].any()
+    assert run.action.tolist() == [1, 3, 5]  # at the end of each image
+
+
+def test_packed_marks_come_back() -> None:
+    marks = np.random.default_rng(0).integers(0, 4, (2, 3, 8), np.uint8)
+    assert packed(marks).shape == (2, 3, 2)
+    np.testing.assert_array_equal(unpacked(packed(marks)), marks)
 
 
 def test_runs_give_the_logits_that_whole_clips_give() -> None:
@@ -69,7 +84,8 @@ def test_runs_give_the_logits_that_whole_clips_give() -> None:
 
 
 def test_the_loss_is_the_cross_entropy() -> None:
-    assert math.isclose(float(clip_loss(torch.zeros(2, 5, 12), torch.zeros(2, 5, dtype=torch.int64))), math.log(12))
+    unsure = clip_loss(torch.zeros(2, 5, 12), torch.zeros(2, 5, dtype=torch.int64))
+    assert math.isclose(float(unsure), math.log(12), rel_tol=1e-6)
     sure = torch.tensor([[[math.log(3.0), 0.0]]])  # three to one for the first class
     assert math.isclose(float(clip_loss(sure, torch.tensor([[0]]))), math.log(4 / 3), rel_tol=1e-6)
     assert math.isclose(float(clip_loss(sure, torch.tensor([[1]]))), math.log(4), rel_tol=1e-6)
