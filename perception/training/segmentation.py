@@ -52,7 +52,7 @@ class SegmentationTask:
         self, network: nn.Module, loss: Loss, recipe: Recipe, samples: Samples, augmentation: Augmentation,
         device: torch.device, validation_worlds: int = VALIDATION_WORLDS,
     ) -> None:  # fmt: skip
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.recipe, self.samples, self.device = find_card(recipe.card), recipe, samples, device
         self.pictures = TrainingPictures(samples, recipe.seed, WORLDS, augmentation)
         self.validation_worlds = validation_worlds
