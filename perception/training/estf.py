@@ -26,10 +26,10 @@ from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, world_rig
 
 ESTF_RECIPE = Recipe(
-    card="estf_cabin", seed=0, steps=500, batch_size=8, learning_rate=2e-3, warm_up=0.15, weight_decay=0.02,
+    card="estf_cabin", seed=0, steps=360, batch_size=8, learning_rate=2e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
-WORLDS = 40
+WORLDS = 48
 VALIDATION_WORLDS = 8
 RUN = 15
 """Images that follow each other in a run: eight clips of eight."""
