@@ -28,14 +28,14 @@ from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, 
 from perception.training.worn_pairs import PAIRS, Headset, Photometry, worn_pairs
 
 EGOPOSEFORMER_RECIPE = Recipe(
-    card="egoposeformer_cabin", seed=0, steps=450, batch_size=12, learning_rate=1.5e-3, warm_up=0.1,
+    card="egoposeformer_cabin", seed=0, steps=900, batch_size=16, learning_rate=1.5e-3, warm_up=0.1,
     weight_decay=5e-4, average_decay=0.99,
 )  # fmt: skip
 HEATMAP_SHARE = 0.2
 """Of the steps: the encoder's pre-training."""
 HEATMAP_WEIGHT, POSE_WEIGHT = 10.0, 0.1
 SIGMA_CELLS = 1.5
-WORLDS = 300
+WORLDS = 400
 VALIDATION_WORLDS = 24
 
 
@@ -170,7 +170,8 @@ def heatmaps_of(places: Tensor, seen: Tensor, size: tuple[int, int], sigma_cells
     rows, columns = (torch.arange(count, device=places.device) + 0.5 for count in size)
     across = torch.exp(-((places[..., 0, None] * size[1] - columns) ** 2) / (2 * sigma_cells**2))
     down = torch.exp(-((places[..., 1, None] * size[0] - rows) ** 2) / (2 * sigma_cells**2))
-    return down[..., :, None] * across[..., None, :] * seen[..., None, None]
+    maps: Tensor = down[..., :, None] * across[..., None, :] * seen[..., None, None]
+    return maps
 
 
 def heatmap_loss(maps: Tensor, truth: Tensor) -> Tensor:
@@ -185,7 +186,8 @@ def pose_loss(poses: Tensor, truth: Tensor) -> Tensor:
         poses: (B, L + 1, J, 3) centimetres.
         truth: (B, J, 3).
     """
-    return POSE_WEIGHT * (poses - truth[:, None]).norm(dim=-1).mean(dim=(0, 2)).sum()
+    apart: Tensor = torch.linalg.vector_norm(poses - truth[:, None], dim=-1)
+    return POSE_WEIGHT * apart.mean(dim=(0, 2)).sum()
 
 
 def headset_of(card: Card, world: str) -> Headset:

@@ -26,7 +26,7 @@ from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, world_rig
 
 ESTF_RECIPE = Recipe(
-    card="estf_cabin", seed=0, steps=360, batch_size=8, learning_rate=2e-3, warm_up=0.15, weight_decay=0.02,
+    card="estf_cabin", seed=0, steps=600, batch_size=8, learning_rate=2e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 WORLDS = 48
@@ -116,8 +116,9 @@ class ActionTask:
 def run_logits(network: ESTF, images: Tensor) -> Tensor:
     """Map images (B, L, 3, S, S) of consecutive windows to the logits of each clip in them, (B, L - T + 1, K)."""
     temporal, spatial = network.backbone.image_tokens(images.flatten(0, 1))
-    shape = images.shape[:2]
-    return clip_logits(network, temporal.unflatten(0, shape), spatial.unflatten(0, shape))
+    batch, length = images.shape[:2]
+    temporal, spatial = (tokens.reshape(batch, length, *tokens.shape[1:]) for tokens in (temporal, spatial))
+    return clip_logits(network, temporal, spatial)
 
 
 def clip_logits(network: ESTF, temporal: Tensor, spatial: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ def clip_logits(network: ESTF, temporal: Tensor, spatial: Tensor) -> Tensor:
     clips = temporal.unfold(1, length, 1).movedim(-1, 2)  # (B, C, T, D)
     cells = spatial.unfold(1, length, 1).movedim(-1, 2)  # (B, C, T, G * G, D)
     _, logits = network.classify(clips.flatten(0, 1), cells.flatten(0, 1))
-    return logits.unflatten(0, clips.shape[:2])
+    return logits.reshape(*clips.shape[:2], -1)
 
 
 def clip_loss(logits: Tensor, action: Tensor) -> Tensor:

@@ -80,7 +80,8 @@ def recorded(rig: Rig, seed: int, seconds: float) -> ActionRecording:
 
 def packed(marks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Put four neighbours of the last axis, a multiple of four long, into a byte."""
-    found: NDArray[np.uint8] = marks[..., 0::4] | marks[..., 1::4] << 2 | marks[..., 2::4] << 4 | marks[..., 3::4] << 6
+    first, second, third, fourth = (marks[..., offset::4] << np.uint8(2 * offset) for offset in range(4))
+    found: NDArray[np.uint8] = first | second | third | fourth
     return found
 
 

@@ -55,7 +55,8 @@ class Headset:
 
     def joints_m(self, poses: Tensor) -> NDArray[np.float64]:
         """Undo `targets`."""
-        return np.asarray(poses.detach().cpu().double()) * self.unit_m + np.array(self.reference_m)
+        found: NDArray[np.float64] = poses.detach().cpu().double().numpy() * self.unit_m + np.array(self.reference_m)
+        return found
 
     def references(self) -> Tensor:
         """Return the point in each camera's optical frame, in the network's unit, (1, 2, 1, 3)."""

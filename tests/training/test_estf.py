@@ -108,14 +108,14 @@ def test_it_learns_three_runs_by_heart() -> None:
     network = ESTF(replace(SMALL, clip_len=2)).train()
     images = 60 * torch.randn(3, 3, 3, 64, 64)
     action = torch.tensor([[0, 0], [1, 1], [2, 2]])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    for _ in range(60):
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for _ in range(40):
         loss = clip_loss(run_logits(network, images), action)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     with torch.no_grad():
-        assert (run_logits(network, images).argmax(-1) == action).float().mean() > 0.8
+        assert bool((run_logits(network, images).argmax(-1) == action).all())
 
 
 def test_the_card_names_the_actions_of_the_world_in_the_order_of_the_logits() -> None:
