@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 FROM_TRUTH = "the reference point is the truth: for published figures only"
 CONFIDENT_WITHIN_M = 0.05
 """Change between the last two layers at which a joint's confidence falls to 1 / e."""
+REFERENCE_WITHIN_M = 0.005
+"""How far a reference may lie from the constant one that the weights were trained for."""
 UNSEEN = 0.5
 """Factor on the confidence of a joint that no camera sees."""
 
@@ -139,6 +141,7 @@ class PoseEstimator(Node):
         optical_from_left = [self.rig.transform(frame, frames[0]) for frame in frames]
         point_m, frame = self._reference(reference)
         in_left_m = self.rig.transform(frames[0], frame).apply(point_m[None])[0]
+        self._check_point(in_left_m, frames[0])
         references = np.stack([turn.apply(in_left_m[None]) for turn in optical_from_left]) / self.body.unit_m
         image, project = self._inputs(rgb, cameras, [turn.rotation for turn in optical_from_left])
         told = torch.from_numpy(references[None].astype(np.float32))
@@ -199,6 +202,15 @@ class PoseEstimator(Node):
             )
         point = message.skeletons[0].joints_m[message.joint_names.index(name)]
         return np.array(point), message.header.frame_id
+
+    def _check_point(self, in_left_m: NDArray[np.float64], frame: str) -> None:
+        trained_m = self.body.reference_m
+        if trained_m is not None and np.abs(in_left_m - trained_m).max() > REFERENCE_WITHIN_M:
+            raise ContractError(
+                f"joints would be relative to {in_left_m.round(3).tolist()} m in '{frame}'; '{self.card.name}' was "
+                f"trained for another point: expected reference: fixed, reference_m: {list(trained_m)}, "
+                f"reference_frame: {frame}"
+            )
 
     def _inputs(
         self, rgb: list[NDArray[np.uint8]], cameras: list[Camera], rotations: list[NDArray[np.float64]]

@@ -95,6 +95,8 @@ class SkeletonInfo(_Data):
     """The point that joints are relative to."""
     unit_m: float
     """Metres in one unit of the network's coordinates."""
+    reference_m: Triple | None = None
+    """Of weights that were trained for a constant reference: where it lies in the left camera's optical frame."""
 
 
 class SurroundInput(_Data):

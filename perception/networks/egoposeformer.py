@@ -370,8 +370,12 @@ class EgoPoseFormer(nn.Module):
 
     def propose(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, V, 3, H, W) to features (B, V, D, h, w) and the proposal (B, J, 3)."""
+        return self.proposed(self.encoder(image.reshape(-1, *image.shape[2:])))
+
+    def proposed(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the same from what the encoder made of the pictures, (B * V, C, h, w)."""
         config = self.config
-        features = self.feat_proj(self.encoder(image.reshape(-1, *image.shape[2:])))  # (B * V, D, h, w)
+        features = self.feat_proj(encoded)  # (B * V, D, h, w)
         pooled = features.mean(dim=(2, 3)).reshape(-1, config.num_views * config.dim)
         proposal = self.mlp_pred(pooled).reshape(-1, config.num_joints, 3)
         return features.reshape(-1, config.num_views, *features.shape[1:]), proposal

@@ -118,6 +118,11 @@ def time_surface(events: Events, at_ns: int, tau_ns: float, height: int, width: 
     return _decayed(last, at_ns, tau_ns)
 
 
+def colours_of(marks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Paint the marks of `EventImage` of any shape; returns that shape with red, green and blue behind it."""
+    return _PALETTE[marks]
+
+
 class EventImage:
     """`event_image` of all packets since the last `clear`."""
 
@@ -131,7 +136,11 @@ class EventImage:
 
     def image(self) -> NDArray[np.uint8]:
         """Return (H, W, 3) red, green, blue."""
-        return _PALETTE[self._seen]
+        return colours_of(self._seen)
+
+    def marks(self) -> NDArray[np.uint8]:
+        """Return a copy (H, W), bit 0 where something got brighter, bit 1 where darker: two windows are one by `|`."""
+        return self._seen.copy()
 
     def clear(self) -> None:
         """Begin a new window."""

@@ -9,6 +9,8 @@ from perception.training.loop import MakeTask
 from perception.training.recipe import Recipe
 
 TASKS = {
+    "egoposeformer": "perception.training.egoposeformer:EGOPOSEFORMER_RECIPE:egoposeformer_task",
+    "estf": "perception.training.estf:ESTF_RECIPE:estf_task",
     "ddrnet": "perception.training.segmentation:DDRNET_RECIPE:ddrnet_task",
     "p2at": "perception.training.segmentation:P2AT_RECIPE:p2at_task",
 }

@@ -20,7 +20,7 @@ from perception.errors import ContractError, ShapeError, UserError
 from perception.geometry.rig import Rig, rig_from_files
 from perception.logs.mcap_writer import McapWriter
 from perception.logs.open_log import open_log
-from perception.messages import Header, Image, ModelId, Pose3D
+from perception.messages import Header, Image, Message, ModelId, Pose3D
 from perception.messages.codec import encode
 from perception.messages.outputs import Skeleton
 from perception.networks.card import find_card
@@ -195,6 +195,16 @@ def test_confidence_falls_with_the_last_change_and_where_no_camera_sees() -> Non
     layers[1, 1, 0] = 0.05
     seen = np.array([[True, True, False], [False, True, False]])
     np.testing.assert_allclose(joint_confidence(layers, seen), [1.0, np.exp(-1.0), 0.5])
+
+
+def test_weights_of_a_constant_reference_refuse_another() -> None:
+    def run(point_m: tuple[float, float, float]) -> dict[str, Message]:
+        node = node_of(Known(), rig(), "egoposeformer_cabin", reference_m=point_m, reference_frame="cam_left_optical")
+        return dict(node.on_pair(picture("left"), picture("right"), None))
+
+    assert set(run((0.06, 0.45, 0.55))) == {"skeleton", "skeleton_base_link"}  # what the card states
+    with pytest.raises(ContractError, match=r"\[0.06, 0.45, 0.55\], reference_frame: cam_left_optical"):
+        run((0.06, 0.45, 0.50))
 
 
 def test_pictures_that_do_not_fit_the_rig_are_named() -> None:
