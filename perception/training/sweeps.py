@@ -120,10 +120,19 @@ def lidar_of(rig: Rig) -> Sensor:
 
 def simulated_sweep(rig: Rig, seed: int) -> LabelledSweep:
     """Simulate one sweep: world, weather, speed and instant all follow from the seed."""
+    return swept(rig, *instant_of(seed))
+
+
+def instant_of(seed: int) -> tuple[World, int]:
+    """Return a world and an instant in it, nanoseconds, to draw a sample from."""
     random = np.random.default_rng((seed, 12))
     motion = Motion(speed_mps=float(random.uniform(*SPEEDS_MPS)))
     world = World(seed, str(random.choice(WEATHERS)), motion)
-    t_ns = round(float(random.uniform(1.0, LATEST_S)) * 1e9)
+    return world, round(float(random.uniform(1.0, LATEST_S)) * 1e9)
+
+
+def swept(rig: Rig, world: World, t_ns: int) -> LabelledSweep:
+    """Simulate the sweep of a rig's first LiDAR that ends at an instant."""
     sensor = lidar_of(rig)
     assert sensor.lidar is not None
     sweep, objects = world.lidar(rig, sensor.name, t_ns), world.objects(t_ns)
@@ -222,5 +231,15 @@ def _rows(boxes: Boxes) -> Float32:
 
 
 __all__ = [
-    "CLASSES", "Augmentation", "Beams", "LabelledSweep", "augmented", "hit", "lidar_of", "pasted", "simulated_sweep",
-]  # fmt: skip
+    "CLASSES",
+    "Augmentation",
+    "Beams",
+    "LabelledSweep",
+    "augmented",
+    "hit",
+    "instant_of",
+    "lidar_of",
+    "pasted",
+    "simulated_sweep",
+    "swept",
+]
