@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "perception.cli.calibrate:app",
         "Calibrate cameras, LiDARs and clocks; find a bumped sensor in a log.",
     ),
+    "train": ("perception.cli.train:train", "Train the compact network of a card in the synthetic world."),
     "weights": ("perception.cli.weights:app", "Import published checkpoints."),
     "engine": ("perception.cli.engine:app", "Build, list and clear compiled engines."),
     "bench": ("perception.cli.bench:app", "Measure speed, side by side with peers."),
