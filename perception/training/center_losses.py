@@ -84,8 +84,8 @@ def focal_loss(logits: Tensor, heatmap: Tensor) -> Tensor:
 def overlaps(maps: Mapping[str, Tensor], targets: CenterTargets, head: HeadConvention, cells: BevCells) -> Tensor:
     """Return the overlap in space of each box that the head says at a peak with the true one, (P,)."""
     said = boxes_at_peaks({name: values.float() for name, values in maps.items()}, targets, head, cells)
-    pairs = zip(said.double().numpy(), targets.boxes.double().numpy(), strict=True)
-    return torch.from_numpy(np.array([iou_3d(a[None], b[None])[0, 0] for a, b in pairs], np.float32))
+    pairs = zip(said.double().cpu().numpy(), targets.boxes.double().cpu().numpy(), strict=True)
+    return said.new_tensor(np.array([iou_3d(a[None], b[None])[0, 0] for a, b in pairs], np.float32))
 
 
 __all__ = ["STARTS_AT", "CenterLossWeights", "center_losses", "focal_loss", "overlaps"]

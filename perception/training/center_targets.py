@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -47,6 +47,10 @@ class CenterTargets:
     boxes: Tensor
     velocity: Tensor
     offset: Tensor
+
+    def to(self, device: torch.device) -> CenterTargets:
+        """Return them on a device."""
+        return CenterTargets(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 @dataclass(frozen=True)

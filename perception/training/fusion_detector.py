@@ -27,6 +27,7 @@ from perception.ops.pinhole import pinhole_view
 from perception.simulation.world import is_in_cabin
 from perception.training.query_losses import query_losses
 from perception.training.sweeps import CLASSES, LabelledSweep, instant_of, lidar_of, swept
+from perception.training.world import world_of
 
 LEFT_OUT = 0.1
 """Share of the pictures that a sample goes without."""
@@ -77,7 +78,7 @@ class SurroundDetection:
 
     def sample(self, seed: int, *, all_cameras: bool = False) -> SurroundSample:
         """Return the sample of a seed, cameras left out by chance."""
-        world, t_ns = instant_of(seed)
+        world, t_ns = world_of(seed), instant_of(seed)
         truth = in_frame(swept(self.rig, world, t_ns), self._card_from_base_link)
         random = np.random.default_rng((seed, 14))
         used = [name for name in self.cameras if random.random() >= LEFT_OUT or all_cameras]

@@ -9,7 +9,7 @@ they were measured, each as of its own instant, the boxes as of the sweep's stam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,8 +22,8 @@ from perception.geometry.rig_file import LidarFile
 from perception.geometry.transforms import Transform
 from perception.ops.boxes_bev import bev_iou
 from perception.simulation.classes import BICYCLE, BUS, CAR, PERSON, TRUCK
-from perception.simulation.motion import Motion
 from perception.simulation.world import World
+from perception.training.world import Sample, world_of
 
 Float: TypeAlias = NDArray[np.float64]
 Float32: TypeAlias = NDArray[np.float32]
@@ -34,8 +34,6 @@ _LABEL = {CAR: 0, TRUCK: 1, BUS: 2, PERSON: 3, BICYCLE: 4}
 RARE = (1, 2, 4)
 """Labels of which a sweep holds two or fewer; these are pasted from other sweeps."""
 NEAR_M = 50.0
-WEATHERS = ("day", "day", "dusk", "rain")
-SPEEDS_MPS = (4.0, 12.0)
 LATEST_S = 60.0
 
 
@@ -120,15 +118,18 @@ def lidar_of(rig: Rig) -> Sensor:
 
 def simulated_sweep(rig: Rig, seed: int) -> LabelledSweep:
     """Simulate one sweep: world, weather, speed and instant all follow from the seed."""
-    return swept(rig, *instant_of(seed))
+    return swept(rig, world_of(seed), instant_of(seed))
 
 
-def instant_of(seed: int) -> tuple[World, int]:
-    """Return a world and an instant in it, nanoseconds, to draw a sample from."""
-    random = np.random.default_rng((seed, 12))
-    motion = Motion(speed_mps=float(random.uniform(*SPEEDS_MPS)))
-    world = World(seed, str(random.choice(WEATHERS)), motion)
-    return world, round(float(random.uniform(1.0, LATEST_S)) * 1e9)
+def drawn(rig: Rig, seed: int) -> list[Sample]:
+    """Return the sweep of a seed as arrays that can be kept: see `Samples`."""
+    sweep = simulated_sweep(rig, seed)
+    return [{field.name: getattr(sweep, field.name) for field in fields(LabelledSweep)}]
+
+
+def instant_of(seed: int) -> int:
+    """Return the instant of a world at which a sample is drawn from it, nanoseconds."""
+    return round(float(np.random.default_rng((seed, 12)).uniform(1.0, LATEST_S)) * 1e9)
 
 
 def swept(rig: Rig, world: World, t_ns: int) -> LabelledSweep:
@@ -236,6 +237,7 @@ __all__ = [
     "Beams",
     "LabelledSweep",
     "augmented",
+    "drawn",
     "hit",
     "instant_of",
     "lidar_of",

@@ -11,6 +11,8 @@ from perception.training.recipe import Recipe
 TASKS = {
     "ddrnet": "perception.training.segmentation:DDRNET:ddrnet_task",
     "p2at": "perception.training.segmentation:P2AT:p2at_task",
+    "dsvt": "perception.training.lidar_detectors:DSVT_RECIPE:lidar_task",
+    "flatformer": "perception.training.lidar_detectors:FLATFORMER_RECIPE:lidar_task",
 }
 """Network -> "module:recipe:function", the function a `MakeTask`."""
 

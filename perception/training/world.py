@@ -8,7 +8,6 @@ training reports, and none of either for anything else. All smaller seeds are fo
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import os
@@ -69,7 +68,6 @@ def world_rig(name: str) -> Rig:
     )
 
 
-@functools.lru_cache(maxsize=8)
 def world_version(rig: Rig) -> str:
     """Return what identifies the worlds: a digest of the simulation's code and of the rig."""
     digest = hashlib.sha256(rig.content_hash.encode())
