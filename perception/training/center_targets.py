@@ -96,7 +96,7 @@ def center_targets(
             draw_peak(heatmap[number, sweep.label[k]], at[k, 0], at[k, 1], radius)
         sample.append(np.full(int(inside.sum()), number, np.int64))
         cell.append(at[inside, 1] * width + at[inside, 0])
-        offset.append((place - at)[inside])
+        offset.append((place - at)[inside].astype(np.float32))
         boxes.append(sweep.boxes[inside])
         velocity.append(sweep.velocity[inside])
     return CenterTargets(

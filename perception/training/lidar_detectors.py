@@ -37,10 +37,10 @@ from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, 
 Detector: TypeAlias = DSVT | FlatFormer
 
 DSVT_RECIPE = Recipe(
-    "dsvt_compact", seed=1, steps=1500, batch_size=1, learning_rate=1.5e-3, average_decay=0.98, warm_up=0.2
+    "dsvt_compact", seed=1, steps=800, batch_size=1, learning_rate=2e-3, average_decay=0.95, warm_up=0.2
 )
 FLATFORMER_RECIPE = Recipe(
-    "flatformer_compact", seed=1, steps=1500, batch_size=1, learning_rate=1.5e-3, average_decay=0.98, warm_up=0.2
+    "flatformer_compact", seed=1, steps=800, batch_size=1, learning_rate=2e-3, average_decay=0.95, warm_up=0.2
 )
 AUGMENTATION = Augmentation(mirrored=0.0, turned_rad=0.05, scaled=0.02, pasted=8)
 """No world is seen twice, so little need be made up; none is mirrored, since the street keeps to the right."""
