@@ -119,7 +119,9 @@ DEEPINTERACTION_COMPACT = DeepInteractionConfig(
     sparse=SparseEncoderConfig((41, 512, 512), 5, (16, 16, 32, 64), out_channels=64),
     second=SecondConfig(128, (64, 128), (3, 3), neck_channels=(64, 64)),
     interaction=InteractionConfig(64, 64, 64, layers=1, heads=4, points=2, hidden=128, radii=30),
-    decoder=DecoderConfig(64, queries=100, layers=2, heads=4, origin=(-51.2, -51.2), cell=(1.6, 1.6)),
+    decoder=DecoderConfig(
+        64, 5, queries=100, layers=2, heads=4, every_cell_classes=(3, 4), origin=(-51.2, -51.2), cell=(1.6, 1.6)
+    ),
 )
 """For the demo and for training on the synthetic world."""
 

@@ -21,7 +21,8 @@ BOXES = np.float32([[3.5, 4.0, 0.5, 4.0, 2.0, 1.5, 0.4], [-7.0, 2.0, 1.0, 0.8, 0
 
 def sweep_of(boxes: np.ndarray, labels: list[int]) -> LabelledSweep:
     velocity = np.tile(np.float32([2.0, -1.0]), (len(boxes), 1))
-    return LabelledSweep(np.zeros((0, 4), np.float32), np.zeros(0, np.int16), boxes, np.array(labels), velocity)
+    points, owner = np.zeros((0, 4), np.float32), np.zeros(0, np.int16)
+    return LabelledSweep(points, owner, boxes, np.array(labels, np.int64), velocity)
 
 
 SWEEP = sweep_of(BOXES, [1, 2])
