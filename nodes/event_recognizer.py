@@ -136,7 +136,7 @@ class EventRecognizer(Node):
             config, loaded.card, loaded.network, run_on(engines), model, cropping=bool(setup.inputs.get("crops"))
         )
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
-        node.said = tuple(said)
+        node.said = (*loaded.notes, *said)
         node._tell()
         return node
 

@@ -126,7 +126,7 @@ class FusionDetector(Node):
         node = cls(config, loaded.card, loaded.network, run_on(engines), model, cameras=cameras, sparse=sparse)
         node.device = "cuda" if on_gpu else "cpu"
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
-        node.notes = tuple(said)
+        node.notes = (*loaded.notes, *said)
         return node
 
     def __init__(

@@ -103,7 +103,7 @@ class ImageSegmenter(Node):
         model = ModelId(id=loaded.model_id, engine=engine, trained=not loaded.untrained)
         node = cls(config, loaded.card, runs, model, align_corners=network.ALIGN_CORNERS)
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
-        node.notes = tuple(said)
+        node.notes = (*loaded.notes, *said)
         return node
 
     def __init__(

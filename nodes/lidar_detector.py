@@ -78,7 +78,7 @@ class LidarDetector(Node):
         node = cls(config, loaded.card, network, run_on(engines), model)
         node.device = "cuda" if any("cuda" in engine.name for engine in engines.values()) else "cpu"
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
-        node.notes = tuple(said)
+        node.notes = (*loaded.notes, *said)
         return node
 
     def __init__(self, config: LidarDetectorConfig, card: Card, network: Any, run: RunPart, model: ModelId) -> None:

@@ -107,7 +107,7 @@ class PoseEstimator(Node):
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
         node = cls(config, loaded.card, loaded.network, run_on(engines), model)
         node.degraded = (*((UNTRAINED,) if loaded.untrained else ()), *node.degraded)
-        node.notes = tuple(said)
+        node.notes = (*loaded.notes, *said)
         return node
 
     def __init__(

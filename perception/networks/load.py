@@ -33,6 +33,9 @@ NETWORKS = {
 }
 """Network -> "module:class:configuration class", imported when a card asks for it."""
 
+SYNTHETIC = "trained in the synthetic world: not for real roads"
+"""What is said of weights that `perception train` made."""
+
 
 @dataclass(frozen=True)
 class LoadedNetwork(Generic[N]):
@@ -44,6 +47,8 @@ class LoadedNetwork(Generic[N]):
     """The weights are filled by name: they have learned nothing, and every output must say so."""
     sha256: str
     """Of the weights file; empty where the weights are filled."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of these weights, for the status."""
 
     @property
     def model_id(self) -> str:
@@ -74,7 +79,8 @@ def load_network(address: str, expected: type[N], launch_folder: Path | None = N
     network = build_network(card, expected)
     load_strictly(network, state, source=str(path))
     untrained = bool(metadata.get("untrained"))
-    return LoadedNetwork(_ready(network), card, untrained=untrained, sha256=file_sha256(path))
+    notes = (SYNTHETIC,) if "trained" in metadata else ()
+    return LoadedNetwork(_ready(network), card, untrained=untrained, sha256=file_sha256(path), notes=notes)
 
 
 def build_network(card: Card, expected: type[N]) -> N:

@@ -9,10 +9,11 @@ from perception.training.loop import MakeTask
 from perception.training.recipe import Recipe
 
 TASKS = {
-    "ddrnet": "perception.training.segmentation:DDRNET:ddrnet_task",
-    "p2at": "perception.training.segmentation:P2AT:p2at_task",
+    "ddrnet": "perception.training.segmentation:DDRNET_RECIPE:ddrnet_task",
+    "p2at": "perception.training.segmentation:P2AT_RECIPE:p2at_task",
     "dsvt": "perception.training.lidar_detectors:DSVT_RECIPE:lidar_task",
     "flatformer": "perception.training.lidar_detectors:FLATFORMER_RECIPE:lidar_task",
+    "deepinteraction": "perception.training.fusion_detector:DEEPINTERACTION_RECIPE:fusion_task",
 }
 """Network -> "module:recipe:function", the function a `MakeTask`."""
 

@@ -1,0 +1,62 @@
+"""Losses of segmentation networks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = 255
+"""Label of a pixel without a class."""
+
+
+def hard_cross_entropy(logits: Tensor, labels: Tensor, easy: float = 0.9, least: float = 0.1) -> Tensor:
+    """Return the mean cross entropy of the hard pixels: online hard example mining.
+
+    A pixel is hard where the probability of its class is below `easy`; if these are fewer than the share `least` of all
+    pixels that have a class, the hardest of that number are taken.
+
+    Args:
+        logits: (B, K, H, W).
+        labels: (B, H, W) int64, IGNORED where there is no class.
+        easy: probability of the true class above which a pixel teaches nothing.
+        least: share of pixels that always count.
+
+    Source: Shrivastava et al., arXiv 1604.03540; the threshold is that of HRNet's segmentation code,
+    with which DDRNet was trained.
+    """
+    each = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+    known = each[labels != IGNORED]
+    if not known.numel():
+        return each.sum()
+    with torch.no_grad():
+        count = max(int(least * known.numel()), 1)
+        loss_of_easy = -torch.log(torch.tensor(easy))
+        weakest = torch.minimum(loss_of_easy, torch.topk(known, count, sorted=False).values.min())
+    return known[known >= weakest].mean()
+
+
+def boundary_cross_entropy(logits: Tensor, labels: Tensor, width_px: int = 1) -> Tensor:
+    """Return the mean cross entropy of the pixels that have a pixel of another class within `width_px`.
+
+    Args:
+        logits: (B, K, H, W).
+        labels: (B, H, W) int64, IGNORED where there is no class.
+        width_px: of the strip to each side of a boundary.
+    """
+    strip = boundaries(labels, width_px) & (labels != IGNORED)
+    if not bool(strip.any()):
+        return logits.sum() * 0.0
+    each = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+    return each[strip].mean()
+
+
+def boundaries(labels: Tensor, width_px: int) -> Tensor:
+    """Return (B, H, W) True where a pixel of another label lies within a square of `width_px` to each side."""
+    whole = labels[:, None].float()
+    largest = F.max_pool2d(whole, 2 * width_px + 1, 1, width_px)
+    smallest = -F.max_pool2d(-whole, 2 * width_px + 1, 1, width_px)
+    return (largest != smallest)[:, 0]
+
+
+__all__ = ["IGNORED", "boundaries", "boundary_cross_entropy", "hard_cross_entropy"]

@@ -1,0 +1,142 @@
+"""DDRNet and P2AT, trained on pictures of the street.
+
+Losses
+  DDRNet  hard cross entropy of the final head, and 0.4 times that of the auxiliary head (paper, section 4.3).
+  P2AT    hard cross entropy of the final head, 0.4 times that of the auxiliary head at stride 8, and 0.4 times the
+          cross entropy at the boundaries of classes of the auxiliary head at stride 4. The released loss calls that
+          head's output a boundary map, while it is a second head of all classes: so it is taught the pixels at
+          boundaries, and the classes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.evaluation.message_scores import canonical
+from perception.evaluation.segmentation import Confusion
+from perception.networks.card import Card, find_card
+from perception.networks.ddrnet import DDRNet
+from perception.networks.load import build_network
+from perception.networks.p2at import P2AT
+from perception.ops.image import Letterbox, Normalization
+from perception.training.losses import boundary_cross_entropy, hard_cross_entropy
+from perception.training.pictures import PICTURES, Augmentation, Example, TrainingPictures, street_pictures
+from perception.training.recipe import Recipe
+from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
+
+DDRNET_RECIPE = Recipe(
+    card="ddrnet_compact", seed=0, steps=1600, batch_size=8, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
+    average_decay=0.99,
+)  # fmt: skip
+P2AT_RECIPE = Recipe(
+    card="p2at_compact", seed=0, steps=1200, batch_size=8, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
+    average_decay=0.99,
+)  # fmt: skip
+AUXILIARY = 0.4
+WORLDS = 320
+VALIDATION_WORLDS = 8
+
+Loss = Callable[[nn.Module, Example], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+class SegmentationTask:
+    """Pictures of the street to a class per pixel."""
+
+    def __init__(
+        self, network: nn.Module, loss: Loss, recipe: Recipe, samples: Samples, augmentation: Augmentation,
+        device: torch.device, validation_worlds: int = VALIDATION_WORLDS,
+    ) -> None:  # fmt: skip
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.card, self.recipe, self.samples, self.device = find_card(recipe.card), recipe, samples, device
+        self.pictures = TrainingPictures(samples, recipe.seed, WORLDS, augmentation)
+        self.validation_worlds = validation_worlds
+        self._loss = loss
+        self._mean = torch.tensor(self.card.image.mean)[:, None, None]
+        self._std = torch.tensor(self.card.image.std)[:, None, None]
+
+    def batch(self, step: int) -> Example:
+        drawn = self.pictures.batch(step, self.recipe.batch_size)
+        image = ((drawn.image - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        return Example(image.to(self.device), drawn.labels.to(self.device))
+
+    def loss(self, batch: Example) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self._loss(self.network, batch)
+
+    def evaluate(self) -> dict[str, float]:
+        """Return mIoU and the IoU of each identity that occurs, over the pictures of the validation worlds."""
+        names = [canonical(info.identity) for info in self.card.classes]
+        identities = list(dict.fromkeys(names))
+        of_class = np.array([identities.index(name) for name in names], np.uint8)
+        counts = Confusion(len(identities))
+        for seed in VALIDATION_SEEDS[: self.validation_worlds]:
+            for index in range(PICTURES):
+                sample = self.samples.sample(seed, index)
+                truth, known = sample["label"], sample["label"] < len(of_class)
+                answer = of_class[self._segmented(sample["rgb"])]
+                counts.add(np.where(known, of_class[np.where(known, truth, 0)], counts.ignored), answer)
+        scores = counts.scores(counts.true_classes)
+        by_class = {f"IoU {identities[k]}": float(scores.iou[k]) for k in counts.true_classes}
+        return {"mIoU": scores.mean_iou, "classes": float(len(counts.true_classes)), **by_class}
+
+    @torch.no_grad()
+    def _segmented(self, rgb: Any) -> Any:
+        """Return the class of each pixel, the way of the node that runs the network."""
+        view = Letterbox.of(rgb.shape[:2], self.card.image.size)
+        image = view.apply(rgb, Normalization(self.card.image.mean, self.card.image.std)).to(self.device)
+        logits = self.network(image).float().cpu().numpy()
+        align_corners: bool = cast("Any", self.network).ALIGN_CORNERS
+        return view.segmented(logits[0], align_corners, confidence=False, entropy=False).label
+
+
+def ddrnet_loss(network: nn.Module, batch: Example) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Return the loss of DDRNet, and its two parts."""
+    final, auxiliary = cast("DDRNet", network).with_auxiliary(batch.image)
+    main = hard_cross_entropy(_enlarged(final, batch.labels, align_corners=False), batch.labels)
+    early = hard_cross_entropy(_enlarged(auxiliary, batch.labels, align_corners=False), batch.labels)
+    return main + AUXILIARY * early, {"final": main, "auxiliary": early}
+
+
+def p2at_loss(network: nn.Module, batch: Example) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Return the loss of P2AT, and its three parts."""
+    final, at8, at4 = cast("P2AT", network).forward_training(batch.image)
+    main = hard_cross_entropy(final, batch.labels)
+    early = hard_cross_entropy(at8, batch.labels)
+    boundary = boundary_cross_entropy(at4, batch.labels)
+    return main + AUXILIARY * (early + boundary), {"final": main, "auxiliary": early, "boundary": boundary}
+
+
+def ddrnet_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationTask:
+    """Return the task of the bundled DDRNet."""
+    torch.manual_seed(recipe.seed)
+    network = build_network(_with(find_card(recipe.card), auxiliary_head=True), DDRNet)
+    return SegmentationTask(
+        network, ddrnet_loss, recipe, street_samples(world), Augmentation((128, 224), (64, 112), (1.5, 2.5)), device
+    )
+
+
+def p2at_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationTask:
+    """Return the task of the bundled P2AT."""
+    torch.manual_seed(recipe.seed)
+    network = build_network(_with(find_card(recipe.card), auxiliary_heads=True), P2AT)
+    return SegmentationTask(
+        network, p2at_loss, recipe, street_samples(world), Augmentation((96, 160), (96, 160), (1.1, 1.9)), device
+    )
+
+
+def street_samples(world: str) -> Samples:
+    """Return the pictures of the street of a rig."""
+    return Samples(world_rig(world), "street", street_pictures)
+
+
+def _with(card: Card, **configuration: bool) -> Card:
+    return card.model_copy(update={"configuration": {**card.configuration, **configuration}})
+
+
+def _enlarged(logits: Tensor, labels: Tensor, *, align_corners: bool) -> Tensor:
+    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=align_corners)
