@@ -127,7 +127,7 @@ class SurroundDetection:
         images, projections, poses = [], [], []
         for name in [name for k, name in enumerate(self.cameras) if used is None or used[k]]:
             view = self._views[name]
-            optical = self.rig.base_link_from(f"{self.rig.sensor(name).frame}_optical")
+            optical = self.rig.base_link_from(self.rig.sensor(name).frame)
             card_from_optical = self._card_from_base_link @ optical
             images.append(view.apply(normalised(pictures[name][None], normalization))[0])
             projections.append(view.image_from_optical @ card_from_optical.inverse().matrix)
