@@ -107,7 +107,7 @@ class SurroundDetection:
         self._views = {name: pinhole_view(rig.camera(name), *network.config.image_size) for name in self.cameras}
         mount = rig.base_link_from(lidar_of(rig).frame).translation_m
         self._card_from_base_link = Transform.from_yaw(mount, -np.pi / 2).inverse()
-        self._samples = Samples(rig, "surround", drawn_surround)
+        self._samples = Samples(rig, "deskewed_surround", drawn_surround)
 
     def batch(self, step: int) -> list[SurroundSample]:
         """Return the samples of a step, cameras left out by chance."""

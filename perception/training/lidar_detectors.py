@@ -86,7 +86,7 @@ class LidarDetection:
         training = network.training
         self._run = run_in_torch(network.parts())  # which sets the modules of parts to evaluation
         network.train(training).to(memory_format=torch.channels_last)
-        samples = Samples(rig, "sweeps", drawn)
+        samples = Samples(rig, "deskewed_sweeps", drawn)
         self._sweep = lru_cache(maxsize=4)(lambda seed: LabelledSweep(**samples.sample(seed, 0)))
 
     def batch(self, step: int) -> list[LabelledSweep]:

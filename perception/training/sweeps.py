@@ -3,8 +3,8 @@
     sweep = simulated_sweep(rig, seed)                  # the same for the same seed
     sweep = augmented(sweep, another, Augmentation(), random, Beams.of_rig(rig))
 
-Everything is in `base_link`, as `lidar_detector` gives it to a network whose frame lies on the ground: the points as
-they were measured, each as of its own instant, the boxes as of the sweep's stamp.
+Everything is in `base_link` at the sweep's stamp, as `lidar_sweeps_detector` gives it to a network whose frame lies on
+the ground: each point is moved by what the vehicle drove since it was measured. What moves by itself trails its box.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from perception.geometry.rig_file import LidarFile
 from perception.geometry.transforms import Transform
 from perception.ops.boxes_bev import bev_iou
 from perception.simulation.classes import BICYCLE, BUS, CAR, PERSON, TRUCK
+from perception.simulation.motion import Motion
 from perception.simulation.world import World
 from perception.training.world import Sample, world_of
 
@@ -133,11 +134,11 @@ def instant_of(seed: int) -> int:
 
 
 def swept(rig: Rig, world: World, t_ns: int) -> LabelledSweep:
-    """Simulate the sweep of a rig's first LiDAR that ends at an instant."""
+    """Simulate the sweep of a rig's first LiDAR that ends at an instant, deskewed."""
     sensor = lidar_of(rig)
     assert sensor.lidar is not None
     sweep, objects = world.lidar(rig, sensor.name, t_ns), world.objects(t_ns)
-    place = rig.base_link_from(sensor.frame).apply(sweep.xyz_m)
+    place = deskewed(rig.base_link_from(sensor.frame).apply(sweep.xyz_m), sweep.lag_ns, world.motion, t_ns)
     points = np.column_stack((place, sweep.intensity / sensor.lidar.intensity_scale)).astype(np.float32)
     boxes = _rows(objects.boxes)
     known = np.isin(objects.kind, list(_LABEL))
@@ -146,6 +147,16 @@ def swept(rig: Rig, world: World, t_ns: int) -> LabelledSweep:
     owner = np.where(sweep.thing >= 0, number[sweep.thing], -1).astype(np.int16)
     label = np.array([_LABEL[int(kind)] for kind in objects.kind[kept]], np.int64)
     return LabelledSweep(points, owner, boxes[kept], label, objects.velocity_mps[kept, :2].astype(np.float32))
+
+
+def deskewed(points: Float, lag_ns: NDArray[np.int32], motion: Motion, t_ns: int) -> Float:
+    """Return points (N, 3) of `base_link`, each measured `lag_ns` (N,) <= 0 after an instant, as of that instant."""
+    lags, which = np.unique(lag_ns, return_inverse=True)
+    place, yaw = motion.poses((t_ns + lags.astype(np.int64)) * 1e-9)
+    cosine, sine, place = np.cos(yaw)[which], np.sin(yaw)[which], place[which]
+    x, y, z = points.T
+    world = np.column_stack((cosine * x - sine * y, sine * x + cosine * y, z)) + place
+    return motion.world_from_base_link(t_ns * 1e-9).inverse().apply(world)
 
 
 def augmented(
@@ -237,6 +248,7 @@ __all__ = [
     "Beams",
     "LabelledSweep",
     "augmented",
+    "deskewed",
     "drawn",
     "hit",
     "instant_of",
