@@ -4,8 +4,8 @@ in:  scene.sweep, the reference; scene.images, of any number of cameras of any s
      left out, and the header says so.
      pictures, the images once more, only for `without_lidar: degrade`: while no sweep comes, every round of pictures
      gives boxes of the cameras alone, and the header says so. By default there is no output without a sweep.
-     ego, which moves past sweeps and the cameras' poses to the instant of the sweep; without it the last sweep stands
-     alone, and the header says so.
+     ego, which moves points that have times of their own, past sweeps and the cameras' poses to the instant of the
+     sweep; without it the last sweep stands alone, as measured, and the header says so.
 out: detections, boxes in `base_link` with the stamp of the sweep.
 """
 
@@ -27,6 +27,7 @@ from perception.geometry.transforms import Transform
 from perception.messages import Detections3D, Header, Image, ModelId, Odometry, PointCloud, derived, host
 from perception.networks.address import WeightsAddress
 from perception.nodes._contract import UNTRAINED
+from perception.nodes._moving_points import measured_by
 from perception.nodes._pictures import rgb_of
 from perception.nodes.lidar_detector import scaled_intensity
 from perception.runtime.node import Join, Lookup, Many, Node, NodeConfig, NodeSetup, On, Out
@@ -253,7 +254,7 @@ class FusionDetector(Node):
         finite = np.isfinite(xyz).all(axis=1)
         if not finite.any():
             raise ShapeError(f"none of the {len(xyz)} points is finite")
-        moved = self.rig.base_link_from(sweep.header.frame_id).apply(xyz[finite].astype(np.float64))
+        moved = self._deskewed(sweep, finite)
         feature = next(feature for feature in self.card.points.features if feature.name == "intensity")
         if sweep.intensity is None:
             filled = np.full(len(moved), feature.fill, np.float32)
@@ -261,6 +262,14 @@ class FusionDetector(Node):
             return _Sweep(sweep.header.t_sensor_ns, moved, filled), (note,)
         intensity, note = scaled_intensity(host(sweep.intensity)[finite], sweep.intensity_scale, feature.scale)
         return _Sweep(sweep.header.t_sensor_ns, moved, intensity.astype(np.float32)), (note,) if note else ()
+
+    def _deskewed(self, sweep: PointCloud, finite: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return points (N, 3) in `base_link` at the stamp; as measured where ego motion is not known."""
+        now_ns, base_link_from_lidar = sweep.header.t_sensor_ns, self.rig.base_link_from(sweep.header.frame_id)
+        ego = self.ego.at(now_ns)
+        if ego is None:
+            return base_link_from_lidar.apply(host(sweep.xyz_m)[finite].astype(np.float64))
+        return measured_by(sweep, finite, base_link_from_lidar, ego, self.ego.at).base_link_m(now_ns)
 
     def _base_link_from_card(self, frame: str) -> Transform:
         """Return where the frame of the card's training data is on this car: its axes, and its origin."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
 from perception.messages import Odometry, PointCloud, host
-from perception.nodes._moving_points import MovingPoints, extrapolated
+from perception.nodes._moving_points import MovingPoints, measured_by
 from perception.nodes.lidar_detector import LidarDetector, finite_points
 from perception.runtime.node import Lookup
 
@@ -74,19 +74,8 @@ class LidarSweepsDetector(LidarDetector):
 
     def _measured(self, sweep: PointCloud, finite: NDArray[np.bool_], ego: Odometry) -> MovingPoints:
         """Return the points in `odom`, each as of its own instant."""
-        xyz = self.rig.base_link_from(sweep.header.frame_id).apply(host(sweep.xyz_m)[finite].astype(np.float64))
-        stamp = sweep.header.t_sensor_ns if sweep.deskewed_to_ns is None else sweep.deskewed_to_ns
-        times = np.full(len(xyz), stamp, np.int64)
-        if sweep.t_offset_ns is not None and sweep.deskewed_to_ns is None:
-            times += host(sweep.t_offset_ns)[finite]
-
-        def pose_at(t_ns: int) -> Transform:
-            found = self.ego.at(t_ns)
-            if found is None:
-                return extrapolated(ego, t_ns)
-            return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
-
-        return MovingPoints.measured(xyz, times, pose_at)
+        base_link_from_lidar = self.rig.base_link_from(sweep.header.frame_id)
+        return measured_by(sweep, finite, base_link_from_lidar, ego, self.ego.at)
 
     def _far_enough(self, sweep: PointCloud, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which points, as measured, are kept for the sweeps to come, (N,)."""

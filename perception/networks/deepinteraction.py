@@ -119,7 +119,9 @@ DEEPINTERACTION_COMPACT = DeepInteractionConfig(
     sparse=SparseEncoderConfig((41, 512, 512), 5, (16, 16, 32, 64), out_channels=64),
     second=SecondConfig(128, (64, 128), (3, 3), neck_channels=(64, 64)),
     interaction=InteractionConfig(64, 64, 64, layers=1, heads=4, points=2, hidden=128, radii=30),
-    decoder=DecoderConfig(64, queries=100, layers=2, heads=4, origin=(-51.2, -51.2), cell=(1.6, 1.6)),
+    decoder=DecoderConfig(
+        64, 5, queries=100, layers=2, heads=4, every_cell_classes=(3, 4), origin=(-51.2, -51.2), cell=(1.6, 1.6)
+    ),
 )
 """For the demo and for training on the synthetic world."""
 
@@ -226,6 +228,20 @@ class DeepInteraction(nn.Module):
         Raises:
             ShapeError: arrays that do not fit each other or the configuration.
         """
+        decoded = self.decoded(images, clouds, image_from_lidar, lidar_from_camera, run, views, sparse)
+        return decode_boxes(decoded, self.pts_bbox_head, self.config.keep_box_range)
+
+    def decoded(
+        self,
+        images: Tensor,
+        clouds: Sequence[NDArray[np.float32]],
+        image_from_lidar: Tensor,
+        lidar_from_camera: Tensor,
+        run: RunPart,
+        views: int = 1,
+        sparse: SparseBackend | None = None,
+    ) -> Decoded:
+        """Return what the decoder says, before boxes are read: what the losses are of. As `detect`."""
         self._check(images, clouds, image_from_lidar, lidar_from_camera)
         images, image_from_lidar, lidar_from_camera = fill_views(images, image_from_lidar, lidar_from_camera, views)
         points = [torch.from_numpy(cloud).to(images.device) for cloud in clouds]
@@ -239,8 +255,7 @@ class DeepInteraction(nn.Module):
         image = run("image", {"images": images.flatten(0, 1)})
         bev = run("bev_backbone", {"bev": self._encoded(clouds, prepared, images.device, run, sparse)})
         fused = run("interaction", {**image, **bev, **geometry_inputs(calibration, frame)})
-        decoded = run("decoder", {**fused, "image_from_lidar": image_from_lidar})
-        return decode_boxes(decoded_from(decoded), self.pts_bbox_head, self.config.keep_box_range)
+        return decoded_from(run("decoder", {**fused, "image_from_lidar": image_from_lidar}))
 
     def _encoded(
         self,

@@ -378,7 +378,7 @@ class DSVT(nn.Module):
     @property
     def cells(self) -> BevCells:
         """Where the cells of the head's maps are."""
-        stride = 1 / self.config.backbone.up_strides[0]
+        stride = self.config.backbone.stride
         voxel = self.config.voxel_m
         return BevCells(self.config.minimum_m[:2], (voxel[0] * stride, voxel[1] * stride))
 
@@ -449,8 +449,8 @@ class DSVT(nn.Module):
     def _bev_part(self) -> Part:
         nx, ny, _ = self.config.grid
         batch, c = Axis("batch", 1, 1, 8), self.config.channels
-        stride = self.config.backbone.up_strides[0]
-        rows, columns = int(ny * stride), int(nx * stride)
+        stride = self.config.backbone.stride
+        rows, columns = int(ny / stride), int(nx / stride)
         outputs = {"features": TensorSpec("float32", (batch, self.config.backbone.out_channels, rows, columns))}
         for name, channels in self.dense_head.maps.items():
             shape = (columns, rows) if self.config.head == "transfusion" else (rows, columns)

@@ -13,6 +13,9 @@ TASKS = {
     "estf": "perception.training.estf:ESTF_RECIPE:estf_task",
     "ddrnet": "perception.training.segmentation:DDRNET_RECIPE:ddrnet_task",
     "p2at": "perception.training.segmentation:P2AT_RECIPE:p2at_task",
+    "dsvt": "perception.training.lidar_detectors:DSVT_RECIPE:lidar_task",
+    "flatformer": "perception.training.lidar_detectors:FLATFORMER_RECIPE:lidar_task",
+    "deepinteraction": "perception.training.fusion_detector:DEEPINTERACTION_RECIPE:fusion_task",
 }
 """Network -> "module:recipe:function", the function a `MakeTask`."""
 

@@ -133,16 +133,20 @@ def test_the_compact_configuration_has_at_most_six_million_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "config"),
-    [("deepinteraction_nuscenes", DEEPINTERACTION_PLUSPLUS), ("deepinteraction_compact", DEEPINTERACTION_COMPACT)],
+    ("name", "config", "classes"),
+    [
+        ("deepinteraction_nuscenes", DEEPINTERACTION_PLUSPLUS, CLASSES),
+        ("deepinteraction_compact", DEEPINTERACTION_COMPACT, ("car", "truck", "bus", "pedestrian", "cyclist")),
+    ],
 )
 def test_the_cards_build_their_configurations_and_say_what_they_expect(
-    name: str, config: DeepInteractionConfig
+    name: str, config: DeepInteractionConfig, classes: tuple[str, ...]
 ) -> None:
     card = find_card(name)
     with torch.device("meta"):
         assert build_network(card, DeepInteraction).config == config
-    assert card.class_names == CLASSES
+    assert card.class_names == classes
+    assert config.decoder.classes == len(classes)
     assert card.image.size == config.image_size
     np.testing.assert_allclose(np.multiply(card.image.mean, 255), IMAGE_MEAN, atol=1e-3)
     np.testing.assert_allclose(np.multiply(card.image.std, 255), IMAGE_DEVIATION, atol=1e-3)

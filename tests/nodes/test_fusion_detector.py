@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -130,6 +131,17 @@ def test_past_sweeps_are_moved_by_ego_motion_and_a_short_history_is_told() -> No
     node.reset("seek")
     node.on_scene(sweep(400 * MS), [])
     assert len(seen.points) == 1
+
+
+def test_points_that_were_measured_earlier_are_moved_to_the_stamp() -> None:
+    node, seen = node_of(driving)
+    cloud = sweep(500 * MS, [[20.0, 0.0, 0.0], [20.0, 1.0, 0.0]])
+    late = msgspec.structs.replace(cloud, t_offset_ns=np.array([-100 * MS, 0], np.int32))
+    node.on_scene(late, [])
+    # a tenth of a second at ten metres a second: the first has come nearer by a metre; y of the card is forward
+    np.testing.assert_allclose(seen.points[:, :2], [[0.0, 19.0], [-1.0, 20.0]], atol=1e-4)
+    node.on_scene(msgspec.structs.replace(late, deskewed_to_ns=500 * MS), [])
+    np.testing.assert_allclose(seen.points[:, 1], [20.0, 20.0], atol=1e-4)
 
 
 def test_without_ego_motion_one_sweep_stands_alone_and_says_so() -> None:

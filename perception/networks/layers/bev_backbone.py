@@ -30,6 +30,11 @@ class BevBackboneConfig:
     def out_channels(self) -> int:
         return sum(self.up_channels)
 
+    @property
+    def stride(self) -> float:
+        """Cells of the input along each side of one of the output."""
+        return self.strides[0] / self.up_strides[0]
+
 
 class BevBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut; the first block of a stage has a 1x1 convolution in it."""
