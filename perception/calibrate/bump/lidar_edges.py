@@ -32,6 +32,9 @@ SLANT_M = 0.12
 ABOVE_SENSORS_M = 2.3
 ROAD_M = 0.12
 GROUND_M = 0.3
+RING_GAP_RAD = np.radians(0.08)
+JITTER_RAD = 0.1
+"""How far back the next point of a turn may be."""
 COLUMN_RAD = np.radians(0.4)
 ALONG = 0.002
 """How far the second point lies from the first, over their distance: the direction in which to look."""
@@ -63,6 +66,10 @@ class SceneLines:
         """Return some of them."""
         return SceneLines(self.base_m[which], self.further_m[which], self.t_ns[which], self.kind[which])
 
+    def moved(self, by: Transform) -> SceneLines:
+        """Return them elsewhere."""
+        return SceneLines(by.apply(self.base_m), by.apply(self.further_m), self.t_ns, self.kind)
+
 
 KINDS = 4
 
@@ -92,18 +99,19 @@ class _Grid:
         rows = rows - rows.min()
         step = _column_step(rows, azimuth)
         columns = np.floor((azimuth + np.pi) / step).astype(np.int64)
-        shape = (int(rows.max()) + 1, int(np.ceil(2 * np.pi / step)) + 1)
+        point = np.full((int(rows.max()) + 1, int(np.ceil(2 * np.pi / step)) + 1), -1)
+        point[rows, columns] = np.arange(len(rows))
+        left, right = np.roll(point, 1, axis=1), np.roll(point, -1, axis=1)
+        # firings are not exactly a column apart: an empty cell takes the point beside it
+        point = np.where(point >= 0, point, np.where(left >= 0, left, right))
+        there = point >= 0
 
         def spread(values: Float) -> Float:
-            out = np.full((*shape, *values.shape[1:]), np.nan)
-            out[rows, columns] = values
-            return out
+            return np.where(there.reshape(*there.shape, *(1,) * (values.ndim - 1)), values[point], np.nan)
 
-        t_ns = np.zeros(shape, np.int64)
-        t_ns[rows, columns] = sweep.point_t_ns
         return cls(
             spread(np.linalg.norm(xyz, axis=1)), spread(azimuth), spread(np.arctan2(xyz[:, 2], flat)),
-            spread(base_link_from_lidar.apply(xyz)), t_ns, base_link_from_lidar,
+            spread(base_link_from_lidar.apply(xyz)), sweep.point_t_ns[point], base_link_from_lidar,
         )  # fmt: skip
 
     def lines(
@@ -118,15 +126,24 @@ class _Grid:
 
 
 def rings_of(sweep: Sweep) -> Index:
-    """Return the ring of each point; where the sensor does not tell, from gaps between elevations."""
+    """Return the ring of each point; where the sensor does not tell, from elevations, or else from the order of points.
+
+    Beams that do not leave from one point have no gaps between their elevations; files of such sensors (KITTI) hold one
+    turn of a beam after the other.
+    """
     if sweep.ring is not None:
         return sweep.ring
+    azimuth = np.arctan2(sweep.xyz_m[:, 1], sweep.xyz_m[:, 0])
     elevation = np.arctan2(sweep.xyz_m[:, 2], np.hypot(sweep.xyz_m[:, 0], sweep.xyz_m[:, 1]))
     order = np.argsort(elevation)
-    new = np.diff(elevation[order], prepend=elevation[order[:1]]) > np.radians(0.08)
+    new = np.diff(elevation[order], prepend=elevation[order[:1]]) > RING_GAP_RAD
     ring = np.empty(len(order), np.int64)
     ring[order] = np.cumsum(new)
-    return ring
+    if np.bincount(ring).max() <= 0.5 * len(ring):
+        return ring
+    turned = np.cumsum((np.diff(azimuth, prepend=azimuth[:1]) + JITTER_RAD) % (2 * np.pi) - JITTER_RAD)
+    turns = np.floor((turned + JITTER_RAD) / (2 * np.pi)).astype(np.int64)
+    return turns.max() - turns if np.corrcoef(turns, elevation)[0, 1] < 0 else turns
 
 
 def _column_step(rows: Index, azimuth: Float) -> float:
