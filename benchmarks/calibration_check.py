@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 import perception
-from perception.calibrate.bump.estimate import displaced
-from perception.calibrate.bump.findings import AXES, BUMP, Finding
+from perception.calibrate.bump.estimate import BUMP, displaced
+from perception.calibrate.bump.findings import AXES, Finding
 from perception.calibrate.bump.recording import Recording, recording_of
 from perception.calibrate.bump.rig_check import RigCheck
 from perception.cli.calibrate.inputs import grey_of

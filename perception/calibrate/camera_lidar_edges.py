@@ -8,7 +8,7 @@ ten centimetres; what boards told before goes in as a prior.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -30,8 +30,7 @@ GOOD_STD = np.array([np.radians(0.2)] * 3 + [0.025] * 3)
 HELD_STD = np.array([1e-6] * 3)
 """Of a translation that is kept."""
 BOARD_BIAS = np.array([np.radians(0.05)] * 3 + [0.003] * 3)
-FEWEST_PARTS = 8
-"""How many parts of the data are compared with each other; few pictures are cut into sectors."""
+GOOD_PICTURES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +78,7 @@ def calibrate_by_edges(
     known = prior.copy()
     if keep_translation:
         known[3:, 3:] += np.diag(HELD_STD**-2.0)
-    parts = _parted(shots, base_link_from_optical)
-    estimate = camera_moved(camera, base_link_from_optical, parts, known)
+    estimate = camera_moved(camera, base_link_from_optical, shots, known)
     if estimate is None:
         raise UserError(
             "too few lines of the LiDAR are in the pictures: choose a place with poles, parked vehicles and corners of "
@@ -110,28 +108,13 @@ def complaints_of_edges(result: EdgesResult) -> list[str]:
     weak = [f"{name} ({_size(index, deviation[index])})" for index, name in enumerate(AXES)
             if deviation[index] > GOOD_STD[index]]  # fmt: skip
     said = [f"uncertain in {', '.join(weak)}: record more, with things near and far"] if weak else []
-    if result.pictures < FEWEST_PARTS:
+    if result.pictures < GOOD_PICTURES:
         said.append(f"only {result.pictures} pictures: one place may mislead; take 20 and more of a drive")
     return said
 
 
 def _size(axis: int, deviation: float) -> str:
     return f"{np.degrees(deviation):.1f} degrees" if axis < 3 else f"{deviation * 100:.0f} cm"
-
-
-def _parted(shots: Sequence[Shot], base_link_from_optical: Transform) -> list[Shot]:
-    """Return enough shots to compare with each other: few pictures are cut into sectors with as many lines each."""
-    if len(shots) >= FEWEST_PARTS:
-        return list(shots)
-    sectors = -(-FEWEST_PARTS // max(len(shots), 1))
-    found = []
-    for shot in shots:
-        points = base_link_from_optical.inverse().apply(shot.base_m)
-        ahead = np.flatnonzero(points[:, 2] > 0.5)
-        order = ahead[np.argsort(points[ahead, 0] / points[ahead, 2])]
-        found += [replace(shot, base_m=shot.base_m[part], further_m=shot.further_m[part], kind=shot.kind[part])
-                  for part in np.array_split(order, sectors)]  # fmt: skip
-    return found
 
 
 __all__ = ["EdgesResult", "calibrate_by_edges", "complaints_of_edges", "prior_of"]

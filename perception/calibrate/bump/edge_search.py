@@ -20,17 +20,17 @@ WEAKEST = 8.0
 STRONG = 25.0
 """Grey values at which an edge counts half: a bright marking nearby draws no more than the outline itself."""
 STEP_PX = 0.5
-FEWEST = 0.5
-"""Sum of edges in a window below which nothing is there."""
 STEEPEST = 0.4
 """Cosine between the direction of search and the normal of an edge below which it runs along the search."""
 
 
-def attraction(grey: Float, pixels: Float, direction: Float, window_px: float) -> tuple[Float, Float, Float]:
-    """Return how far each line is drawn along its direction (N,), how sure that is (N,), and what moves it (N, 2).
+def attraction(grey: Float, pixels: Float, direction: Float, window_px: float) -> tuple[Float, Float, Float, Float]:
+    """Return how far each line is drawn along its direction (N,), how strongly, how firmly, and what moves it (N, 2).
 
-    Edges within the window pull (mean shift with a Gaussian kernel); several, or wide ones, are less sure. The last is
-    the normal of the edge that was found over its component along the direction: a line that runs aslant through the
+    Edges within the window pull (mean shift with a Gaussian kernel: Cheng, "Mean shift, mode seeking, and clustering",
+    PAMI 1995), by how much of the window they fill: what is far off pulls little. Firm is a pull that grows as fast as
+    the line is moved off: of one thin edge, as firm as strong; of two, or of a wide one, less, or below zero. The last
+    is the normal of the edge that was found over its component along the direction: a line that runs aslant through the
     picture moves along the direction of search when it is moved across, too.
 
     Args:
@@ -39,9 +39,10 @@ def attraction(grey: Float, pixels: Float, direction: Float, window_px: float) -
         direction: (N, 2) unit vectors.
         window_px: half width of the search.
     """
-    mean, weight, normal = np.zeros(len(pixels)), np.zeros(len(pixels)), direction.copy()
-    _attract(grey, pixels, direction, window_px, mean, weight, normal)
-    return mean, weight, normal
+    mean, weight, firm = (np.zeros(len(pixels)) for _ in range(3))
+    normal = direction.copy()
+    _attract(grey, pixels, direction, window_px, mean, weight, firm, normal)
+    return mean, weight, firm, normal
 
 
 def edge_share(grey: Float, pixels: Float, direction: Float, reach_px: float) -> Float:
@@ -83,29 +84,30 @@ def _edge(grey: Any, u: float, v: float, du: float, dv: float) -> float:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _attract(grey: Any, pixels: Any, direction: Any, window: float, mean: Any, weight: Any, normal: Any) -> None:
+def _attract(
+    grey: Any, pixels: Any, direction: Any, window: float, mean: Any, weight: Any, firm: Any, normal: Any
+) -> None:
     steps = int(1.5 * window / STEP_PX)
-    edges = np.empty(2 * steps + 1)
+    whole = window * math.sqrt(math.pi / 2.0) / STEP_PX
     for n in range(len(pixels)):
         u, v, du, dv = pixels[n, 0], pixels[n, 1], direction[n, 0], direction[n, 1]
-        total, first = 0.0, 0.0
+        total, first, second = 0.0, 0.0, 0.0
         for k in range(-steps, steps + 1):
             reach = k * STEP_PX
             pull = _edge(grey, u + reach * du, v + reach * dv, du, dv) * math.exp(-2.0 * (reach / window) ** 2)
-            edges[k + steps] = pull
             total += pull
             first += pull * reach
-        if total <= FEWEST:
+            second += pull * reach * reach
+        if total <= 0.0:
             continue
-        middle, spread = first / total, 0.0
-        for k in range(-steps, steps + 1):
-            spread += edges[k + steps] * (k * STEP_PX - middle) ** 2
+        middle = first / total
         mean[n] = middle
         u, v = u + middle * du, v + middle * dv
         slope_u, slope_v = _at(grey, u + 1, v) - _at(grey, u - 1, v), _at(grey, u, v + 1) - _at(grey, u, v - 1)
         along = slope_u * du + slope_v * dv
         if abs(along) > STEEPEST * math.hypot(slope_u, slope_v):
-            weight[n] = 1.0 / (1.0 + spread / total)
+            weight[n] = total / whole
+            firm[n] = weight[n] * (1.0 - 4.0 * (second / total - middle * middle) / (window * window))
             normal[n, 0], normal[n, 1] = slope_u / along, slope_v / along
 
 

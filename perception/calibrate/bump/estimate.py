@@ -15,6 +15,8 @@ from perception.geometry.transforms import Transform
 
 Float: TypeAlias = NDArray[np.float64]
 
+BUMP = np.array([np.radians(1.0)] * 3 + [0.05] * 3)
+"""What must not be missed: a turn of a degree, or five centimetres."""
 PRIOR_RAD, PRIOR_M = np.radians(5.0), 0.3
 """How far a sensor that was bumped is from where the rig says, before anything is known: it keeps directions in place
 of which a recording tells nothing."""
@@ -95,4 +97,4 @@ def motion_between(before: Transform, after: Transform) -> Float:
     return np.array([*turn, *(after.translation_m - before.translation_m)])
 
 
-__all__ = ["PRIOR", "Estimate", "displaced", "inflation", "motion_between"]
+__all__ = ["BUMP", "PRIOR", "Estimate", "displaced", "inflation", "motion_between"]

@@ -15,15 +15,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.calibrate.bump.estimate import PRIOR, Estimate
+from perception.calibrate.bump.estimate import BUMP, PRIOR, Estimate
 from perception.geometry.transforms import Transform
 
 Float: TypeAlias = NDArray[np.float64]
 State: TypeAlias = Literal["ok", "partly", "moved", "unknown"]
 
 AXES = ("roll", "pitch", "yaw", "x", "y", "z")
-BUMP = np.array([np.radians(1.0)] * 3 + [0.05] * 3)
-"""What must not be missed: a degree, or five centimetres."""
 SHARE = 0.5
 """A motion matters from this share of a bump on."""
 SIGNIFICANT = 30.0
@@ -181,4 +179,4 @@ def _carried(arm: Float) -> Float:
     return out
 
 
-__all__ = ["AXES", "BUMP", "Finding", "judged"]
+__all__ = ["AXES", "Finding", "judged"]
