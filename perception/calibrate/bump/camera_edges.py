@@ -13,7 +13,7 @@ disagree tells how sure the answer is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
 
 Float: TypeAlias = NDArray[np.float64]
+Index: TypeAlias = NDArray[np.int64]
 
 WINDOWS_PX = (9.0, 9.0, 9.0, 6.0, 4.0, 3.0, 2.5, 2.5)
 """Half widths of the search, for a picture 512 wide and 80 degrees; scaled with the focal length."""
@@ -46,6 +47,7 @@ NEAR_STEPS = 4
 SEARCH = ((3.0, 2), (3.0, 1), (3.0, 0), (1.0, 1), (1.0, 2), (1.0, 0), (1.0, 1))
 """How far off a line an edge still counts, pixels, and the axis that is searched: yaw shows at most lines."""
 SEARCHED_RAD = np.radians(np.arange(-1.5, 1.51, 0.25))
+LEAST_REACH_PX = 0.6
 KIND_BIAS_PX = 0.15
 """What all lines of a kind may be off together, before anything is known."""
 THING_M = 4.0
@@ -71,7 +73,6 @@ class Shot:
         further_m: (E, 3) the same a little further out.
         kind: (E,) as of the lines.
         thing: (E,) a number for each thing, the same in all shots.
-        weight: (E,) of the line among others.
     """
 
     t_ns: int
@@ -80,7 +81,6 @@ class Shot:
     further_m: Float
     kind: NDArray[np.int64]
     thing: NDArray[np.int64]
-    weight: Float
 
 
 def make_shot(
@@ -92,7 +92,7 @@ def make_shot(
     odom, further = (track.apply(points, near.t_ns) for points in (near.base_m, near.further_m))
     column, row = np.floor(odom[:, :2] / THING_M).astype(np.int64).T % (1 << 20)
     thing = (near.kind << 40) | (column << 20) | row
-    return Shot(t_ns, smooth(grey), back.apply(odom), back.apply(further), near.kind, thing, np.ones(len(thing)))
+    return Shot(t_ns, smooth(grey), back.apply(odom), back.apply(further), near.kind, thing)
 
 
 def camera_moved(
@@ -106,37 +106,102 @@ def camera_moved(
         shots: in the order of time.
         prior: (6, 6) inverse covariance of the camera's motion before the pictures are looked at.
     """
-    seen = _in_view(camera, base_link_from_optical, shots)
-    scale = _focal_px(camera) / USUAL_FOCAL_PX
-    near = WINDOWS_PX[-NEAR_STEPS:]
-    stays = _converged(camera, base_link_from_optical, base_link_from_optical, seen, _sizes(near, scale), prior)
-    if stays is None:
+    if not shots:
         return None
-    searched = _searched(camera, base_link_from_optical, seen, scale)
-    pose, known = stays, _scores(camera, stays, seen, scale)
-    for start, windows in ((base_link_from_optical, WINDOWS_PX), (searched, near)):
-        other = _converged(camera, base_link_from_optical, start, seen, _sizes(windows, scale), prior)
-        if other is not None and _evidence(scores := _scores(camera, other, seen, scale), known) > SURE:
+    lines = _Lines.of(camera, base_link_from_optical, shots)
+    rig, near = base_link_from_optical, WINDOWS_PX[-NEAR_STEPS:]
+    pose = _converged(lines, rig, rig, near, prior)
+    if pose is None:
+        return None
+    known = lines.scores(pose)
+    for start, windows in ((rig, WINDOWS_PX), (_searched(lines, rig), near)):
+        other = _converged(lines, rig, start, windows, prior)
+        if other is not None and _evidence(scores := lines.scores(other), known) > SURE:
             pose, known = other, scores
-    drawn = _drawn(camera, pose, seen, max(JUDGED_PX * scale, FINEST_PX))
+    drawn = lines.drawn(pose, max(JUDGED_PX * lines.scale, FINEST_PX))
     if drawn is None:
         return None
-    information = _as_seen(_information(drawn), camera, pose, seen, scale)
-    return Estimate.at(motion_between(base_link_from_optical, pose), information, drawn.count, prior)
+    information = _as_seen(_information(drawn), lines, pose)
+    return Estimate.at(motion_between(rig, pose), information, drawn.count, prior)
 
 
-def _in_view(camera: Camera, pose: Transform, shots: Sequence[Shot]) -> list[Shot]:
-    """Return the shots with the lines that the camera sees, those of a thing weighing no more than a few lines."""
-    seen = []
-    for shot in shots:
-        _, _, kept = _looked_for(camera, pose, shot)
-        seen.append(replace(shot, **{name: getattr(shot, name)[kept]
-                                     for name in ("base_m", "further_m", "kind", "thing", "weight")}))  # fmt: skip
-    every = np.concatenate([shot.thing for shot in seen])
-    _, number, count = np.unique(every, return_inverse=True, return_counts=True)
-    weights = np.split((1.0 / (1.0 + THING_SHARE * count))[number], np.cumsum([len(shot.thing) for shot in seen])[:-1])
-    numbers = np.split(number, np.cumsum([len(shot.thing) for shot in seen])[:-1])
-    return [replace(shot, thing=numbers[k], weight=weights[k]) for k, shot in enumerate(seen)]
+@dataclass(frozen=True, eq=False)
+class _Lines:
+    """All lines that a camera sees, with the pictures in which they are looked for.
+
+    Attributes:
+        camera: intrinsics.
+        pictures: (S, H, W).
+        which: (N,) picture of each line.
+        base_m: (N, 3).
+        further_m: (N, 3).
+        kind: (N,).
+        thing: (N,) 0 to T - 1.
+        share: (N,) weight of a line, so that a thing weighs no more than a few lines.
+        scale: focal length over the usual.
+    """
+
+    camera: Camera
+    pictures: Float
+    which: Index
+    base_m: Float
+    further_m: Float
+    kind: Index
+    thing: Index
+    share: Float
+    scale: float
+
+    @classmethod
+    def of(cls, camera: Camera, pose: Transform, shots: Sequence[Shot]) -> _Lines:
+        """Return the lines that a camera at a place sees."""
+        base, further, kind, thing = (
+            np.concatenate([getattr(shot, name) for shot in shots]) for name in ("base_m", "further_m", "kind", "thing")
+        )
+        which = np.repeat(np.arange(len(shots)), [len(shot.kind) for shot in shots])
+        pictures = np.stack([shot.grey for shot in shots])
+        scale = _focal_px(camera) / USUAL_FOCAL_PX
+        every = cls(camera, pictures, which, base, further, kind, thing, np.ones(len(kind)), scale)
+        _, _, kept = every.looked_for(pose)
+        _, number, count = np.unique(thing[kept], return_inverse=True, return_counts=True)
+        share = (1.0 / (1.0 + THING_SHARE * count))[number]
+        return cls(camera, pictures, which[kept], base[kept], further[kept], kind[kept], number, share, scale)
+
+    def looked_for(self, pose: Transform) -> tuple[Float, Float, Index]:
+        """Return pixels (M, 2) and directions (M, 2) of the lines that the pictures should show, and which they are."""
+        optical_from_base = pose.inverse()
+        pixels, seen = self.camera.project(optical_from_base.apply(self.base_m))
+        ahead, seen_ahead = self.camera.project(optical_from_base.apply(self.further_m))
+        direction = ahead - pixels
+        length = np.linalg.norm(direction, axis=1)
+        last = np.array(self.pictures.shape[:0:-1]) - 1
+        inner = ((pixels > MARGIN_PX) & (pixels < last - MARGIN_PX)).all(axis=1)
+        kept = np.flatnonzero(seen & seen_ahead & inner & (length > 1e-6))
+        return pixels[kept], direction[kept] / length[kept, None], kept
+
+    def scores(self, pose: Transform, reach: float = 1.0) -> Float:
+        """Return how much of each thing (T,) lies on edges, or within `reach` (before scaling) of them."""
+        pixels, direction, kept = self.looked_for(pose)
+        reach_px = max(reach * self.scale, LEAST_REACH_PX)
+        on = edge_share(self.pictures, self.which[kept], pixels, direction, reach_px)
+        return np.bincount(self.thing[kept], self.share[kept] * on, int(self.thing.max(initial=0)) + 1)
+
+    def drawn(self, pose: Transform, window_px: float) -> _Drawn | None:
+        """Return how far the lines are drawn along their directions; None where too few are."""
+        pixels, direction, kept = self.looked_for(pose)
+        shift, weight, firm, slope = attraction(self.pictures, self.which[kept], pixels, direction, window_px)
+        found = weight > WEAKEST
+        kept, slope, shift = kept[found], slope[found], shift[found]
+        thing, share = self.thing[kept], self.share[kept]
+        if len(kept) < FEWEST_EDGES or len(np.unique(thing)) < FEWEST_THINGS:
+            return None
+        optical_from_base = pose.inverse()
+        points = optical_from_base.apply(self.base_m[kept])
+        # d pixel / d motion of the camera in base_link, about the camera's place: the point moves the other way
+        arm = self.base_m[kept] - pose.translation_m
+        by_point = self.camera.jacobian(points) @ optical_from_base.rotation
+        along = -np.einsum("ni,nij,njk->nk", slope, by_point, by_motion(arm))
+        derivative = np.column_stack((along, self.kind[kept][:, None] == np.arange(KINDS)))
+        return _Drawn.of(derivative, shift, weight[found] * share, firm[found] * share, thing)
 
 
 def _evidence(scores: Float, than: Float) -> float:
@@ -145,15 +210,15 @@ def _evidence(scores: Float, than: Float) -> float:
     return float(gain.sum() / max(np.sqrt((gain**2).sum()), 1e-9))
 
 
-def _as_seen(information: Float, camera: Camera, pose: Transform, shots: Sequence[Shot], scale: float) -> Float:
+def _as_seen(information: Float, lines: _Lines, pose: Transform) -> Float:
     """Return the information with each axis as sure as a bump along it would be seen.
 
     The slope near the best place is steeper than all the way to a bump: lines lie on other edges there, too. So the
     pictures are asked: how surely would they tell the best place from one that is a bump away?
     """
-    here = _scores(camera, pose, shots, scale)
+    here = lines.scores(pose)
     size = np.sqrt(np.maximum(np.diag(information), 1e-12)) * BUMP
-    seen = [min(_evidence(here, _scores(camera, displaced(pose, sign * step), shots, scale)) for sign in (-1, 1))
+    seen = [min(_evidence(here, lines.scores(displaced(pose, sign * step))) for sign in (-1, 1))
             for step in np.diag(BUMP)]  # fmt: skip
     share = np.clip(np.array(seen) / size, 1e-3, 1.0)
     return np.asarray(information * np.outer(share, share))
@@ -195,20 +260,20 @@ def _before(prior: Float) -> Float:
     return out
 
 
-def _searched(camera: Camera, pose: Transform, shots: Sequence[Shot], scale: float) -> Transform:
+def _searched(lines: _Lines, pose: Transform) -> Transform:
     """Return the pose turned, one axis after the other, to where most lines lie on edges: drawing may lead astray."""
     for reach, axis in SEARCH:
         turns = [displaced(pose, angle * np.eye(6)[axis]) for angle in SEARCHED_RAD]
-        pose = max(turns, key=lambda turn: _scores(camera, turn, shots, reach * scale).sum())
+        pose = turns[int(np.argmax([lines.scores(turn, reach).sum() for turn in turns]))]
     return pose
 
 
 def _converged(
-    camera: Camera, rig: Transform, pose: Transform, shots: Sequence[Shot], windows: Sequence[float], prior: Float
+    lines: _Lines, rig: Transform, pose: Transform, windows: Sequence[float], prior: Float
 ) -> Transform | None:
     """Follow the lines home; None where too few are seen."""
-    for window in windows:
-        drawn = _drawn(camera, pose, shots, window)
+    for window in _sizes(windows, lines.scale):
+        drawn = lines.drawn(pose, window)
         if drawn is None:
             return None
         before = drawn.variance * _before(prior)
@@ -216,16 +281,6 @@ def _converged(
         goal = drawn.goals.sum(axis=0) - before @ so_far
         pose = displaced(pose, np.linalg.solve(drawn.matrices.sum(axis=0) + before, goal)[:6])
     return pose
-
-
-def _scores(camera: Camera, pose: Transform, shots: Sequence[Shot], scale: float) -> Float:
-    """Return how much of each thing (T,) lies on edges."""
-    total = np.zeros(1 + max((int(shot.thing.max()) for shot in shots if len(shot.thing)), default=0))
-    for shot in shots:
-        pixels, direction, kept = _looked_for(camera, pose, shot)
-        share = edge_share(shot.grey, pixels, direction, max(scale, 0.6))
-        total += np.bincount(shot.thing[kept], shot.weight[kept] * share, len(total))
-    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,54 +298,16 @@ class _Drawn:
     count: int
     """Lines that found an edge."""
 
-
-def _drawn(camera: Camera, pose: Transform, shots: Sequence[Shot], window_px: float) -> _Drawn | None:
-    """Return how far the lines are drawn along their directions; None where too few are."""
-    parts = [_drawn_in(camera, pose, shot, window_px) for shot in shots]
-    derivative, shift, weight, firm, thing = (np.concatenate([part[k] for part in parts]) for k in range(5))
-    if len(shift) < FEWEST_EDGES:
-        return None
-    _, thing = np.unique(thing, return_inverse=True)
-    count = int(thing.max()) + 1
-    if count < FEWEST_THINGS:
-        return None
-    order = np.argsort(thing, kind="stable")
-    starts = np.searchsorted(thing[order], np.arange(count))
-    derivative, shift, weight, firm = derivative[order], shift[order], weight[order], firm[order]
-    squares = derivative[:, :, None] * derivative[:, None, :]
-    matrices, slopes = (np.add.reduceat(squares * of[:, None, None], starts, axis=0) for of in (weight, firm))
-    goals = np.add.reduceat(derivative * (weight * shift)[:, None], starts, axis=0)
-    return _Drawn(matrices, slopes, goals, float((weight * shift**2).sum() / weight.sum()), len(shift))
-
-
-def _drawn_in(camera: Camera, pose: Transform, shot: Shot, window_px: float) -> tuple[Float, ...]:
-    """Return derivatives (N, UNKNOWNS), shifts, weights, firmness and things (N,) of lines that find an edge."""
-    pixels, direction, kept = _looked_for(camera, pose, shot)
-    shift, weight, firm, slope = attraction(shot.grey, pixels, direction, window_px)
-    found = weight > WEAKEST
-    kept, slope = kept[found], slope[found]
-    optical_from_base = pose.inverse()
-    points = optical_from_base.apply(shot.base_m[kept])
-    # d pixel / d motion of the camera in base_link, about the camera's place: the point moves the other way
-    arm = shot.base_m[kept] - pose.translation_m
-    by_camera = -np.einsum("nij,jk,nkl->nil", camera.jacobian(points), optical_from_base.rotation, by_motion(arm))
-    along = np.einsum("ni,nij->nj", slope, by_camera)
-    of_kind = shot.kind[kept][:, None] == np.arange(KINDS)
-    share = shot.weight[kept]
-    return np.column_stack((along, of_kind)), shift[found], weight[found] * share, firm[found] * share, shot.thing[kept]
-
-
-def _looked_for(camera: Camera, pose: Transform, shot: Shot) -> tuple[Float, Float, NDArray[np.int64]]:
-    """Return pixels (N, 2) and directions (N, 2) of the lines that the picture should show, and which they are."""
-    optical_from_base = pose.inverse()
-    pixels, seen = camera.project(optical_from_base.apply(shot.base_m))
-    ahead, seen_ahead = camera.project(optical_from_base.apply(shot.further_m))
-    direction = ahead - pixels
-    length = np.linalg.norm(direction, axis=1)
-    height, width = shot.grey.shape
-    inner = ((pixels > MARGIN_PX) & (pixels < np.array([width, height]) - 1 - MARGIN_PX)).all(axis=1)
-    kept = np.flatnonzero(seen & seen_ahead & inner & (length > 1e-6))
-    return pixels[kept], direction[kept] / length[kept, None], kept
+    @classmethod
+    def of(cls, derivative: Float, shift: Float, weight: Float, firm: Float, thing: Index) -> _Drawn:
+        """Sum what lines pull for over things: derivatives (N, UNKNOWNS), the others (N,)."""
+        order = np.argsort(thing, kind="stable")
+        derivative, shift, weight, firm, thing = (of[order] for of in (derivative, shift, weight, firm, thing))
+        starts = np.flatnonzero(np.diff(thing, prepend=-1))
+        squares = derivative[:, :, None] * derivative[:, None, :]
+        matrices, slopes = (np.add.reduceat(squares * by[:, None, None], starts, axis=0) for by in (weight, firm))
+        goals = np.add.reduceat(derivative * (weight * shift)[:, None], starts, axis=0)
+        return cls(matrices, slopes, goals, float((weight * shift**2).sum() / weight.sum()), len(shift))
 
 
 __all__ = ["Shot", "camera_moved", "make_shot"]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float: TypeAlias = NDArray[np.float64]
+Index: TypeAlias = NDArray[np.int64]
 
 WEAKEST = 8.0
 """Grey values over two pixels below which there is no edge."""
@@ -24,7 +25,9 @@ STEEPEST = 0.4
 """Cosine between the direction of search and the normal of an edge below which it runs along the search."""
 
 
-def attraction(grey: Float, pixels: Float, direction: Float, window_px: float) -> tuple[Float, Float, Float, Float]:
+def attraction(
+    pictures: Float, which: Index, pixels: Float, direction: Float, window_px: float
+) -> tuple[Float, Float, Float, Float]:
     """Return how far each line is drawn along its direction (N,), how strongly, how firmly, and what moves it (N, 2).
 
     Edges within the window pull (mean shift with a Gaussian kernel: Cheng, "Mean shift, mode seeking, and clustering",
@@ -34,21 +37,22 @@ def attraction(grey: Float, pixels: Float, direction: Float, window_px: float) -
     picture moves along the direction of search when it is moved across, too.
 
     Args:
-        grey: (H, W) smoothed.
+        pictures: (S, H, W) grey, smoothed.
+        which: (N,) picture of each line.
         pixels: (N, 2) column and row.
         direction: (N, 2) unit vectors.
         window_px: half width of the search.
     """
     mean, weight, firm = (np.zeros(len(pixels)) for _ in range(3))
     normal = direction.copy()
-    _attract(grey, pixels, direction, window_px, mean, weight, firm, normal)
+    _attract(pictures, which, pixels, direction, window_px, mean, weight, firm, normal)
     return mean, weight, firm, normal
 
 
-def edge_share(grey: Float, pixels: Float, direction: Float, reach_px: float) -> Float:
+def edge_share(pictures: Float, which: Index, pixels: Float, direction: Float, reach_px: float) -> Float:
     """Return for each line (N,) how much of an edge is within `reach_px` of it, 0 to 1."""
     share = np.zeros(len(pixels))
-    _share(grey, pixels, direction, reach_px, share)
+    _share(pictures, which, pixels, direction, reach_px, share)
     return share
 
 
@@ -85,11 +89,13 @@ def _edge(grey: Any, u: float, v: float, du: float, dv: float) -> float:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _attract(
-    grey: Any, pixels: Any, direction: Any, window: float, mean: Any, weight: Any, firm: Any, normal: Any
-) -> None:
+    pictures: Any, which: Any, pixels: Any, direction: Any, window: float, mean: Any, weight: Any, firm: Any,
+    normal: Any,
+) -> None:  # fmt: skip
     steps = int(1.5 * window / STEP_PX)
     whole = window * math.sqrt(math.pi / 2.0) / STEP_PX
     for n in range(len(pixels)):
+        grey = pictures[which[n]]
         u, v, du, dv = pixels[n, 0], pixels[n, 1], direction[n, 0], direction[n, 1]
         total, first, second = 0.0, 0.0, 0.0
         for k in range(-steps, steps + 1):
@@ -112,8 +118,9 @@ def _attract(
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _share(grey: Any, pixels: Any, direction: Any, reach: float, share: Any) -> None:
+def _share(pictures: Any, which: Any, pixels: Any, direction: Any, reach: float, share: Any) -> None:
     for n in range(len(pixels)):
+        grey = pictures[which[n]]
         u, v, du, dv = pixels[n, 0], pixels[n, 1], direction[n, 0], direction[n, 1]
         total = 0.0
         for k in range(-2, 3):

@@ -24,9 +24,9 @@ State: TypeAlias = Literal["ok", "partly", "moved", "unknown"]
 AXES = ("roll", "pitch", "yaw", "x", "y", "z")
 SHARE = 0.5
 """A motion matters from this share of a bump on."""
-SIGNIFICANT = 30.0
+SIGNIFICANT = 16.0
 """Squared standard deviations that a motion must explain: by chance, six numbers explain so much in 1 of 25 000."""
-SEEN = 64.0
+SEEN = 25.0
 """Squared standard deviations of a bump from which on it is missed once in 100 times."""
 RIVALS = 9.0
 """Two sensors whose motions explain nearly the same, up to so much, cannot be told apart."""
