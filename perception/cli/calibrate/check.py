@@ -40,8 +40,7 @@ def check(
     else:
         for finding in findings:
             print(finding.text())
-        moved = [finding.sensor for finding in findings if finding.state == "moved"]
-        print(f"moved: {', '.join(moved)}; calibrate again" if moved else "no sensor has moved, as far as this tells")
+        print(_verdict(findings))
     return 1 if any(finding.state == "moved" for finding in findings) else 0
 
 
@@ -75,6 +74,18 @@ def check_rig(log: Log, rig: Rig, ego_topic: str, seconds: float = 20.0) -> list
     except UserError as error:
         raise UserError(f"{log.path}: {error}") from None
     return RigCheck(recording).findings(rig)
+
+
+def _verdict(findings: list[Finding]) -> str:
+    moved = [finding.sensor for finding in findings if finding.state == "moved"]
+    if moved:
+        return f"moved: {', '.join(moved)}; calibrate again"
+    if all(finding.state == "ok" for finding in findings):
+        return "no sensor has moved"
+    return (
+        "no sensor is seen to have moved, but not everything is observable: record longer, with turns, and with poles, "
+        "parked vehicles and house corners within 10 m"
+    )
 
 
 def _names_a_rig(launch_file: Path) -> bool:
