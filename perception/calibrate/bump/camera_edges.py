@@ -13,7 +13,7 @@ disagree tells how sure the answer is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -40,7 +40,7 @@ LATEST_S = 0.03
 """How far the instants of an outline and of a picture may be apart: what moves on its own is elsewhere by then."""
 MARGIN_PX = 12
 FEWEST_EDGES = 300
-WEAKEST = 0.05
+WEAKEST = 0.01
 """Weight of a line below which it counts for none."""
 FEWEST_THINGS = 20
 NEAR_STEPS = 4
@@ -73,6 +73,7 @@ class Shot:
         further_m: (E, 3) the same a little further out.
         kind: (E,) as of the lines.
         thing: (E,) a number for each thing, the same in all shots.
+        half_rad: (E,) as of the lines.
     """
 
     t_ns: int
@@ -81,6 +82,7 @@ class Shot:
     further_m: Float
     kind: NDArray[np.int64]
     thing: NDArray[np.int64]
+    half_rad: Float
 
 
 def make_shot(
@@ -92,7 +94,7 @@ def make_shot(
     odom, further = (track.apply(points, near.t_ns) for points in (near.base_m, near.further_m))
     column, row = np.floor(odom[:, :2] / THING_M).astype(np.int64).T % (1 << 20)
     thing = (near.kind << 40) | (column << 20) | row
-    return Shot(t_ns, smooth(grey), back.apply(odom), back.apply(further), near.kind, thing)
+    return Shot(t_ns, smooth(grey), back.apply(odom), back.apply(further), near.kind, thing, near.half_rad)
 
 
 def camera_moved(
@@ -109,7 +111,20 @@ def camera_moved(
     if not shots:
         return None
     lines = _Lines.of(camera, base_link_from_optical, shots)
-    rig, near = base_link_from_optical, WINDOWS_PX[-NEAR_STEPS:]
+    pose = _best(lines, base_link_from_optical, prior)
+    if pose is not None and (astray := _astray(lines, pose)):
+        lines = lines.without(astray)
+        pose = _best(lines, base_link_from_optical, prior)
+    drawn = None if pose is None else lines.drawn(pose, max(JUDGED_PX * lines.scale, FINEST_PX))
+    if pose is None or drawn is None:
+        return None
+    information = _as_seen(_information(drawn), lines, pose)
+    return Estimate.at(motion_between(base_link_from_optical, pose), information, drawn.count, prior)
+
+
+def _best(lines: _Lines, rig: Transform, prior: Float) -> Transform | None:
+    """Return where the lines lie on edges: near where the rig says, unless they surely do better elsewhere."""
+    near = WINDOWS_PX[-NEAR_STEPS:]
     pose = _converged(lines, rig, rig, near, prior)
     if pose is None:
         return None
@@ -118,11 +133,17 @@ def camera_moved(
         other = _converged(lines, rig, start, windows, prior)
         if other is not None and _evidence(scores := lines.scores(other), known) > SURE:
             pose, known = other, scores
-    drawn = lines.drawn(pose, max(JUDGED_PX * lines.scale, FINEST_PX))
-    if drawn is None:
-        return None
-    information = _as_seen(_information(drawn), lines, pose)
-    return Estimate.at(motion_between(rig, pose), information, drawn.count, prior)
+    return pose
+
+
+def _astray(lines: _Lines, pose: Transform) -> list[int]:
+    """Return the kinds of lines that alone would lie on edges better a bump away: a kerb beside the foot of a wall.
+
+    What runs along the whole street is wrong all along it: no number of things tells that it is.
+    """
+    here, kinds = lines.scores(pose), lines.kinds
+    gains = [lines.scores(displaced(pose, sign * step)) - here for step in np.diag(BUMP) for sign in (-1, 1)]
+    return [kind for kind in range(KINDS) if any(_sum_over_spread(gain[kinds == kind]) > SURE for gain in gains)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +159,7 @@ class _Lines:
         kind: (N,).
         thing: (N,) 0 to T - 1.
         share: (N,) weight of a line, so that a thing weighs no more than a few lines.
+        half_px: (N,) how far to either side of where it is looked for the line may be.
         scale: focal length over the usual.
     """
 
@@ -149,22 +171,41 @@ class _Lines:
     kind: Index
     thing: Index
     share: Float
+    half_px: Float
     scale: float
 
     @classmethod
     def of(cls, camera: Camera, pose: Transform, shots: Sequence[Shot]) -> _Lines:
         """Return the lines that a camera at a place sees."""
-        base, further, kind, thing = (
-            np.concatenate([getattr(shot, name) for shot in shots]) for name in ("base_m", "further_m", "kind", "thing")
-        )
+        names = ("base_m", "further_m", "kind", "thing", "half_rad")
+        base, further, kind, thing, half = (np.concatenate([getattr(shot, name) for shot in shots]) for name in names)
         which = np.repeat(np.arange(len(shots)), [len(shot.kind) for shot in shots])
-        pictures = np.stack([shot.grey for shot in shots])
-        scale = _focal_px(camera) / USUAL_FOCAL_PX
-        every = cls(camera, pictures, which, base, further, kind, thing, np.ones(len(kind)), scale)
+        pictures, focal = np.stack([shot.grey for shot in shots]), _focal_px(camera)
+        ones, scale = np.ones(len(kind)), focal / USUAL_FOCAL_PX
+        every = cls(camera, pictures, which, base, further, kind, thing, ones, half * focal, scale)
         _, _, kept = every.looked_for(pose)
         _, number, count = np.unique(thing[kept], return_inverse=True, return_counts=True)
         share = (1.0 / (1.0 + THING_SHARE * count))[number]
-        return cls(camera, pictures, which[kept], base[kept], further[kept], kind[kept], number, share, scale)
+        return cls(
+            camera, pictures, which[kept], base[kept], further[kept], kind[kept], number, share, every.half_px[kept],
+            scale,
+        )  # fmt: skip
+
+    @property
+    def kinds(self) -> Index:
+        """(T,) kind of each thing."""
+        out = np.zeros(int(self.thing.max(initial=0)) + 1, np.int64)
+        out[self.thing] = self.kind
+        return out
+
+    def without(self, kinds: Sequence[int]) -> _Lines:
+        """Return the lines of other kinds."""
+        left = ~np.isin(self.kind, kinds)
+        _, thing = np.unique(self.thing[left], return_inverse=True)
+        return replace(
+            self, which=self.which[left], base_m=self.base_m[left], further_m=self.further_m[left],
+            kind=self.kind[left], thing=thing, share=self.share[left], half_px=self.half_px[left],
+        )  # fmt: skip
 
     def looked_for(self, pose: Transform) -> tuple[Float, Float, Index]:
         """Return pixels (M, 2) and directions (M, 2) of the lines that the pictures should show, and which they are."""
@@ -181,14 +222,16 @@ class _Lines:
     def scores(self, pose: Transform, reach: float = 1.0) -> Float:
         """Return how much of each thing (T,) lies on edges, or within `reach` (before scaling) of them."""
         pixels, direction, kept = self.looked_for(pose)
-        reach_px = max(reach * self.scale, LEAST_REACH_PX)
+        reach_px = np.maximum(self.half_px[kept], max(reach * self.scale, LEAST_REACH_PX))
         on = edge_share(self.pictures, self.which[kept], pixels, direction, reach_px)
         return np.bincount(self.thing[kept], self.share[kept] * on, int(self.thing.max(initial=0)) + 1)
 
     def drawn(self, pose: Transform, window_px: float) -> _Drawn | None:
         """Return how far the lines are drawn along their directions; None where too few are."""
         pixels, direction, kept = self.looked_for(pose)
-        shift, weight, firm, slope = attraction(self.pictures, self.which[kept], pixels, direction, window_px)
+        window = np.maximum(window_px, self.half_px[kept])
+        shift, weight, firm, slope = attraction(self.pictures, self.which[kept], pixels, direction, window)
+        weight, firm = weight * (window_px / window) ** 2, firm * (window_px / window) ** 2
         found = weight > WEAKEST
         kept, slope, shift = kept[found], slope[found], shift[found]
         thing, share = self.thing[kept], self.share[kept]
@@ -206,7 +249,10 @@ class _Lines:
 
 def _evidence(scores: Float, than: Float) -> float:
     """Return by how many standard deviations things lie on edges more: the gain of all over the spread of each."""
-    gain = scores - than
+    return _sum_over_spread(scores - than)
+
+
+def _sum_over_spread(gain: Float) -> float:
     return float(gain.sum() / max(np.sqrt((gain**2).sum()), 1e-9))
 
 

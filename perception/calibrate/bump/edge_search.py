@@ -26,7 +26,7 @@ STEEPEST = 0.4
 
 
 def attraction(
-    pictures: Float, which: Index, pixels: Float, direction: Float, window_px: float
+    pictures: Float, which: Index, pixels: Float, direction: Float, window_px: Float
 ) -> tuple[Float, Float, Float, Float]:
     """Return how far each line is drawn along its direction (N,), how strongly, how firmly, and what moves it (N, 2).
 
@@ -41,7 +41,7 @@ def attraction(
         which: (N,) picture of each line.
         pixels: (N, 2) column and row.
         direction: (N, 2) unit vectors.
-        window_px: half width of the search.
+        window_px: (N,) half width of the search for each.
     """
     mean, weight, firm = (np.zeros(len(pixels)) for _ in range(3))
     normal = direction.copy()
@@ -49,8 +49,8 @@ def attraction(
     return mean, weight, firm, normal
 
 
-def edge_share(pictures: Float, which: Index, pixels: Float, direction: Float, reach_px: float) -> Float:
-    """Return for each line (N,) how much of an edge is within `reach_px` of it, 0 to 1."""
+def edge_share(pictures: Float, which: Index, pixels: Float, direction: Float, reach_px: Float) -> Float:
+    """Return for each line (N,) how much of an edge is within `reach_px` (N,) of it, 0 to 1."""
     share = np.zeros(len(pixels))
     _share(pictures, which, pixels, direction, reach_px, share)
     return share
@@ -89,13 +89,12 @@ def _edge(grey: Any, u: float, v: float, du: float, dv: float) -> float:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _attract(
-    pictures: Any, which: Any, pixels: Any, direction: Any, window: float, mean: Any, weight: Any, firm: Any,
+    pictures: Any, which: Any, pixels: Any, direction: Any, windows: Any, mean: Any, weight: Any, firm: Any,
     normal: Any,
 ) -> None:  # fmt: skip
-    steps = int(1.5 * window / STEP_PX)
-    whole = window * math.sqrt(math.pi / 2.0) / STEP_PX
     for n in range(len(pixels)):
-        grey = pictures[which[n]]
+        grey, window = pictures[which[n]], windows[n]
+        steps, whole = int(1.5 * window / STEP_PX), window * math.sqrt(math.pi / 2.0) / STEP_PX
         u, v, du, dv = pixels[n, 0], pixels[n, 1], direction[n, 0], direction[n, 1]
         total, first, second = 0.0, 0.0, 0.0
         for k in range(-steps, steps + 1):
@@ -118,13 +117,13 @@ def _attract(
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _share(pictures: Any, which: Any, pixels: Any, direction: Any, reach: float, share: Any) -> None:
+def _share(pictures: Any, which: Any, pixels: Any, direction: Any, reach: Any, share: Any) -> None:
     for n in range(len(pixels)):
         grey = pictures[which[n]]
         u, v, du, dv = pixels[n, 0], pixels[n, 1], direction[n, 0], direction[n, 1]
         total = 0.0
         for k in range(-2, 3):
-            at = 0.5 * k * reach
+            at = 0.5 * k * reach[n]
             total += _edge(grey, u + at * du, v + at * dv, du, dv)
         share[n] = total / 5
 

@@ -49,26 +49,30 @@ class SceneLines:
         further_m: (E, 3) a little further across the line: the direction in which it is looked for.
         t_ns: (E,).
         kind: (E,) 0 and 1 sides, 2 tops, 3 feet: what may be wrong together.
+        half_rad: (E,) how far to either side the line may be, as the sensor's steps leave open; 0 where it measured it.
     """
 
     base_m: Float
     further_m: Float
     t_ns: Index
     kind: Index
+    half_rad: Float
 
     @classmethod
     def together(cls, lines: Sequence[SceneLines]) -> SceneLines:
         """Join lines."""
-        names = ("base_m", "further_m", "t_ns", "kind")
+        names = ("base_m", "further_m", "t_ns", "kind", "half_rad")
         return cls(*(np.concatenate([getattr(line, name) for line in lines]) for name in names))
 
     def chosen(self, which: NDArray[np.bool_]) -> SceneLines:
         """Return some of them."""
-        return SceneLines(self.base_m[which], self.further_m[which], self.t_ns[which], self.kind[which])
+        return SceneLines(
+            self.base_m[which], self.further_m[which], self.t_ns[which], self.kind[which], self.half_rad[which]
+        )
 
     def moved(self, by: Transform) -> SceneLines:
         """Return them elsewhere."""
-        return SceneLines(by.apply(self.base_m), by.apply(self.further_m), self.t_ns, self.kind)
+        return SceneLines(by.apply(self.base_m), by.apply(self.further_m), self.t_ns, self.kind, self.half_rad)
 
 
 KINDS = 4
@@ -115,14 +119,14 @@ class _Grid:
         )  # fmt: skip
 
     def lines(
-        self, row: Index, column: Index, azimuth: Float, elevation: Float, across: Float, kind: int
+        self, row: Index, column: Index, azimuth: Float, elevation: Float, across: Float, kind: int, half_rad: Float
     ) -> SceneLines:
         """Return points at directions of the sensor and the depth of a cell; `across` (E, 2) azimuth, elevation."""
         depth = self.depth[row, column]
         here = _point(azimuth, elevation, depth)
         further = _point(azimuth + ALONG * across[:, 0], elevation + ALONG * across[:, 1], depth)
-        kinds = np.full(len(row), kind)
-        return SceneLines(self.lidar.apply(here), self.lidar.apply(further), self.t_ns[row, column], kinds)
+        stamps, kinds = self.t_ns[row, column], np.full(len(row), kind)
+        return SceneLines(self.lidar.apply(here), self.lidar.apply(further), stamps, kinds, half_rad)
 
 
 def rings_of(sweep: Sweep) -> Index:
@@ -164,8 +168,9 @@ def _sides(grid: _Grid) -> SceneLines:
             usable &= grid.base_m[..., 2] > ROAD_M
             row, column = np.nonzero(usable)
             across = np.column_stack((np.ones(len(row)), np.zeros(len(row))))
-            azimuth = grid.azimuth[row, column] + step[row, column] / 2
-            found.append(grid.lines(row, column, azimuth, grid.elevation[row, column], across, int(out > 0)))
+            half = step[row, column] / 2
+            azimuth, elevation = grid.azimuth[row, column] + half, grid.elevation[row, column]
+            found.append(grid.lines(row, column, azimuth, elevation, across, int(out > 0), np.abs(half)))
     return SceneLines.together(found)
 
 
@@ -178,8 +183,9 @@ def _tops(grid: _Grid) -> SceneLines:
         usable &= grid.base_m[1:-1, :, 2] > ABOVE_SENSORS_M
     row, column = np.nonzero(usable)
     across = np.column_stack((np.zeros(len(row)), np.ones(len(row))))
-    elevation = grid.elevation[row + 1, column] + step[row, column] / 2
-    return grid.lines(row + 1, column, grid.azimuth[row + 1, column], elevation, across, 2)
+    half = step[row, column] / 2
+    elevation = grid.elevation[row + 1, column] + half
+    return grid.lines(row + 1, column, grid.azimuth[row + 1, column], elevation, across, 2, half)
 
 
 def _feet(grid: _Grid) -> SceneLines:
@@ -198,7 +204,7 @@ def _feet(grid: _Grid) -> SceneLines:
     foot = (first[row, column] + second[row, column]) / 2
     foot[:, 2] = road[row, column, 2]  # a pavement is higher than the road
     higher = foot + np.outer(ALONG * reach[1][row, column], (0.0, 0.0, 1.0))
-    return SceneLines(foot, higher, grid.t_ns[row + 1, column], np.full(len(row), 3))
+    return SceneLines(foot, higher, grid.t_ns[row + 1, column], np.full(len(row), 3), np.zeros(len(row)))
 
 
 def _jumps(near: Float, far: Float) -> NDArray[np.bool_]:
