@@ -1,7 +1,7 @@
 """Where a LiDAR is to a camera, from boards that both see: points of the LiDAR lie on the plane that the camera sees.
 
 Zhang & Pless, "Extrinsic calibration of a camera and laser range finder", IROS 2004: point to plane over all poses of
-the board, from a first guess (the rig's) by which the board's points are found. Edges check it: bump/camera_edges.py.
+the board, from a first guess (the rig's) by which the board's points are found. Edges refine it: camera_lidar_edges.py.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class CameraLidarResult:
         boards: how many poses were used.
         points: how many points on them.
         rms_m: of the points' distances from their planes.
-        rotation_std_rad: (3,) about the camera's axes.
-        translation_std_m: (3,).
+        covariance: (6, 6) of a small turn about the camera's axes and a shift along them.
         normals_spread: smallest singular value of the boards' normals, 0 to 1: how well they pin the translation.
         on_board: points (N, 3) in the LiDAR's frame by board.
     """
@@ -49,10 +48,19 @@ class CameraLidarResult:
     boards: int
     points: int
     rms_m: float
-    rotation_std_rad: Float
-    translation_std_m: Float
+    covariance: Float
     normals_spread: float
     on_board: tuple[Float, ...]
+
+    @property
+    def rotation_std_rad(self) -> Float:
+        """(3,) about the camera's axes."""
+        return np.sqrt(np.diag(self.covariance)[:3])
+
+    @property
+    def translation_std_m(self) -> Float:
+        """(3,) along them."""
+        return np.sqrt(np.diag(self.covariance)[3:])
 
 
 def calibrate_camera_lidar(
@@ -92,9 +100,8 @@ def calibrate_camera_lidar(
         pose = solution.state
     assert solution is not None
     normals = np.stack([plane.rotation[:, 2] for plane, _ in chosen])
-    deviation = solution.deviation
     return CameraLidarResult(
-        pose, len(chosen), sum(len(on) for _, on in chosen), solution.rms, deviation[:3], deviation[3:],
+        pose, len(chosen), sum(len(on) for _, on in chosen), solution.rms, solution.covariance,
         float(np.linalg.svd(normals, compute_uv=False)[2] / np.sqrt(len(normals))), tuple(on for _, on in chosen),
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from perception.errors import UserError
 from perception.geometry.transforms import Transform
 
 Float: TypeAlias = NDArray[np.float64]
+STANDING_NS = 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,11 @@ class EgoTrack:
         turns = np.array(rotations, np.float64)[order]
         turns[1:] *= np.cumprod(np.where((turns[1:] * turns[:-1]).sum(axis=1) < 0, -1.0, 1.0))[:, None]
         return cls(np.array(t_ns, np.int64)[order], np.array(translations, np.float64)[order], turns)
+
+    @classmethod
+    def standing(cls) -> EgoTrack:
+        """Return the track of a vehicle that never moves."""
+        return cls(np.array([0, STANDING_NS]), np.zeros((2, 3)), np.tile((0.0, 0.0, 0.0, 1.0), (2, 1)))
 
     def covers(self, t_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
         """True where the track has poses around an instant."""

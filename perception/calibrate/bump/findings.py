@@ -1,24 +1,35 @@
-"""Which sensor moved, and whether it matters."""
+"""Which sensor moved, and what the recording cannot tell.
+
+Every measurement compares: the LiDAR with odometry and road, each camera with the LiDAR. A LiDAR that moved is off
+against the road and against all cameras, by one motion; a camera that moved against the LiDAR alone. So all estimates
+together are one least squares problem of all sensors' motions, most of which are zero: sensors are let move one after
+the other, the one that explains most first, as long as it explains more than chance does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perception.calibrate.bump.sweep import Estimate
+from perception.calibrate.bump.estimate import BUMP, PRIOR, Estimate
+from perception.geometry.transforms import Transform
 
-BUMP_RAD = np.radians(1.0)
-BUMP_M = 0.05
+Float: TypeAlias = NDArray[np.float64]
+State: TypeAlias = Literal["ok", "partly", "moved", "unknown"]
+
+AXES = ("roll", "pitch", "yaw", "x", "y", "z")
 SHARE = 0.5
-"""A sensor has moved when it seems to be off by more than this share of a bump."""
-SURE = 3.0
-"""Standard deviations."""
-GAIN = 0.025
-"""A camera has moved when its lines fit better by this share elsewhere than where the rig says."""
-CLEARLY_SURE, CLEAR_GAIN = 2.5, 0.12
-"""A large gain needs less to be sure of."""
+"""A motion matters from this share of a bump on."""
+SIGNIFICANT = 16.0
+"""Squared standard deviations that a motion must explain: by chance, six numbers explain so much in 1 of 25 000."""
+SEEN = 25.0
+"""Squared standard deviations of a bump from which on it is missed once in 100 times."""
+RIVALS = 9.0
+"""Two sensors whose motions explain nearly the same, up to so much, cannot be told apart."""
 
 
 @dataclass(frozen=True)
@@ -27,76 +38,145 @@ class Finding:
 
     Attributes:
         sensor: its name.
-        state: ok, moved, or unknown where the recording does not tell.
-        estimate: how far it seems to be off.
-        blind: axes along which a bump would not be seen.
+        state: `ok`: no bump along any axis; `partly`: none along those that are observable; `moved`; `unknown`: nothing
+            is observable.
+        moved: (6,) rotation vector, radians, and translation, metres, in the axes of `base_link`.
+        deviation: (6,) their standard deviations.
+        blind: axes along which a bump is not observable from this recording.
         reason: why it is unknown, or whom else it may be.
     """
 
     sensor: str
-    state: str
-    estimate: Estimate | None
+    state: State
+    moved: Float
+    deviation: Float
     blind: tuple[str, ...] = ()
     reason: str = ""
 
     def text(self) -> str:
         """Return one line."""
-        if self.estimate is None:
-            return f"{self.sensor}: {self.state}: {self.reason}"
-        turn, shift = np.degrees(self.estimate.moved[:3]), 100 * self.estimate.moved[3:]
+        if self.state == "unknown":
+            return f"{self.sensor}: unknown: {self.reason}"
+        turn, shift = np.degrees(self.moved[:3]), 100 * self.moved[3:]
+        said = {"ok": "ok", "moved": "moved", "partly": "no bump seen"}[self.state]
         words = (
-            f"{self.sensor}: {self.state}, turned by {turn[0]:+.2f} {turn[1]:+.2f} {turn[2]:+.2f} degrees (roll pitch "
+            f"{self.sensor}: {said}, turned by {turn[0]:+.2f} {turn[1]:+.2f} {turn[2]:+.2f} degrees (roll pitch "
             f"yaw), displaced by {shift[0]:+.1f} {shift[1]:+.1f} {shift[2]:+.1f} cm (x y z)"
         )
-        words += f"; blind for {', '.join(self.blind)}" if self.blind else ""
+        words += f"; not observable from this recording: {', '.join(self.blind)}" if self.blind else ""
         return words + (f"; {self.reason}" if self.reason else "")
 
 
-AXES = ("roll", "pitch", "yaw", "x", "y", "z")
-
-
-def judged(lidar: Mapping[str, Estimate | None], cameras: Mapping[str, Estimate | None]) -> list[Finding]:
+def judged(
+    lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform]
+) -> list[Finding]:
     """Return one finding per sensor.
 
-    A LiDAR is judged by odometry and road, a camera by the LiDAR. Where every camera seems to be off by the same, it is
-    the LiDAR that moved.
+    Args:
+        lidar: its name, and what odometry and road say of it.
+        cameras: what the LiDAR says of each camera.
+        places: base_link_from_<sensor> of the rig, by name.
     """
-    findings = [_judge(name, estimate, "too little of the road and of still surfaces is seen twice")
-                for name, estimate in lidar.items()]  # fmt: skip
-    seen = [
-        _judge(name, estimate, "too few lines of the LiDAR are in its picture") for name, estimate in cameras.items()
-    ]
-    return [*_blamed(findings, seen), *seen]
+    system = _System.of(lidar, cameras, places)
+    moving = system.explained()
+    found = {name: _finding(system, moving, index) for index, name in enumerate(system.names)}
+    nothing = "too few lines of the LiDAR are in its picture"
+    return [found.get(name) or _unknown(name, nothing) for name in (lidar[0], *cameras)]
 
 
-def _blamed(lidars: list[Finding], cameras: list[Finding]) -> list[Finding]:
-    moved = [finding for finding in cameras if finding.state == "moved" and finding.estimate is not None]
-    if len(moved) < 2 or len(moved) < len([f for f in cameras if f.estimate is not None]):
-        return lidars
-    offsets = np.stack([finding.estimate.moved for finding in moved if finding.estimate is not None])
-    apart = np.abs(offsets - np.median(offsets, axis=0)).max(axis=0)
-    alike = (apart[:3] < 0.4 * BUMP_RAD).all() and (apart[3:] < 0.6 * BUMP_M).all()
-    if not alike:
-        return lidars
-    return [
-        Finding(f.sensor, "moved", f.estimate, f.blind, "every camera is off alike: it is this LiDAR, or they all")
-        for f in lidars
-    ]  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class _System:
+    """Normal equations of the motions of all sensors, six numbers each; the LiDAR is the first."""
+
+    names: tuple[str, ...]
+    matrix: Float
+    goal: Float
+
+    @classmethod
+    def of(
+        cls, lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform]
+    ) -> _System:
+        seen = {name: estimate for name, estimate in cameras.items() if estimate is not None}
+        names = (lidar[0], *seen)
+        matrix, goal = np.zeros((6 * len(names),) * 2), np.zeros(6 * len(names))
+        if lidar[1] is not None:
+            matrix[:6, :6], goal[:6] = lidar[1].information, lidar[1].goal
+        for index, (name, estimate) in enumerate(seen.items(), start=1):
+            relative = np.zeros((6, 6 * len(names)))  # a camera's motion less what the LiDAR's does at its place
+            relative[:, 6 * index : 6 * index + 6] = np.eye(6)
+            relative[:, :6] = -_carried(places[name].translation_m - places[lidar[0]].translation_m)
+            matrix += relative.T @ estimate.information @ relative
+            goal += relative.T @ estimate.goal
+        return cls(names, matrix, goal)
+
+    def motions(self, moving: Sequence[int]) -> tuple[Float, Float, float]:
+        """Return the motions (S, 6) of some sensors, their deviations, and how much they explain, the others still."""
+        at = np.concatenate([np.arange(6 * index, 6 * index + 6) for index in moving])
+        covariance = np.linalg.inv(self.matrix[np.ix_(at, at)] + np.kron(np.eye(len(moving)), PRIOR))
+        moved = covariance @ self.goal[at]
+        explained = float(self.goal[at] @ moved)
+        return moved.reshape(-1, 6), np.sqrt(np.diag(covariance)).reshape(-1, 6), explained
+
+    def explained(self) -> list[int]:
+        """Return the sensors that must have moved, the surest first."""
+        moving: list[int] = []
+        known = 0.0
+        while len(moving) < len(self.names):
+            gains = {index: self.motions([*moving, index])[2] - known
+                     for index in range(len(self.names)) if index not in moving}  # fmt: skip
+            best = max(gains, key=lambda index: gains[index])
+            if gains[best] < SIGNIFICANT:
+                break
+            moving.append(best)
+            known += gains[best]
+        return [index for index in moving if self._needed(moving, index)]
+
+    def _needed(self, moving: Sequence[int], index: int) -> bool:
+        others = [other for other in moving if other != index]
+        rest = self.motions(others)[2] if others else 0.0
+        return self.motions(moving)[2] - rest > SIGNIFICANT
+
+    def rivals(self, moving: Sequence[int], index: int) -> list[str]:
+        """Return the sensors that may have moved instead of one."""
+        known = self.motions(moving)[2]
+        swapped = {
+            other: [other if one == index else one for one in moving]
+            for other in range(len(self.names)) if other not in moving
+        }  # fmt: skip
+        return [self.names[other] for other, instead in swapped.items() if known - self.motions(instead)[2] < RIVALS]
+
+    def seen(self, index: int) -> NDArray[np.bool_]:
+        """Return for each axis (6,) whether a bump of this sensor alone would be found."""
+        own = self.matrix[6 * index : 6 * index + 6, 6 * index : 6 * index + 6]
+        return np.asarray(np.diag(own) * BUMP**2 > SEEN)
 
 
-def _judge(sensor: str, estimate: Estimate | None, why: str) -> Finding:
-    if estimate is None:
-        return Finding(sensor, "unknown", None, reason=why)
-    limit = np.array([BUMP_RAD] * 3 + [BUMP_M] * 3)
-    blind = tuple(axis for axis, deviation, bump in zip(AXES, estimate.deviation, limit, strict=True)
-                  if SURE * deviation > bump)  # fmt: skip
-    off = np.abs(estimate.moved) > SHARE * limit
-    sure = np.abs(estimate.moved) > SURE * estimate.deviation
-    fits_better = (estimate.better > SURE and estimate.gain > GAIN) or (
-        estimate.better > CLEARLY_SURE and estimate.gain > CLEAR_GAIN
-    )
-    state = "moved" if (off & sure).any() and fits_better else "ok"
-    return Finding(sensor, state, estimate, blind)
+def _finding(system: _System, moving: Sequence[int], index: int) -> Finding:
+    name = system.names[index]
+    blind = tuple(axis for axis, seen in zip(AXES, system.seen(index), strict=True) if not seen)
+    together = moving if index in moving else [*moving, index]
+    motions, deviations, _ = system.motions(together)
+    moved, deviation = motions[together.index(index)], deviations[together.index(index)]
+    matters = bool((np.abs(moved) > SHARE * BUMP).any())
+    if index in moving and matters:
+        rivals = system.rivals(moving, index)
+        reason = f"or it is {', '.join(rivals)}: this recording cannot tell which" if rivals else ""
+        return Finding(name, "moved", moved, deviation, blind, reason)
+    if len(blind) == len(AXES):
+        return _unknown(name, "no direction is observable from this recording")
+    return Finding(name, "partly" if blind else "ok", moved, deviation, blind)
 
 
-__all__ = ["Finding", "judged"]
+def _unknown(name: str, reason: str) -> Finding:
+    return Finding(name, "unknown", np.zeros(6), np.full(6, np.inf), AXES, reason)
+
+
+def _carried(arm: Float) -> Float:
+    """Return the matrix (6, 6) from the motion of one place to that of another on the same body, `arm` away."""
+    out = np.eye(6)
+    x, y, z = arm
+    out[3:, :3] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]  # turn x arm
+    return out
+
+
+__all__ = ["AXES", "Finding", "judged"]

@@ -32,6 +32,9 @@ SLANT_M = 0.12
 ABOVE_SENSORS_M = 2.3
 ROAD_M = 0.12
 GROUND_M = 0.3
+RING_GAP_RAD = np.radians(0.08)
+JITTER_RAD = 0.1
+"""How far back the next point of a turn may be."""
 COLUMN_RAD = np.radians(0.4)
 ALONG = 0.002
 """How far the second point lies from the first, over their distance: the direction in which to look."""
@@ -46,22 +49,30 @@ class SceneLines:
         further_m: (E, 3) a little further across the line: the direction in which it is looked for.
         t_ns: (E,).
         kind: (E,) 0 and 1 sides, 2 tops, 3 feet: what may be wrong together.
+        half_rad: (E,) how far to either side the line may be, as the sensor's steps leave open; 0 where it measured it.
     """
 
     base_m: Float
     further_m: Float
     t_ns: Index
     kind: Index
+    half_rad: Float
 
     @classmethod
     def together(cls, lines: Sequence[SceneLines]) -> SceneLines:
         """Join lines."""
-        names = ("base_m", "further_m", "t_ns", "kind")
+        names = ("base_m", "further_m", "t_ns", "kind", "half_rad")
         return cls(*(np.concatenate([getattr(line, name) for line in lines]) for name in names))
 
     def chosen(self, which: NDArray[np.bool_]) -> SceneLines:
         """Return some of them."""
-        return SceneLines(self.base_m[which], self.further_m[which], self.t_ns[which], self.kind[which])
+        return SceneLines(
+            self.base_m[which], self.further_m[which], self.t_ns[which], self.kind[which], self.half_rad[which]
+        )
+
+    def moved(self, by: Transform) -> SceneLines:
+        """Return them elsewhere."""
+        return SceneLines(by.apply(self.base_m), by.apply(self.further_m), self.t_ns, self.kind, self.half_rad)
 
 
 KINDS = 4
@@ -92,41 +103,51 @@ class _Grid:
         rows = rows - rows.min()
         step = _column_step(rows, azimuth)
         columns = np.floor((azimuth + np.pi) / step).astype(np.int64)
-        shape = (int(rows.max()) + 1, int(np.ceil(2 * np.pi / step)) + 1)
+        point = np.full((int(rows.max()) + 1, int(np.ceil(2 * np.pi / step)) + 1), -1)
+        point[rows, columns] = np.arange(len(rows))
+        left, right = np.roll(point, 1, axis=1), np.roll(point, -1, axis=1)
+        # firings are not exactly a column apart: an empty cell takes the point beside it
+        point = np.where(point >= 0, point, np.where(left >= 0, left, right))
+        there = point >= 0
 
         def spread(values: Float) -> Float:
-            out = np.full((*shape, *values.shape[1:]), np.nan)
-            out[rows, columns] = values
-            return out
+            return np.where(there.reshape(*there.shape, *(1,) * (values.ndim - 1)), values[point], np.nan)
 
-        t_ns = np.zeros(shape, np.int64)
-        t_ns[rows, columns] = sweep.point_t_ns
         return cls(
             spread(np.linalg.norm(xyz, axis=1)), spread(azimuth), spread(np.arctan2(xyz[:, 2], flat)),
-            spread(base_link_from_lidar.apply(xyz)), t_ns, base_link_from_lidar,
+            spread(base_link_from_lidar.apply(xyz)), sweep.point_t_ns[point], base_link_from_lidar,
         )  # fmt: skip
 
     def lines(
-        self, row: Index, column: Index, azimuth: Float, elevation: Float, across: Float, kind: int
+        self, row: Index, column: Index, azimuth: Float, elevation: Float, across: Float, kind: int, half_rad: Float
     ) -> SceneLines:
         """Return points at directions of the sensor and the depth of a cell; `across` (E, 2) azimuth, elevation."""
         depth = self.depth[row, column]
         here = _point(azimuth, elevation, depth)
         further = _point(azimuth + ALONG * across[:, 0], elevation + ALONG * across[:, 1], depth)
-        kinds = np.full(len(row), kind)
-        return SceneLines(self.lidar.apply(here), self.lidar.apply(further), self.t_ns[row, column], kinds)
+        stamps, kinds = self.t_ns[row, column], np.full(len(row), kind)
+        return SceneLines(self.lidar.apply(here), self.lidar.apply(further), stamps, kinds, half_rad)
 
 
 def rings_of(sweep: Sweep) -> Index:
-    """Return the ring of each point; where the sensor does not tell, from gaps between elevations."""
+    """Return the ring of each point; where the sensor does not tell, from elevations, or else from the order of points.
+
+    Beams that do not leave from one point have no gaps between their elevations; files of such sensors (KITTI) hold one
+    turn of a beam after the other.
+    """
     if sweep.ring is not None:
         return sweep.ring
+    azimuth = np.arctan2(sweep.xyz_m[:, 1], sweep.xyz_m[:, 0])
     elevation = np.arctan2(sweep.xyz_m[:, 2], np.hypot(sweep.xyz_m[:, 0], sweep.xyz_m[:, 1]))
     order = np.argsort(elevation)
-    new = np.diff(elevation[order], prepend=elevation[order[:1]]) > np.radians(0.08)
+    new = np.diff(elevation[order], prepend=elevation[order[:1]]) > RING_GAP_RAD
     ring = np.empty(len(order), np.int64)
     ring[order] = np.cumsum(new)
-    return ring
+    if np.bincount(ring).max() <= 0.5 * len(ring):
+        return ring
+    turned = np.cumsum((np.diff(azimuth, prepend=azimuth[:1]) + JITTER_RAD) % (2 * np.pi) - JITTER_RAD)
+    turns = np.floor((turned + JITTER_RAD) / (2 * np.pi)).astype(np.int64)
+    return turns.max() - turns if np.corrcoef(turns, elevation)[0, 1] < 0 else turns
 
 
 def _column_step(rows: Index, azimuth: Float) -> float:
@@ -147,8 +168,9 @@ def _sides(grid: _Grid) -> SceneLines:
             usable &= grid.base_m[..., 2] > ROAD_M
             row, column = np.nonzero(usable)
             across = np.column_stack((np.ones(len(row)), np.zeros(len(row))))
-            azimuth = grid.azimuth[row, column] + step[row, column] / 2
-            found.append(grid.lines(row, column, azimuth, grid.elevation[row, column], across, int(out > 0)))
+            half = step[row, column] / 2
+            azimuth, elevation = grid.azimuth[row, column] + half, grid.elevation[row, column]
+            found.append(grid.lines(row, column, azimuth, elevation, across, int(out > 0), np.abs(half)))
     return SceneLines.together(found)
 
 
@@ -161,8 +183,9 @@ def _tops(grid: _Grid) -> SceneLines:
         usable &= grid.base_m[1:-1, :, 2] > ABOVE_SENSORS_M
     row, column = np.nonzero(usable)
     across = np.column_stack((np.zeros(len(row)), np.ones(len(row))))
-    elevation = grid.elevation[row + 1, column] + step[row, column] / 2
-    return grid.lines(row + 1, column, grid.azimuth[row + 1, column], elevation, across, 2)
+    half = step[row, column] / 2
+    elevation = grid.elevation[row + 1, column] + half
+    return grid.lines(row + 1, column, grid.azimuth[row + 1, column], elevation, across, 2, half)
 
 
 def _feet(grid: _Grid) -> SceneLines:
@@ -181,7 +204,7 @@ def _feet(grid: _Grid) -> SceneLines:
     foot = (first[row, column] + second[row, column]) / 2
     foot[:, 2] = road[row, column, 2]  # a pavement is higher than the road
     higher = foot + np.outer(ALONG * reach[1][row, column], (0.0, 0.0, 1.0))
-    return SceneLines(foot, higher, grid.t_ns[row + 1, column], np.full(len(row), 3))
+    return SceneLines(foot, higher, grid.t_ns[row + 1, column], np.full(len(row), 3), np.zeros(len(row)))
 
 
 def _jumps(near: Float, far: Float) -> NDArray[np.bool_]:

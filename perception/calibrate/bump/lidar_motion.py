@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.calibrate.bump.ego_track import EgoTrack
-from perception.calibrate.bump.sweep import Estimate, Sweep
-from perception.calibrate.least_squares import by_motion, turned
+from perception.calibrate.bump.estimate import Estimate, displaced, inflation, motion_between
+from perception.calibrate.bump.sweep import Sweep
+from perception.calibrate.least_squares import by_motion
 from perception.geometry.transforms import Transform
 
 Float: TypeAlias = NDArray[np.float64]
@@ -43,6 +44,8 @@ LEVEL_M = 0.005
 """What remains between two sweeps for other reasons; over the angle that the vehicle turned, it is a displacement."""
 SLOPE_RAD = 0.002
 """How level a road is taken to be, on average."""
+YAW_RAD, HEIGHT_M = 1e-3, 3e-3
+"""The same of what else may be wrong all the time."""
 MOST_SWEEPS = 26
 THINNED = 3
 """Every so many points of a sweep are laid on the surfaces of others; surfaces are made of all."""
@@ -78,38 +81,16 @@ def lidar_moved(sweeps: Sequence[Sweep], base_link_from_lidar: Transform, track:
             return None
         matrix, goal = sum(m for m, _ in blocks), sum(g for _, g in blocks)
         change = np.asarray(np.linalg.solve(matrix + 1e-6 * np.eye(UNKNOWNS), goal), np.float64)[:6]
-        pose = _displaced(pose, change)
+        pose = displaced(pose, change)
         if np.abs(change).max() < 1e-4:
             break
-    turn = rotation_vector(pose @ base_link_from_lidar.inverse())
-    moved = np.array([*turn, *(pose.translation_m - base_link_from_lidar.translation_m)])
     level = LEVEL_M / max(track.turned_rad(), 1e-3)
-    floor = np.array([SLOPE_RAD, SLOPE_RAD, 1e-3, level, level, 3e-3])
-    return Estimate(moved, np.hypot(jackknife(blocks)[:6], floor), count)
-
-
-def _displaced(pose: Transform, step: Float) -> Transform:
-    """Return a pose turned about its own place, and displaced, in the axes of its parent."""
-    after = turned(pose, np.array([*step[:3], 0.0, 0.0, 0.0]))
-    return Transform(pose.translation_m + step[3:], after.rotation_xyzw)
-
-
-def jackknife(blocks: Sequence[tuple[Float, Float]]) -> Float:
-    """Return standard deviations (S,) by leaving out one block of normal equations at a time."""
-    matrix, goal = sum(m for m, _ in blocks), sum(g for _, g in blocks)
-    tiny = 1e-6 * np.eye(len(goal))  # type: ignore[arg-type]
-    without = np.stack([np.linalg.solve(matrix - m + tiny, goal - g) for m, g in blocks])
-    count = len(blocks)
-    return np.asarray(np.sqrt((count - 1) / count * ((without - without.mean(axis=0)) ** 2).sum(axis=0)))
-
-
-def rotation_vector(transform: Transform) -> Float:
-    """Return axis times angle (3,), radians."""
-    x, y, z, w = transform.rotation_xyzw
-    size = float(np.sqrt(x * x + y * y + z * z))
-    if size < 1e-12:
-        return np.zeros(3)
-    return np.asarray(np.array([x, y, z]) / size * 2 * np.arctan2(size, w))
+    floor = np.array([SLOPE_RAD, SLOPE_RAD, YAW_RAD, level, level, HEIGHT_M])
+    together = np.sum([m for m, _ in blocks], axis=0)
+    covariance = inflation(blocks) * np.linalg.inv(together + 1e-6 * np.eye(UNKNOWNS))[:6, :6] + np.diag(floor**2)
+    information = np.linalg.inv(covariance)
+    moved = motion_between(base_link_from_lidar, pose)
+    return Estimate(information, information @ moved, count)
 
 
 def _normal_equations(
@@ -211,4 +192,4 @@ def _weighted(derivative: Float, error: Float) -> tuple[Float, Float, int]:
     return derivative.T @ weighted, -weighted.T @ error, len(error)
 
 
-__all__ = ["jackknife", "lidar_moved", "rotation_vector"]
+__all__ = ["lidar_moved"]

@@ -28,24 +28,4 @@ class Sweep:
     ring: NDArray[np.int64] | None
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """How far a sensor's frame seems to have moved from where the rig says, in the axes of `base_link`.
-
-    Attributes:
-        moved: (6,) rotation vector, radians, then translation, metres: true = turned(rig, moved).
-        deviation: (6,) standard deviations; infinite where the recording does not tell.
-        measurements: how many points or edges stand behind it.
-        better: how many standard deviations the recording fits better there than where the rig says; infinite where
-            the fit itself measures.
-        gain: how much better, as a share.
-    """
-
-    moved: Float
-    deviation: Float
-    measurements: int
-    better: float = np.inf
-    gain: float = np.inf
-
-
-__all__ = ["Estimate", "Sweep"]
+__all__ = ["Sweep"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from perception.errors import UserError
     from perception.messages import Image, Message
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm")
 LIVE = ("tcp://", "ipc://")
 SOURCE_HELP = "A folder of pictures, a pattern such as 'shots/left*.png', a log, or the endpoint of a running graph."
 TOPIC_HELP = "The topic, for a log or a running graph."
+LISTED_S = 1.5
+"""How long what a graph sends is looked at, to name it."""
 
 
 @dataclass(frozen=True)
@@ -93,40 +96,111 @@ def messages(source: str, topic: str, kind: type[Message], *, seconds: float = 3
     Raises:
         UserError: the topic is not there, or carries something else.
     """
+    for _, message in topics_of(source, {topic: kind}, seconds=seconds):
+        yield message
+
+
+def topics_of(source: str, wanted: Mapping[str, type[Message]], *, seconds: float = 30.0) -> Iterator[tuple[str, Any]]:
+    """Yield (topic, message) of some topics from a log, or for so many seconds from a running graph.
+
+    Args:
+        source: path of a log, or an endpoint.
+        wanted: the kind of each topic.
+        seconds: how long to listen to a running graph.
+
+    Raises:
+        UserError: a topic is not there, or carries something else.
+    """
     from perception.errors import UserError, did_you_mean
 
     if source.startswith(LIVE):
-        yield from _live(source, topic, kind, seconds)
+        yield from _live(source, wanted, seconds)
         return
     from perception.logs.open_log import open_log
 
     log = open_log(source)
     known = log.topics()
+    for topic, kind in wanted.items():
+        if topic not in known:
+            fitting = [name for name, held in known.items() if held is kind]
+            raise UserError(
+                f"{source}: no topic '{topic}'; of this kind it has {', '.join(fitting) or 'none'}."
+                f"{did_you_mean(topic, fitting)}"
+            )
+        if known[topic] is not kind:
+            raise UserError(f"{source}: '{topic}' carries {known[topic].__name__}, expected {kind.__name__}")
+    yield from log.messages(topics=list(wanted))
+
+
+def kind_of(source: str, topic: str, *, seconds: float = 5.0) -> type[Message]:
+    """Return what a topic of a log or of a running graph carries.
+
+    Raises:
+        UserError: there is no such topic.
+    """
+    from perception.errors import UserError, did_you_mean
+
+    if source.startswith(LIVE):
+        from perception.runtime.subscriber import subscribe
+
+        with subscribe(source, [topic]) as subscription:
+            received = subscription.receive(seconds)
+        if received is None:
+            raise _silent(source, [topic], seconds)
+        return type(received.message)
+    from perception.logs.open_log import open_log
+
+    known = open_log(source).topics()
     if topic not in known:
-        fitting = [name for name, held in known.items() if held is kind]
-        raise UserError(
-            f"{source}: no topic '{topic}'; of this kind it has {', '.join(fitting) or 'none'}."
-            f"{did_you_mean(topic, fitting)}"
-        )
-    if known[topic] is not kind:
-        raise UserError(f"{source}: '{topic}' carries {known[topic].__name__}, expected {kind.__name__}")
-    for _, message in log.messages(topics=[topic]):
-        yield message
+        raise UserError(f"{source}: no topic '{topic}'.{did_you_mean(topic, known)}")
+    return known[topic]
 
 
-def _live(endpoint: str, topic: str, kind: type[Message], seconds: float) -> Iterator[Any]:
+def odometry_of(source: str) -> str | None:
+    """Return a log's Odometry topic, one that is no truth if there are several; None of a running graph."""
+    from perception.logs.open_log import open_log
+    from perception.messages import Odometry
+
+    if source.startswith(LIVE):
+        return None
+    known = [topic for topic, kind in open_log(source).topics().items() if kind is Odometry]
+    return min(known, key=lambda topic: (topic.startswith("truth/"), topic), default=None)
+
+
+def _live(endpoint: str, wanted: Mapping[str, type[Message]], seconds: float) -> Iterator[tuple[str, Any]]:
     from perception.errors import UserError
     from perception.runtime.subscriber import subscribe
 
     end_s = time.monotonic() + seconds
-    with subscribe(endpoint, [topic], keep="all") as subscription:
-        while (left_s := end_s - time.monotonic()) > 0:
-            received = subscription.receive(left_s)
-            if received is None:
-                return
-            if not isinstance(received.message, kind):
-                raise UserError(f"{endpoint}: '{topic}' carries {type(received.message).__name__}, not {kind.__name__}")
-            yield received.message
+    missing = set(wanted)
+    with subscribe(endpoint, list(wanted), keep="all") as subscription:
+        while (left_s := end_s - time.monotonic()) > 0 and (received := subscription.receive(left_s)) is not None:
+            topic, message = received.topic, received.message
+            if not isinstance(message, wanted[topic]):
+                raise UserError(
+                    f"{endpoint}: '{topic}' carries {type(message).__name__}, expected {wanted[topic].__name__}"
+                )
+            missing.discard(topic)
+            yield topic, message
+    if missing:
+        raise _silent(endpoint, sorted(missing), seconds)
+
+
+def _silent(endpoint: str, topics: Sequence[str], seconds: float) -> UserError:
+    """Return an error that names what the graph does send; it sends the last of each topic to whoever comes late."""
+    from perception.errors import UserError, did_you_mean
+    from perception.runtime.subscriber import subscribe
+
+    sent: set[str] = set()
+    end_s = time.monotonic() + LISTED_S
+    with subscribe(endpoint, []) as subscription:
+        while (left_s := end_s - time.monotonic()) > 0 and (received := subscription.receive(left_s)) is not None:
+            sent.add(received.topic)
+    known = f"it sends {', '.join(sorted(sent))}; a sensor's topic must be among `outputs:`" if sent else (
+        "nor anything else; is the graph running?"
+    )  # fmt: skip
+    names = ", ".join(f"'{topic}'" for topic in topics)
+    return UserError(f"{endpoint}: nothing came on {names} in {seconds:g} s, {known}.{did_you_mean(topics[0], sent)}")
 
 
 def _read(file: Path) -> Picture:
@@ -160,4 +234,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-__all__ = ["SOURCE_HELP", "TOPIC_HELP", "Picture", "grey_of", "messages", "now", "picture_files", "pictures"]
+__all__ = [
+    "SOURCE_HELP", "TOPIC_HELP", "Picture", "grey_of", "kind_of", "messages", "now", "odometry_of", "picture_files",
+    "pictures", "topics_of",
+]  # fmt: skip

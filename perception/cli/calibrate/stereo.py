@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,7 @@ def stereo(
     right_topic: Annotated[str | None, typer.Option(help="The right topic.")] = None,
     names: Annotated[str, typer.Option(help="Names of the two cameras in the rig.")] = "cam_left,cam_right",
     tolerance_ms: Annotated[float, typer.Option(min=0, help="How far apart stamps of a pair may be.")] = 5.0,
-    every: Annotated[int, typer.Option(min=1, help="Take every so many pictures.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Take every so many pairs.")] = 1,
     seconds: Annotated[float, typer.Option(min=1, help="How long to listen to a running graph.")] = 30.0,
     report: Annotated[Path | None, typer.Option(help="The HTML report; by default beside the file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -55,10 +56,11 @@ def stereo(
     left_name, comma, right_name = names.partition(",")
     if not (left_name and comma and right_name):
         raise UserError(f"--names {names}: expected two names, such as cam_left,cam_right")
-    pairs, given = _pairs(
-        list(pictures(left, left_topic, seconds=seconds, every=every)),
-        list(pictures(right, right_topic or left_topic, seconds=seconds, every=every)), tolerance_ms,
-    )  # fmt: skip
+    sides = ((left, left_topic), (right, right_topic or left_topic))
+    with ThreadPoolExecutor(2) as both:  # of a running graph, both at once
+        shown = both.map(lambda side: list(pictures(*side, seconds=seconds)), sides)
+    pairs, given = _pairs(*shown, tolerance_ms)
+    pairs = pairs[::every]
     found = [(parsed.find(a.grey, a.name, a.t_ns), parsed.find(b.grey, b.name, b.t_ns), a, b) for a, b in pairs]
     views = [(a, b) for a, b, _, _ in found if a is not None and b is not None]
     cameras: list[Camera] = []
