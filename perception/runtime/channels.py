@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ChannelError
-from perception.messages import LinkStatus, Message
+from perception.messages import Header, LinkStatus, Message
 from perception.messages.codec import encode
 from perception.runtime.graph import Graph
 from perception.runtime.histories import BEFORE_ALL
@@ -35,12 +35,13 @@ class Channels:
         topology: its channels.
         process: the name of this process.
         run: the run id.
+        epoch: how often this process began before.
 
     Raises:
         ChannelError: shared memory or the network cannot be used.
     """
 
-    def __init__(self, graph: Graph, topology: Topology, process: str, run: str) -> None:
+    def __init__(self, graph: Graph, topology: Topology, process: str, run: str, epoch: int = 0) -> None:
         self.process, self._topology, self._host = process, topology, topology.hosts[process]
         place = memory_id(run, graph.host_index(self._host))
         self._memory = SharedMemoryHost(place, process, topology.limits(), topology.processes())
@@ -50,7 +51,8 @@ class Channels:
         self.bounds_moved = False
         self._refused: Counter[str] = Counter()
         self._refused_s = 0.0
-        self._bounds = [BEFORE_ALL] * len(topology.topics)
+        self._bounds, self._epoch = [BEFORE_ALL] * len(topology.topics), epoch
+        self._epochs: Mapping[str, int] = {}
         self._open_writers(graph)
         self._open_readers()
 
@@ -62,7 +64,7 @@ class Channels:
         wakers: dict[str, Waker] = {other: self._memory.waker(other) for of in near.values() for other in of}
         self._wakers = {topic: [wakers[other] for other in near[topic]] for topic in published}
         given_to = topology.bounds_readers(process, far=False)
-        self._bounds_writer = self._memory.bounds_writer(process, len(topology.topics)) if given_to else None
+        self._bounds_writer = self._memory.bounds_writer(process, len(topology.topics) + 1) if given_to else None
         self._bounds_wakers = [self._memory.waker(other) for other in given_to]
         self._far_bounds_readers = len(topology.bounds_readers(process, far=True))
         self._far_readers = topology.far_readers(process)
@@ -73,7 +75,7 @@ class Channels:
         self.gives_bounds = self._bounds_writer is not None or self._far_bounds_readers > 0
 
     def _open_readers(self) -> None:
-        topology, process, count = self._topology, self.process, len(self._topology.topics)
+        topology, process, count = self._topology, self.process, len(self._topology.topics) + 1
         far_readings = topology.far_readings(process)
         waited_for = sorted(topology.reads_bounds.get(process, ()))
         far_bounds = [other for other in waited_for if topology.hosts[other] != self._host]
@@ -85,10 +87,11 @@ class Channels:
                 self.readers[reading.topic] = far.topic(reading.topic)
             else:
                 self.readers[reading.topic] = self._memory.reader(reading.topic, reading.buffer, reading.borrowed)
-        self._bounds_readers: list[BoundsReader | TcpBounds] = [
-            far.bounds(other) if far is not None and other in far_bounds else self._memory.bounds_reader(other, count)
-            for other in waited_for
-        ]
+        self._bounds_readers: list[tuple[str, BoundsReader | TcpBounds]] = []
+        for other in waited_for:
+            is_far = far is not None and other in far_bounds
+            reader = far.bounds(other) if far and is_far else self._memory.bounds_reader(other, count)
+            self._bounds_readers.append((other, reader))
         self.reads_bounds = bool(waited_for)
 
     def emit(self, topic: str, message: Message) -> None:
@@ -122,16 +125,31 @@ class Channels:
     def give_bounds(self) -> None:
         """Send the newest bounds to those who wait for them."""
         self.bounds_moved = False
+        row = [*self._bounds, self._epoch]
         if self._bounds_writer is not None:
-            self._bounds_writer.write(self._bounds)
+            self._bounds_writer.write(row)
             for waker in self._bounds_wakers:
                 waker.wake()
         if self._far_bounds_readers and self._tcp_writer is not None:
-            self._tcp_writer.write_bounds(self.process, self._bounds)
+            self._tcp_writer.write_bounds(self.process, row)
 
     def take_bounds(self) -> list[NDArray[np.int64]]:
         """Return the rows of bounds that are new."""
-        return [row for reader in self._bounds_readers if (row := reader.take()) is not None]
+        rows = [(process, row) for process, reader in self._bounds_readers if (row := reader.take()) is not None]
+        return [row[:-1] for process, row in rows if row[-1] >= self._epochs.get(process, 0)]
+
+    def begin_anew(self, epochs: Mapping[str, int]) -> None:
+        """Take back all bounds; what others gave out before they began anew is not taken any more.
+
+        Args:
+            epochs: by process, of what comes from now on.
+        """
+        self._epochs, self._epoch = epochs, epochs[self.process]
+        self._bounds, self.bounds_moved = [BEFORE_ALL] * len(self._bounds), True
+
+    def is_outdated(self, topic: str, header: Header) -> bool:
+        """True for a record that was given out before its publisher began anew."""
+        return header.epoch < self._epochs.get(self._topology.publisher[topic], 0)
 
     @property
     def endpoint(self) -> str:

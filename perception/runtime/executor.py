@@ -58,7 +58,7 @@ class NodeExecutor:
         self.counters = self.inputs.counters
         self.offer, self.bound = self.inputs.offer, self.inputs.bound
         self.is_idle = self.inputs.is_idle
-        self.reset = self.inputs.reset
+        self.reset, self.forget = self.inputs.reset, self.inputs.forget
         self.latency = LatencyHistogram()
         self.stamper = OutputStamper(spec, context)
         self.last_error = ""

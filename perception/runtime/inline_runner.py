@@ -1,7 +1,8 @@
 """Run a whole graph in this process and thread: for lockstep replay, tests and offline use.
 
 Sources are asked in the order of their stamps; after every message the graph runs until nothing moves. Nothing is ever
-dropped for lack of time, and in lockstep two runs give equal bytes.
+dropped for lack of time, and in lockstep two runs give equal bytes. Where a log begins again, what waits is run first,
+as at an end, and then every node forgets what was.
 """
 
 from __future__ import annotations
@@ -71,7 +72,12 @@ def run_inline(
     for source, topic, message in merged(graph, made):
         if stop is not None and stop.is_set():
             break
-        if isinstance(message, Bound):
+        if isinstance(message, Again):
+            _end_sources(group, graph)
+            group.run_until_idle()
+            context.epoch += 1
+            group.begin_anew("loop")
+        elif isinstance(message, Bound):
             group.source_bound(topic, message.t_ns)
         else:
             t_ns = message.header.t_sensor_ns
@@ -81,13 +87,17 @@ def run_inline(
             group.source_message(source.name, topic, message)
             _move_bounds(group, graph, made, source, t_ns)
         group.run_until_idle()
+    _end_sources(group, graph)
+    group.finish()
+    result.statuses = [executor.status() for executor in group.executors.values()]
+    return result
+
+
+def _end_sources(group: Group, graph: Graph) -> None:
     for spec in graph.nodes:
         if spec.is_source:
             for topic in spec.outputs:
                 group.source_bound(topic, AFTER_ALL)
-    group.finish()
-    result.statuses = [executor.status() for executor in group.executors.values()]
-    return result
 
 
 def _move_bounds(group: Group, graph: Graph, nodes: Mapping[str, Node], source: NodeSpec, t_ns: int) -> None:
@@ -98,15 +108,28 @@ def _move_bounds(group: Group, graph: Graph, nodes: Mapping[str, Node], source: 
         group.source_bound(topic, t_ns)
 
 
-def merged(graph: Graph, nodes: Mapping[str, Node]) -> Iterator[tuple[NodeSpec, str, Message | Bound]]:
+@dataclass(frozen=True)
+class Again:
+    """A source has come to its end and begins again."""
+
+
+Item = Message | Bound | Again
+
+
+def merged(graph: Graph, nodes: Mapping[str, Node]) -> Iterator[tuple[NodeSpec, str, Item]]:
     """Yield (source, topic, message or bound) of all sources, by stamp, ties by the order of the sources."""
 
-    def keyed(index: int, spec: NodeSpec) -> Iterator[tuple[int, int, int, NodeSpec, str, Message | Bound]]:
-        source = nodes[spec.name]
+    def keyed(index: int, spec: NodeSpec) -> Iterator[tuple[int, int, int, NodeSpec, str, Item]]:
+        source, t_ns, count = nodes[spec.name], 0, 0
         assert isinstance(source, Source)
-        for count, (topic, item) in enumerate(source.messages()):
-            t_ns = item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns
-            yield t_ns, index, count, spec, topic, item
+        while True:
+            for topic, item in source.messages():
+                t_ns, count = item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns, count + 1
+                yield t_ns, index, count, spec, topic, item
+            if not source.wraps():
+                return
+            count += 1
+            yield t_ns, index, count, spec, "", Again()
 
     streams = [keyed(index, spec) for index, spec in enumerate(graph.nodes) if spec.is_source]
     for _, _, _, spec, topic, item in heapq.merge(*streams, key=lambda entry: entry[:3]):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from perception.errors import PerceptionError
+from perception.errors import PerceptionError, UserError
 from perception.messages import GraphState, Header, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
 from perception.messages.codec import content, decode, encode
 from perception.runtime.curve_keys import publisher_keys
@@ -22,6 +22,8 @@ from perception.runtime.machine import MachineWatch
 from perception.runtime.publisher import Publisher
 from perception.runtime.ray_runner import Event, RayRunner, Stopped
 from perception.runtime.recorder import Recorder
+from perception.runtime.replay_control import NOT_IN_LOCKSTEP, NOT_OPEN, ReplayControl
+from perception.runtime.replay_request import ReplayAnswer, ReplayRequest, request_of, told
 from perception.runtime.run_lock import RunLock
 from perception.runtime.shared_memory import Reader, SharedMemoryHost
 from perception.runtime.tcp_edges import TcpReader, TcpTopic
@@ -72,6 +74,7 @@ def run_graph(
     on_line: OnLine = lambda line: None,
     on_status: OnStatus = lambda summary: None,
     recorder: Recorder | None = None,
+    commands: deque[ReplayRequest] | None = None,
 ) -> Summary:
     """Run a graph until its sources end, `duration_s` after its first message, or until `stop` is set.
 
@@ -82,6 +85,7 @@ def run_graph(
         on_line: called with what a person wants to know when it happens: progress, lost and restarted processes.
         on_status: called twice a second with the summary so far.
         recorder: gets every record of the graph.
+        commands: what the launching terminal asks of the replay; taken off as it is done.
 
     Raises:
         LaunchFileError: the name or the endpoint is in use.
@@ -94,7 +98,9 @@ def run_graph(
             graph.endpoint, len(graph.outputs) + len(OWN_TOPICS), keys=keys, open_endpoint=graph.open_endpoint
         )
         try:
-            run = _Run(graph, lock, publisher, recorder=recorder, stop=stop, on_line=on_line, on_status=on_status)
+            lock.note_endpoint(graph.endpoint)
+            run = _Run(graph, lock, publisher, recorder=recorder, stop=stop, on_line=on_line, on_status=on_status,
+                       commands=commands)  # fmt: skip
             if graph.mode == "lockstep":
                 return run.inline(duration_s)
             return run.on_ray(duration_s)
@@ -115,9 +121,10 @@ class _Run:
         stop: threading.Event,
         on_line: OnLine,
         on_status: OnStatus,
+        commands: deque[ReplayRequest] | None = None,
     ) -> None:
         self.graph, self.lock, self.publisher, self.recorder, self.stop = graph, lock, publisher, recorder, stop
-        self.on_line, self.on_status = on_line, on_status
+        self.on_line, self.on_status, self._commands = on_line, on_status, deque() if commands is None else commands
         self.health = Health(graph, time.time_ns())
         self.summary = Summary()
         self._publish_as = {output.topic: output for output in graph.outputs}
@@ -138,6 +145,7 @@ class _Run:
 
         def handle(topic: str, message: Message) -> None:
             self.handle(topic, message, encode(message).to_bytes(), time.time_ns())
+            self._take_requests(None)
 
         result = run_inline(
             replace(self.graph, mode="lockstep"), on_message=handle, stop=self.stop, run=self.graph.name,
@@ -158,7 +166,8 @@ class _Run:
             runner.start()
             self.health = Health(self.graph, time.time_ns())  # sensors are not late for what start-up took
             self.on_line("running")
-            self._watch(runner, reading, duration_s)
+            control = ReplayControl(self.graph, runner, self.health, self.deadlines, reading.begin_anew)
+            self._watch(runner, reading, control, duration_s)
         except Stopped:
             self.on_line("stopped before it ran")
         finally:
@@ -168,7 +177,7 @@ class _Run:
             reading.close()
         return self.finished()
 
-    def _watch(self, runner: RayRunner, reading: _Reading, duration_s: float | None) -> None:
+    def _watch(self, runner: RayRunner, reading: _Reading, control: ReplayControl, duration_s: float | None) -> None:
         next_poll_s = 0.0
         idle_since_s: float | None = None
         while not self.stop.is_set():
@@ -184,6 +193,7 @@ class _Run:
                 next_poll_s = now_s + 2 * TICK_S
                 for event in runner.poll():
                     self._take_event(event, runner)
+                control.look_for_loop()
                 self.health.host_clocks(runner.clocks())
                 if now_s >= self._next_look_s:
                     self._next_look_s = now_s + self.graph.machine_check_s
@@ -199,7 +209,31 @@ class _Run:
             self._stand_in()
             self._tell_state()
             self.publisher.greet()
+            self._take_requests(control)
             reading.sleep(TICK_S)
+
+    def _take_requests(self, control: ReplayControl | None) -> None:
+        """Do what is asked of the replay; without `control` it is decided by stamps alone, and nothing can be asked."""
+        while self._commands:
+            answer = self._done(self._commands.popleft(), control)
+            if answer.error:
+                self.on_line(f"replay: {answer.error}")
+        while (asked := self.publisher.take_request()) is not None:
+            try:
+                if not self.publisher.may_be_asked():
+                    raise UserError(NOT_OPEN)
+                answer = self._done(request_of(asked.data), control)
+            except UserError as error:
+                answer = ReplayAnswer(error=str(error))
+            self.publisher.reply(asked, msgspec.json.encode(answer))
+
+    def _done(self, request: ReplayRequest, control: ReplayControl | None) -> ReplayAnswer:
+        if control is None:
+            return ReplayAnswer(error=NOT_IN_LOCKSTEP)
+        answer = control.do(request)
+        if request.action != "status" and not answer.error:
+            self.on_line(f"replay: {request.action}; {told(answer)}")
+        return answer
 
     def _take_event(self, event: Event, runner: RayRunner) -> None:
         reason = f": {event.reason}" if event.reason else ""
@@ -243,6 +277,8 @@ class _Run:
 
     def _stand_in(self) -> None:
         """Publish what stands in for outputs whose deadline has passed."""
+        if self.health.is_paused():
+            return
         now_ns = time.time_ns()
         for output, message in self.deadlines.due(now_ns):
             if message is not None:
@@ -290,6 +326,7 @@ class _Reading:
     def __init__(self, memory: SharedMemoryHost, topology: Topology) -> None:
         self._sleeper = memory.sleeper(LAUNCHER)
         self._last_seq: dict[str, tuple[int, int]] = {}
+        self._publisher_of, self._epochs = topology.publisher, dict[str, int]()
         far = topology.far_readings(LAUNCHER)
         self._tcp_reader = TcpReader(far, (), memory.waker(LAUNCHER).wake) if far else None
         self._readers: list[Reader | TcpTopic] = [
@@ -308,6 +345,10 @@ class _Reading:
         if self._tcp_reader is not None:
             self._tcp_reader.close()
 
+    def begin_anew(self, epochs: Mapping[str, int]) -> None:
+        """Take nothing any more that a process gave out before its epoch."""
+        self._epochs = dict(epochs)
+
     def drain(self, run: _Run) -> None:
         """Hand everything that has arrived to the run."""
         for reader in self._readers:
@@ -316,6 +357,8 @@ class _Reading:
                     message: Message = decode(record, run.graph.message_types.get(reader.topic, Status))
                 except PerceptionError as error:
                     run.on_line(f"a record on '{reader.topic}' cannot be read: {error}")
+                    continue
+                if message.header.epoch < self._epochs.get(self._publisher_of[reader.topic], 0):
                     continue
                 self._count_gap(reader.topic, message.header, run.summary)
                 run.handle(reader.topic, message, record, time.time_ns())
