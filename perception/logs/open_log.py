@@ -15,8 +15,10 @@ FORMATS = """\
   a .pcap or .pcapng file           UDP packets of a Velodyne, Hesai or Ouster LiDAR
   a ROS 1 or ROS 2 bag              .bag, .db3 or a folder with metadata.yaml: sensors, packets, odometry, events
   a folder with velodyne_points or image_0N     KITTI raw, <date>_drive_<n>_sync or a subset of it
+  a folder with velodyne/NNNN       KITTI tracking; of several sequences one is named by its calib/NNNN.txt
   a folder with velodyne            KITTI object (image_2, calib, label_2) or SemanticKITTI (labels, poses.txt)
   a folder with mav0 or cam0        EuRoC
+  a folder with calibration and sensors         a log of Argoverse 2 (sensors/lidar/*.feather)
   a folder with v1.0-*/sample.json  nuScenes tables
   a folder with info.json           one nuScenes keyframe in mmdetection3d's format"""
 
@@ -34,8 +36,14 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
     path = Path(path)
     if not path.exists():
         raise LogError(f"{path}: there is no such log. Expected one of:\n{FORMATS}")
+    from perception.logs.kitti_tracking import KittiTrackingLog, tracking_sequence
+
+    sequence = tracking_sequence(path)
+    if sequence is not None:
+        return KittiTrackingLog(path, *sequence, assume_rate_hz=assume_rate_hz)
     if path.is_file():
         return _open_file(path)
+    from perception.logs.argoverse import ArgoverseLog, looks_like_argoverse
     from perception.logs.euroc import EurocLog, euroc_folder
     from perception.logs.kitti_object import KittiObjectLog, looks_like_kitti_object
     from perception.logs.kitti_raw import KittiRawLog, looks_like_kitti_raw
@@ -44,6 +52,8 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
 
     if looks_like_kitti_raw(path):
         return KittiRawLog(path, assume_rate_hz=assume_rate_hz)
+    if looks_like_argoverse(path):
+        return ArgoverseLog(path)
     if any(path.glob("v1.0-*/sample.json")) or (path / "sample.json").is_file():
         return NuscenesTablesLog(path)
     if (path / "info.json").is_file():
