@@ -78,7 +78,10 @@ class KittiRawLog(IndexedLog):
             self._assumed.append(folder.name)
             period_ns = round(1e9 / self._assume_rate_hz)
             return {int(file.stem): ASSUMED_START_NS + int(file.stem) * period_ns for file in files}, "assumed"
-        lines = listing.read_text().split("\n")
+        try:
+            lines = listing.read_text().split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LogError(f"{listing}: cannot be read: {error}") from None
         return {number: _stamp(line, listing, number + 1) for number, line in enumerate(lines) if line.strip()}, "log"
 
 

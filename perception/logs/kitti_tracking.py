@@ -101,11 +101,10 @@ class KittiTrackingLog(IndexedLog):
         self._pictures = {camera: _numbered(root / kind / sequence, "*.png") for kind, camera in CAMERAS.items()}
         self._oxts = _oxts(root / "oxts" / f"{sequence}.txt")
         self._way = OxtsTrack(self._oxts[0], self.calibration) if self._oxts else None
-        labels = root / "label_02" / f"{sequence}.txt"
+        labels, self._missing = root / "label_02" / f"{sequence}.txt", list[str]()
         super().__init__(path, [*self._sensor_entries(), *self._oxts_entries(), *self._truth_entries(labels)])
-        self.notes += [
-            f"no timestamps: {assume_rate_hz:g} Hz assumed, the clock is 'assumed'", *self.calibration.notes
-        ]  # fmt: skip
+        self.notes.append(f"no timestamps: {assume_rate_hz:g} Hz assumed, the clock is 'assumed'")
+        self.notes += [*self.calibration.notes, *self._missing]
 
     @cached_property
     def rig(self) -> Rig:
@@ -149,7 +148,7 @@ class KittiTrackingLog(IndexedLog):
         if not labels.is_file():
             return []
         if self.calibration.camera_from_velodyne is None:
-            self.notes.append(f"{labels}: boxes without a calibration have no place; left out")
+            self._missing.append(f"{labels}: boxes without a calibration have no place; left out")
             return []
         frame, track, kind, boxes = self._boxes(labels)
         stamps = START_NS + frame * self._period_ns

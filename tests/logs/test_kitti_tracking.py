@@ -30,6 +30,10 @@ def row(frame: int, track: int, kind: str, ahead: float) -> str:
 
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Path:
+    return write_benchmark(tmp_path)
+
+
+def write_benchmark(tmp_path: Path) -> Path:
     """A sequence of three frames, 10 m/s to the north; the car ahead keeps its distance, the van stands."""
     root = tmp_path / "training"
     for folder in ("velodyne/0001", "image_02/0001", "oxts", "calib", "label_02"):
