@@ -85,7 +85,9 @@ class Row:
     def _reached(self) -> str:
         product = PRODUCT**3 / self.product_ms / 1e6
         torch_share, best_share = (self.giga_macs / ms * 1e3 / product for ms in (self.torch_ms, self._fastest_ms()))
-        return f"matrix product {product:.0f} GMAC/s: torch at {torch_share:.0%}, the fastest in f32 at {best_share:.0%}"
+        return (
+            f"matrix product {product:.0f} GMAC/s: torch at {torch_share:.0%}, the fastest in f32 at {best_share:.0%}"
+        )
 
     def _rest(self) -> str:
         fastest = self._fastest_ms()

@@ -17,7 +17,7 @@ from perception.logs.log import Log
 from perception.logs.open_log import open_log
 from perception.messages import EventPacket, Message, host
 from perception.ops.event_clock import ClockModel
-from perception.runtime.node import Bound, NodeConfig, NodeSetup, Source
+from perception.runtime.node import Bound, NodeConfig, NodeSetup, Position, Source
 
 LOG = logging.getLogger(__name__)
 
@@ -77,25 +77,43 @@ class LogReplay(Source):
             name: ClockModel(clock.offset_ns, clock.drift_ppm, clock.at_ns) for name, clock in config.clocks.items()
         }
         self.notes = (*log.notes, *(clock.line(name) for name, clock in self.clocks.items()))
+        self._from_ns, self._shift_ns = config.from_ns, 0
+        self._last_ns: int | None = None
 
     def messages(self) -> Iterator[tuple[str, Message | Bound]]:
         config, log = self.config, self.log
         wanted = [
             topic for topic in log.topics() if config.topics is None or config.remap.get(topic, topic) in config.topics
         ]
-        shift_ns = 0
-        while True:
-            last_ns = None
-            for topic, message in log.messages(config.from_ns, config.until_ns, wanted):
-                last_ns = message.header.t_sensor_ns
-                on_host = by_host_clock(message, self.clocks.get(message.header.clock))
-                yield config.remap.get(topic, topic), shifted(on_host, shift_ns)
-                self._tell_skipped()
+        self._last_ns = None
+        for topic, message in log.messages(self._from_ns, config.until_ns, wanted):
+            self._last_ns = message.header.t_sensor_ns
+            on_host = by_host_clock(message, self.clocks.get(message.header.clock))
+            yield config.remap.get(topic, topic), shifted(on_host, self._shift_ns)
             self._tell_skipped()
-            if not config.loop or last_ns is None:
-                return
-            span = log.span()
-            shift_ns += max(1, last_ns - (config.from_ns or span.start_ns)) + round(1e9 / config.assume_rate_hz)
+        self._tell_skipped()
+
+    def seek(self, t_ns: int) -> None:
+        place = self.place()
+        if not place.start_ns <= t_ns <= place.end_ns:
+            at_s, end_s = (t_ns - place.start_ns) / 1e9, (place.end_ns - place.start_ns) / 1e9
+            raise UserError(f"{at_s:g} s is not in the log; expected 0 to {end_s:.3f}")
+        self._from_ns, self._shift_ns = t_ns, 0
+
+    def place(self) -> Position:
+        span, config = self.log.span(), self.config
+        start_ns, end_ns = self._start_ns(), span.end_ns if config.until_ns is None else config.until_ns
+        return Position(span.start_ns, min(span.end_ns, end_ns), self._last_ns or start_ns)
+
+    def wraps(self) -> bool:
+        if not self.config.loop or self._last_ns is None:
+            return False
+        self._from_ns = self.config.from_ns
+        self._shift_ns += max(1, self._last_ns - self._start_ns()) + round(1e9 / self.config.assume_rate_hz)
+        return True
+
+    def _start_ns(self) -> int:
+        return self.log.span().start_ns if self._from_ns is None else self._from_ns
 
     def _tell_skipped(self) -> None:
         self.degraded = tuple(f"skipped {count}: {reason}" for reason, count in self.log.skipped.items())

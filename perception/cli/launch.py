@@ -6,6 +6,7 @@ import json
 import signal
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from perception.cli.live_view import View
     from perception.logs.log import Log
     from perception.runtime.graph import Graph
     from perception.runtime.launch_file.replay import Replay
     from perception.runtime.launcher import Runner
     from perception.runtime.recorder import Recorder
+    from perception.runtime.replay_request import ReplayRequest
 
 Seconds = Annotated[float, typer.Option(min=0)]
 
@@ -164,11 +167,13 @@ def _run(
     for line in (*_introduction(file, graph, replay), *_budget(graph)):
         say(line)
     recorder = None if record is None else _recorder(record, graph)
+    commands: deque[ReplayRequest] = deque()
     try:
-        with stopped_by_signals() as stop:
+        with stopped_by_signals() as stop, _keys(graph, shown, commands):
             summary = run_graph(
                 graph, duration_s=duration, stop=stop, on_line=say,
                 on_status=(lambda _: None) if as_json else shown.status, recorder=recorder, runner=runner,
+                commands=commands,
             )  # fmt: skip
     finally:
         shown.close()
@@ -180,6 +185,21 @@ def _run(
             say(f"the recording ended early: {recorder.stopped}")
     print(json.dumps(summary_document(summary), indent=1) if as_json else "\n".join(summary_lines(summary)), flush=True)
     return summary.exit_code()
+
+
+@contextmanager
+def _keys(graph: Graph, shown: View, commands: deque[ReplayRequest]) -> Iterator[None]:
+    """Let keys control a realtime replay that is shown in a terminal."""
+    from perception.cli.live_view import LiveTable
+    from perception.cli.replay_keys import HELP, replay_keys
+
+    if graph.mode != "realtime" or not isinstance(shown, LiveTable):
+        yield
+        return
+    with replay_keys(commands) as are_read:
+        if are_read:
+            shown.line(f"  {HELP}")
+        yield
 
 
 def _budget(graph: Graph) -> Iterator[str]:

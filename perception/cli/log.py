@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perception.cli.log_edit import compare, cut, export, merge, recover
+
+if TYPE_CHECKING:
+    from perception.logs.log import Log
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -30,14 +33,14 @@ def info(
 
     opened = open_log(path, assume_rate_hz=assume_rate)
     span, counts, types = opened.span(), opened.counts(), opened.topics()
-    events = opened.event_counts()
+    events, rates = opened.event_counts(), _rates(opened)
     seconds = (span.end_ns - span.start_ns) * 1e-9
     rig = opened.rig
     if as_json:
         document = {
             "path": str(path), "format": opened.FORMAT, "start_ns": span.start_ns, "end_ns": span.end_ns,
             "topics": {
-                topic: {"type": types[topic].SCHEMA, "messages": count}
+                topic: {"type": types[topic].SCHEMA, "messages": count, "rate_hz": rates.get(topic)}
                 | ({"events": events[topic]} if topic in events else {})
                 for topic, count in counts.items()
             },
@@ -52,7 +55,7 @@ def info(
     print(f"{path}: {opened.FORMAT}, {seconds:.3f} s from {start}, {sum(counts.values())} messages")
     width = max(map(len, counts), default=0)
     for topic, count in counts.items():
-        rate = f"{(count - 1) / seconds:7.2f} Hz" if seconds > 0 and count > 1 else ""
+        rate = f"{rates[topic]:7.2f} Hz" if topic in rates else ""
         held = f" {events[topic]:>9} events" if topic in events else ""
         print(f"  {topic:<{width}}  {types[topic].SCHEMA:<28} {count:>7} messages {rate}{held}")
     for topic, (kind, count) in opened.others.items():
@@ -65,6 +68,16 @@ def info(
         print(f"  note: {note}")
     for reason, count in opened.skipped.items():
         print(f"  warning: skipped {count}: {reason}")
+
+
+def _rates(log: Log) -> dict[str, float]:
+    """Return messages a second by topic, between its own first and last."""
+    counts = log.counts()
+    return {
+        topic: (counts[topic] - 1) * 1e9 / (span.end_ns - span.start_ns)
+        for topic, span in log.topic_spans().items()
+        if counts.get(topic, 0) > 1 and span.end_ns > span.start_ns
+    }
 
 
 @app.command()

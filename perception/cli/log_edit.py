@@ -24,7 +24,7 @@ def cut(
     until_s: Annotated[float | None, typer.Option("--until", help="End so many seconds into the log.")] = None,
     topic: Annotated[list[str] | None, typer.Option(help="Only this topic; may be repeated.")] = None,
     assume_rate: Rate = 10.0,
-) -> None:
+) -> int:
     """Write a part of a log: perception log cut drive.mcap --from 10 --until 20 --out part.mcap."""
     from perception.logs.open_log import open_log
     from perception.logs.rewrite import rewrite
@@ -32,20 +32,20 @@ def cut(
     opened = open_log(log, assume_rate_hz=assume_rate)
     start = opened.span().start_ns
     until = None if until_s is None else start + round(until_s * 1e9)
-    _tell(out, rewrite(opened, out, from_ns=start + round(from_s * 1e9), until_ns=until, topics=topic))
+    return _tell(out, rewrite(opened, out, from_ns=start + round(from_s * 1e9), until_ns=until, topics=topic))
 
 
 def merge(
     logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs of any formats, with different topics.")],
     out: Out,
     assume_rate: Rate = 10.0,
-) -> None:
+) -> int:
     """Write several logs on one timeline: perception log merge lidar.pcap events.raw --out both.mcap."""
     from perception.logs.merged_log import MergedLog
     from perception.logs.open_log import open_log
     from perception.logs.rewrite import rewrite
 
-    _tell(out, rewrite(MergedLog([open_log(log, assume_rate_hz=assume_rate) for log in logs]), out))
+    return _tell(out, rewrite(MergedLog([open_log(log, assume_rate_hz=assume_rate) for log in logs]), out))
 
 
 def recover(log: Source, out: Out) -> int:
@@ -56,8 +56,7 @@ def recover(log: Source, out: Out) -> int:
     opened = open_log(log)
     for note in opened.notes:
         print(f"{log}: {note}")
-    _tell(out, rewrite(opened, out))
-    return 0
+    return _tell(out, rewrite(opened, out))
 
 
 def export(
@@ -109,7 +108,9 @@ def _entry(entry: LedgerEntry | None) -> str:
     return "no more" if entry is None else f"seq {entry.seq} at {entry.t_sensor_ns} ns, {entry.digest}"
 
 
-def _tell(out: Path, written: Rewritten) -> None:
-    print(f"{out}: {written.messages} messages")
+def _tell(out: Path, written: Rewritten) -> int:
+    """Say what was written; 1 where that is nothing."""
+    print(f"{out}: {written.messages} messages{'' if written.messages else '; nothing of it is read here'}")
     for reason, count in written.skipped.items():
         print(f"  {count} left out: {reason}")
+    return 0 if written.messages else 1

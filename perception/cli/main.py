@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "echo": ("perception.cli.echo:echo", "Print the messages of a published topic."),
     "hz": ("perception.cli.hz:hz", "Measure the rate, gaps and age of a published topic."),
     "record": ("perception.cli.record:record", "Record published topics to an MCAP file."),
+    "replay": ("perception.cli.replay:app", "Pause, step, seek and change the pace of a running replay."),
     "simulate": ("perception.cli.simulate:simulate", "Write a simulated drive with its truth to an MCAP file."),
     "log": ("perception.cli.log:app", "Look into recorded logs."),
     "track": ("perception.cli.track:track", "Track recorded detections."),

@@ -74,6 +74,8 @@ def _rows(file: Path) -> list[list[str]]:
         rows = [row for row in csv.reader(file.read_text().splitlines()) if row and not row[0].startswith("#")]
         for row in rows:
             int(row[0])
+            if len(row) < 2:
+                raise ValueError(f"'{row[0]}' stands alone")
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise LogError(f"{file}: expected rows that begin with nanoseconds: {error}") from None
     return rows

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from typing import Any, ClassVar
 
 from mcap.records import Channel, Schema
@@ -16,10 +18,11 @@ from perception.errors import LogError, NotInstalledError, PerceptionError
 from perception.logs import foxglove
 from perception.logs.log import Span
 from perception.logs.mcap_file import McapFile
+from perception.logs.ros.ego_transform import LOOKED_AT, EgoTransform, ego_frames
 from perception.logs.ros.messages import CONVERTERS, stamp_ns
 from perception.logs.streamed_log import StreamedLog
 from perception.logs.topic_names import our_topics
-from perception.messages import Header, Message
+from perception.messages import Header, Message, Odometry
 
 
 class ForeignMcapLog(StreamedLog):
@@ -37,19 +40,47 @@ class ForeignMcapLog(StreamedLog):
         file.skipped = self.skipped
         self.notes += file.notes
         self._readers: dict[int, _Reader] = {}
+        self._ego: int | None = None
         kinds: dict[str, str] = {}
         self._types: dict[str, type[Message]] = {}
         for key, channel in file.channels.items():
             schema = file.schema_of(channel)
-            found = _known(channel, schema)
+            try:
+                found = _known(channel, schema)
+            except LogError as error:
+                self.notes.append(f"{channel.topic}: {error}; left out")
+                found = None
             if found is None:
                 before = self.others.get(channel.topic, ("", 0))[1]
                 name = schema.name if schema is not None and schema.name else channel.message_encoding or "no type"
                 self.others[channel.topic] = (name, before + file.counts[key])
                 continue
             self._types[channel.topic], kinds[channel.topic], self._readers[key] = found
+        if "odometry" not in kinds.values():
+            self._look_for_ego(kinds)
         self._named = our_topics(kinds)
         self.notes += [f"{topic} is {ours}" for topic, ours in self._named.items()]
+
+    def _look_for_ego(self, kinds: dict[str, str]) -> None:
+        """Take the vehicle's motion from the first topic of transforms that holds it."""
+        for key, channel in self._file.channels.items():
+            schema = self._file.schema_of(channel)
+            if schema is None or schema.name not in foxglove.TRANSFORMS or channel.message_encoding not in ENCODINGS:
+                continue
+            try:
+                parse = _parser(channel, schema)
+                records = islice(self._file.records(None, partial(_is_channel, key)), LOOKED_AT)
+                frames = ego_frames(foxglove.transforms(parse(record.data)) for record in records)
+            except Exception as error:  # noqa: BLE001 - bytes of another writer may raise errors of any kind
+                self.notes.append(f"{channel.topic}: transforms that cannot be read: {type(error).__name__}")
+                continue
+            if frames is not None:
+                self._types[channel.topic], kinds[channel.topic] = Odometry, "odometry"
+                self._readers[key] = _ego_reader(parse, frames)
+                self.others.pop(channel.topic, None)
+                self._ego = key
+                self.notes.append(f"ego is the transform {' to '.join(frames)} of {channel.topic}")
+                return
 
     def topics(self) -> Mapping[str, type[Message]]:
         return dict(sorted((self._named[topic], found) for topic, found in self._types.items()))
@@ -66,6 +97,8 @@ class ForeignMcapLog(StreamedLog):
         total: Counter[str] = Counter()
         for key in self._readers:
             total[self._named[self._file.channels[key].topic]] += self._file.counts[key]
+        if self._ego is not None:  # of the transforms, those of the vehicle
+            total["ego"] = super().counts()["ego"]
         return dict(sorted(total.items()))
 
     def attachments(self) -> Mapping[str, bytes]:
@@ -89,11 +122,28 @@ class ForeignMcapLog(StreamedLog):
             except Exception as error:  # noqa: BLE001 - bytes of another writer may raise errors of any kind
                 self.skipped[f"{topic}: message that cannot be read: {type(error).__name__}: {error}"] += 1
                 continue
-            seq[ours] += 1
-            yield ours, message
+            if message is not None:
+                seq[ours] += 1
+                yield ours, message
 
 
-_Reader = Callable[[bytes, str, int, int], Message]
+def _is_channel(key: int, channel: Channel) -> bool:
+    return channel.id == key
+
+
+def needs_the_bag_reader(file: McapFile) -> bool:
+    """True where a file of ROS 2 holds packets, events or transforms, which only the reader of bags turns into ours."""
+    from perception.logs.events.ros_bag import ARRAY, PACKET
+    from perception.logs.ros.bag_log import SCANS
+    from perception.logs.ros.ego_transform import TRANSFORMS
+
+    kinds = {schema.name for schema in file.schemas.values()}
+    return bool(kinds & {*SCANS, PACKET, *TRANSFORMS}) or any(kind.endswith(ARRAY) for kind in kinds)
+
+
+_Reader = Callable[[bytes, str, int, int], Message | None]
+_Parser = Callable[[bytes], Mapping[str, Any]]
+ENCODINGS = ("json", "protobuf")
 
 
 def _known(channel: Channel, schema: Schema | None) -> tuple[type[Message], str, _Reader] | None:
@@ -103,9 +153,9 @@ def _known(channel: Channel, schema: Schema | None) -> tuple[type[Message], str,
     if channel.message_encoding == "cdr" and schema.name in CONVERTERS:
         message_type, kind, _ = CONVERTERS[schema.name]
         return message_type, kind, _ros_reader(schema)
-    if schema.name in foxglove.CONVERTERS and channel.message_encoding in ("json", "protobuf"):
+    if schema.name in foxglove.CONVERTERS and channel.message_encoding in ENCODINGS:
         message_type, kind, convert = foxglove.CONVERTERS[schema.name]
-        parse = json.loads if channel.message_encoding == "json" else _protobuf_parser(schema)
+        parse = _parser(channel, schema)
 
         def read(data: bytes, frame: str, t_log_ns: int, seq: int) -> Message:
             document = parse(data)
@@ -116,13 +166,30 @@ def _known(channel: Channel, schema: Schema | None) -> tuple[type[Message], str,
     return None
 
 
+def _parser(channel: Channel, schema: Schema) -> _Parser:
+    """Return what makes a plain document of a message."""
+    return json.loads if channel.message_encoding == "json" else _protobuf_parser(schema)
+
+
+def _ego_reader(parse: _Parser, frames: tuple[str, str]) -> _Reader:
+    ego = EgoTransform(frames)
+
+    def read(data: bytes, frame: str, t_log_ns: int, seq: int) -> Message | None:
+        return ego.odometry(foxglove.transforms(parse(data)), t_log_ns, seq)
+
+    return read
+
+
 def _ros_reader(schema: Schema) -> _Reader:
     try:
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError:
         raise NotInstalledError("ROS messages need rosbags: pip install 'perception-runtime[ros]'") from None
     store = get_typestore(Stores.EMPTY)
-    store.register(get_types_from_msg(schema.data.decode(), schema.name))
+    try:
+        store.register(get_types_from_msg(schema.data.decode(), schema.name))
+    except Exception as error:  # noqa: BLE001 - damaged text raises errors of many kinds
+        raise LogError(f"schema {schema.name}: no definition of a ROS message: {type(error).__name__}") from None
     convert = CONVERTERS[schema.name][2]
 
     def read(data: bytes, frame: str, t_log_ns: int, seq: int) -> Message:
@@ -133,14 +200,17 @@ def _ros_reader(schema: Schema) -> _Reader:
     return read
 
 
-def _protobuf_parser(schema: Schema) -> Callable[[bytes], Mapping[str, Any]]:
+def _protobuf_parser(schema: Schema) -> _Parser:
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
     from google.protobuf.descriptor_pool import DescriptorPool
     from google.protobuf.json_format import MessageToDict
     from google.protobuf.message_factory import GetMessageClass
 
     pool = DescriptorPool()
-    waiting = list(FileDescriptorSet.FromString(schema.data).file)
+    try:
+        waiting = list(FileDescriptorSet.FromString(schema.data).file)
+    except Exception as error:  # noqa: BLE001 - the library's own kinds of errors
+        raise LogError(f"schema {schema.name}: no descriptors of protobuf: {type(error).__name__}") from None
     while waiting:  # a file may stand before those that it imports
         later = []
         for file in waiting:
@@ -151,7 +221,10 @@ def _protobuf_parser(schema: Schema) -> Callable[[bytes], Mapping[str, Any]]:
         if len(later) == len(waiting):
             raise LogError(f"schema {schema.name}: its descriptors are not complete")
         waiting = later
-    made = GetMessageClass(pool.FindMessageTypeByName(schema.name))
+    try:
+        made = GetMessageClass(pool.FindMessageTypeByName(schema.name))
+    except KeyError:
+        raise LogError(f"schema {schema.name}: its descriptors do not name it") from None
 
     def parse(data: bytes) -> Mapping[str, Any]:
         document: Mapping[str, Any] = MessageToDict(made.FromString(data), preserving_proto_field_name=True)

@@ -88,6 +88,29 @@ def gnss(document: Document, header: Header) -> Gnss:
     )  # fmt: skip
 
 
+TRANSFORMS = ("foxglove.FrameTransforms", "foxglove.FrameTransform")
+
+
+def transforms(document: Document) -> SimpleNamespace:
+    """Return transforms with the names of the fields that ROS' message has."""
+    return SimpleNamespace(transforms=[_transform(one) for one in document.get("transforms", [document])])
+
+
+def _transform(document: Document) -> SimpleNamespace:
+    seconds, nanoseconds = divmod(stamp_ns(document), 1_000_000_000)
+    moved, turned = document.get("translation") or {}, document.get("rotation") or {}
+    return SimpleNamespace(
+        header=SimpleNamespace(
+            frame_id=str(document.get("parent_frame_id", "")), stamp=SimpleNamespace(sec=seconds, nanosec=nanoseconds)
+        ),
+        child_frame_id=str(document.get("child_frame_id", "")),
+        transform=SimpleNamespace(
+            translation=SimpleNamespace(**{axis: float(moved.get(axis, 0.0)) for axis in "xyz"}),
+            rotation=SimpleNamespace(**{axis: float(turned.get(axis, 0.0)) for axis in "xyzw"}),
+        ),
+    )
+
+
 def _bytes(value: Any) -> NDArray[np.uint8]:
     """Return bytes: JSON holds them as base64."""
     try:
@@ -106,4 +129,4 @@ CONVERTERS: Mapping[str, tuple[type[Message], str, Callable[[Document, Header], 
 }
 """Schema name -> our message, the last part of its topic, and how to convert."""
 
-__all__ = ["CONVERTERS", "stamp_ns"]
+__all__ = ["CONVERTERS", "TRANSFORMS", "stamp_ns", "transforms"]

@@ -1,7 +1,8 @@
 """Export a log to MCAP with Foxglove's schemas in JSON, which Foxglove and Rerun open.
 
 Pictures become CompressedImage (raw ones as PNG), clouds PointCloud, boxes and objects SceneUpdate, GNSS LocationFix,
-odometry FrameTransforms, intrinsics CameraCalibration; the rig's frames are sent once. The rest is counted.
+odometry FrameTransforms, intrinsics CameraCalibration; the rig's frames and intrinsics are sent once. The rest is
+counted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mcap.writer import CompressionType, Writer
 
 from perception.errors import LogError
 from perception.geometry.rig import Rig
+from perception.logs.camera_infos import camera_infos
 from perception.logs.log import Log
 from perception.messages import (
     CameraInfo,
@@ -56,6 +58,10 @@ def export_foxglove(log: Log, out: Path) -> Counter[str]:
         for topic, message in log.messages():
             if first and log.rig is not None:
                 writer.write("tf", "foxglove.FrameTransforms", rig_frames(log.rig, message), message)
+                known = log.topics()
+                for name, info in camera_infos(log.rig, message.header.t_sensor_ns).items():
+                    if name not in known:
+                        writer.write(name, "foxglove.CameraCalibration", _intrinsics(info), info)
             first = False
             converter = CONVERTERS.get(type(message))
             if converter is None:

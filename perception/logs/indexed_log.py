@@ -11,9 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from perception.errors import LogError
+from perception.errors import LogError, PerceptionError
 from perception.logs.log import Log, Span
 from perception.messages import Message
+
+LATEST_NS = 1 << 62
+"""The year 2116; later stamps come of damage, and do not fit a message."""
+DAMAGED_PICTURE = (
+    OSError, SyntaxError, ValueError, MemoryError, PillowImage.DecompressionBombError,
+    PillowImage.DecompressionBombWarning,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class IndexedLog(Log):
         if not entries:
             raise LogError(f"{path}: the log holds no message. Expected sensor files of the format '{self.FORMAT}'.")
         self._entries = sorted(entries, key=lambda entry: (entry.t_ns, entry.topic))
+        for entry in (self._entries[0], self._entries[-1]):
+            if abs(entry.t_ns) > LATEST_NS:
+                raise LogError(f"{path}: {entry.t_ns} ns, a stamp of {entry.topic}, is no time")
 
     def topics(self) -> Mapping[str, type[Message]]:
         return dict(sorted({entry.topic: entry.message_type for entry in self._entries}.items()))
@@ -43,6 +53,12 @@ class IndexedLog(Log):
 
     def span(self) -> Span:
         return Span(self._entries[0].t_ns, self._entries[-1].t_ns)
+
+    def topic_spans(self) -> Mapping[str, Span]:
+        found: dict[str, Span] = {}
+        for entry in self._entries:
+            found[entry.topic] = Span(found.get(entry.topic, Span(entry.t_ns, 0)).start_ns, entry.t_ns)
+        return found
 
     def messages(
         self, from_ns: int | None = None, until_ns: int | None = None, topics: Collection[str] | None = None
@@ -56,10 +72,14 @@ class IndexedLog(Log):
                 continue
             try:
                 message = entry.read()
-            except LogError as error:
+            except PerceptionError as error:
                 self.skipped[str(error)] += 1
                 continue
             yield entry.topic, message
+
+
+MAX_PIXELS = 1 << 26
+"""Larger pictures are refused before they are unpacked: a few kilobytes may claim any size."""
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -70,8 +90,12 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with PillowImage.open(path) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise LogError(
+                    f"{path}: a picture of {picture.width} x {picture.height}; {MAX_PIXELS} pixels are the most"
+                )
             return np.asarray(picture.convert("L" if picture.mode in ("L", "1") else "RGB"))
-    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+    except DAMAGED_PICTURE as error:
         raise LogError(f"{path}: not a whole picture: {error}") from None
 
 
@@ -80,7 +104,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with PillowImage.open(path) as picture:
             return picture.size
-    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+    except DAMAGED_PICTURE as error:
         raise LogError(f"{path}: not a whole picture: {error}") from None
 
 
@@ -88,7 +112,7 @@ def read_points(path: Path, columns: int) -> NDArray[np.float32]:
     """Read rows of little-endian float32: (N, columns).
 
     Raises:
-        LogError: the file is missing, or does not hold whole rows.
+        LogError: the file is missing, or does not hold whole rows of finite numbers.
     """
     try:
         data = path.read_bytes()
@@ -98,7 +122,10 @@ def read_points(path: Path, columns: int) -> NDArray[np.float32]:
         raise LogError(
             f"{path}: {len(data)} bytes are not whole points of {columns} float32; the file is cut or of another kind"
         )
-    return np.frombuffer(data, "<f4").reshape(-1, columns)
+    rows = np.frombuffer(data, "<f4").reshape(-1, columns)
+    if not np.isfinite(rows).all():
+        raise LogError(f"{path}: {(~np.isfinite(rows).all(axis=1)).sum()} points are not numbers; the file is damaged")
+    return rows
 
 
 __all__ = ["Entry", "IndexedLog", "picture_size", "read_picture", "read_points"]

@@ -72,6 +72,28 @@ class KittiCalibration:
         rectification[:3, :3] = values.get("R_rect_00", np.eye(3).ravel()).reshape(3, 3)
         return cls(camera_from_velodyne, rigid(rectification), projections, velodyne_from_imu, tuple(notes))
 
+    @classmethod
+    def of_benchmark(cls, file: Path) -> KittiCalibration:
+        """Read a file of the object or tracking benchmark, or of SemanticKITTI; empty where it is not there.
+
+        P0 to P3, R0_rect (R_rect), Tr_velo_to_cam (Tr_velo_cam, Tr), Tr_imu_to_velo (Tr_imu_velo); a colon or none.
+
+        Raises:
+            LogError: it is damaged, or its matrices are no rotations.
+        """
+        values: dict[str, NDArray[np.float64]] = {}
+        try:
+            for line in file.read_text().splitlines() if file.is_file() else ():
+                name, *words = line.split() or [""]
+                values[name.removesuffix(":")] = np.array([float(word) for word in words])
+            camera, velodyne = _moved(values, "velo_to_cam", "velo_cam", ""), _moved(values, "imu_to_velo", "imu_velo")
+            turned = np.eye(4)
+            turned[:3, :3] = values.get("R0_rect", values.get("R_rect", np.eye(3).ravel())).reshape(3, 3)
+            projections = {f"0{k}": values[f"P{k}"].reshape(3, 4) for k in range(4) if f"P{k}" in values}
+        except (OSError, ValueError) as error:
+            raise LogError(f"{file}: is no calibration of a KITTI benchmark: {error}") from None
+        return cls(camera, rigid(turned), projections, velodyne, () if camera else (f"{file}: no calibration",))
+
     def rig(self, name: str, sizes_hw: Mapping[str, tuple[int, int]]) -> Rig:
         """Return the rig of a drive whose cameras have pictures of these sizes (height, width)."""
         base_link_from_lidar = Transform.from_quaternion((0, 0, LIDAR_HEIGHT_M), (0, 0, 0, 1))
@@ -121,6 +143,13 @@ def _read(file: Path) -> dict[str, NDArray[np.float64]]:
             raise LogError(f"{file}:{number}: '{name}' has {len(values)} numbers; expected {counts} finite ones")
         found[name] = values
     return found
+
+
+def _moved(values: Mapping[str, NDArray[np.float64]], *names: str) -> Transform | None:
+    """Return a transform that a benchmark's file gives as one row of twelve, under one of its names."""
+    keys = ("_".join(filter(None, ("Tr", name))) for name in names)
+    found = next((values[key] for key in keys if key in values), None)
+    return None if found is None else rigid(np.vstack((found.reshape(3, 4), (0, 0, 0, 1))))
 
 
 def _transform(values: Mapping[str, NDArray[np.float64]], name: str, path: Path) -> Transform | None:

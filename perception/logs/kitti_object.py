@@ -77,10 +77,10 @@ class KittiObjectLog(IndexedLog):
             self.notes.append(f"no times.txt: {assume_rate_hz:g} Hz assumed, the clock is 'assumed'")
 
     def _frame_entries(self, path: Path, sweep: Path, head: partial[Header], t_ns: int) -> list[Entry]:
-        entries = [Entry(t_ns, "lidar/points", PointCloud, partial(_sweep, sweep, head(frame_id="lidar")))]
+        entries = [Entry(t_ns, "lidar/points", PointCloud, partial(read_velodyne, sweep, head(frame_id="lidar")))]
         picture = path / "image_2" / f"{sweep.stem}.png"
         if picture.is_file():
-            read = partial(_picture, picture, head(frame_id="cam_front_optical"))
+            read = partial(read_camera, picture, head(frame_id="cam_front_optical"))
             entries.append(Entry(t_ns, "cam_front/image", Image, read))
         labels = path / "label_2" / f"{sweep.stem}.txt"
         if labels.is_file():
@@ -104,7 +104,7 @@ class KittiObjectLog(IndexedLog):
         if stem not in self._calibrations:
             file = self.path / "calib" / f"{stem}.txt"
             found = file if file.is_file() else self.path / "calib.txt"
-            self._calibrations[stem] = _read_calibration(found)
+            self._calibrations[stem] = KittiCalibration.of_benchmark(found)
         return self._calibrations[stem]
 
     def _boxes(self, labels: Path, header: Header) -> Detections3D:
@@ -143,25 +143,6 @@ def _up(height_m: float) -> NDArray[np.float64]:
     return moved
 
 
-def _read_calibration(file: Path) -> KittiCalibration:
-    """Read P0-P3, R0_rect and Tr_velo_to_cam, or SemanticKITTI's Tr."""
-    values: dict[str, NDArray[np.float64]] = {}
-    try:
-        for line in file.read_text().splitlines() if file.is_file() else ():
-            name, colon, words = line.partition(":")
-            if colon:
-                values[name.strip()] = np.array([float(word) for word in words.split()])
-        moved = values.get("Tr_velo_to_cam", values.get("Tr", values.get("Tr_velo_cam")))
-        camera = None if moved is None else rigid(np.vstack((moved.reshape(3, 4), (0, 0, 0, 1))))
-        turned = np.eye(4)
-        turned[:3, :3] = values.get("R0_rect", values.get("R_rect", np.eye(3).ravel())).reshape(3, 3)
-        projections = {f"0{k}": values[f"P{k}"].reshape(3, 4) for k in range(4) if f"P{k}" in values}
-    except (OSError, ValueError) as error:
-        raise LogError(f"{file}: is no calibration of KITTI's object benchmark: {error}") from None
-    notes = () if camera else (f"{file}: no calibration",)
-    return KittiCalibration(camera, rigid(turned), projections, None, notes)
-
-
 def _stamps(path: Path, sweeps: list[Path], rate_hz: float) -> tuple[list[int], str]:
     listing = path / "times.txt"
     if not listing.is_file():
@@ -186,14 +167,14 @@ def _poses(path: Path, count: int) -> list[NDArray[np.float64]] | None:
     return [np.vstack((row, (0, 0, 0, 1))) for row in rows]
 
 
-def _sweep(file: Path, header: Header) -> PointCloud:
+def read_velodyne(file: Path, header: Header) -> PointCloud:
     rows = read_points(file, 4)
     return PointCloud(
         header=header, xyz_m=np.ascontiguousarray(rows[:, :3]), intensity=np.ascontiguousarray(rows[:, 3])
     )
 
 
-def _picture(file: Path, header: Header) -> Image:
+def read_camera(file: Path, header: Header) -> Image:
     pixels = read_picture(file)
     encoding: Literal["mono8", "rgb8"] = "mono8" if pixels.ndim == 2 else "rgb8"
     return Image(header=header, encoding=encoding, height_px=pixels.shape[0], width_px=pixels.shape[1], data=pixels)

@@ -12,7 +12,6 @@ taken as UTC. Without timestamps the rate is assumed, the clock is named "assume
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -20,21 +19,19 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perception.errors import LogError
 from perception.geometry.rig import Rig
 from perception.logs.indexed_log import Entry, IndexedLog, picture_size, read_picture, read_points
 from perception.logs.kitti_calibration import LIDAR_HEIGHT_M, KittiCalibration
-from perception.logs.poses import pose_fields, rigid
+from perception.logs.kitti_oxts import OxtsTrack, gnss_of, imu_of, read_oxts
 from perception.messages import Gnss, Header, Image, Imu, Message, Odometry, PointCloud
 
 CAMERAS: Mapping[str, str] = {
     "image_00": "cam_gray_left", "image_01": "cam_gray_right", "image_02": "cam_front", "image_03": "cam_right",
 }  # fmt: skip
 _FOLDERS = ("velodyne_points", *CAMERAS)
-_EARTH_RADIUS_M = 6_378_137.0
-_ASSUMED_START_NS = 1_000_000_000
+ASSUMED_START_NS = 1_000_000_000
 
 
 def looks_like_kitti_raw(path: Path) -> bool:
@@ -80,8 +77,11 @@ class KittiRawLog(IndexedLog):
         if not listing.is_file():
             self._assumed.append(folder.name)
             period_ns = round(1e9 / self._assume_rate_hz)
-            return {int(file.stem): _ASSUMED_START_NS + int(file.stem) * period_ns for file in files}, "assumed"
-        lines = listing.read_text().split("\n")
+            return {int(file.stem): ASSUMED_START_NS + int(file.stem) * period_ns for file in files}, "assumed"
+        try:
+            lines = listing.read_text().split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LogError(f"{listing}: cannot be read: {error}") from None
         return {number: _stamp(line, listing, number + 1) for number, line in enumerate(lines) if line.strip()}, "log"
 
 
@@ -158,75 +158,13 @@ def _oxts(path: Path, log: KittiRawLog) -> list[Entry]:
     files = _files(folder, "*.txt")
     if not files:
         return []
-    first = _oxts_numbers(files[0])
-    scale = math.cos(math.radians(first[0]))
-    base_from_imu = log.calibration.base_link_from_imu().matrix
-    odom_from_base0 = _odom_from_imu(first, scale) @ np.linalg.inv(base_from_imu)
+    track = OxtsTrack(read_oxts(files[0]), log.calibration)
     stamps = log.times(folder, files)
-
-    def odometry(file: Path, header: Header) -> Odometry:
-        numbers = _oxts_numbers(file)
-        pose = np.linalg.inv(odom_from_base0) @ _odom_from_imu(numbers, scale) @ np.linalg.inv(base_from_imu)
-        linear, angular = base_from_imu[:3, :3] @ numbers[8:11], base_from_imu[:3, :3] @ numbers[17:20]
-        linear = linear - np.cross(angular, base_from_imu[:3, 3])  # from the IMU's place to base_link's
-        header = Header(frame_id="odom", t_sensor_ns=header.t_sensor_ns, clock=header.clock, seq=header.seq)
-        translation, rotation = pose_fields(rigid(pose))
-        return Odometry(
-            header=header, translation_m=translation, rotation_xyzw=rotation,
-            velocity_mps=_triple(linear), angular_velocity_radps=_triple(angular),
-        )  # fmt: skip
-
     return [
-        *_entries(stamps, files, "imu/imu", Imu, _read_imu),
-        *_entries(stamps, files, "gnss/gnss", Gnss, _read_gnss),
-        *_entries(stamps, files, "ego", Odometry, odometry),
+        *_entries(stamps, files, "imu/imu", Imu, lambda file, header: imu_of(read_oxts(file), header)),
+        *_entries(stamps, files, "gnss/gnss", Gnss, lambda file, header: gnss_of(read_oxts(file), header)),
+        *_entries(stamps, files, "ego", Odometry, lambda file, header: track.odometry(read_oxts(file), header)),
     ]
-
-
-def _oxts_numbers(file: Path) -> NDArray[np.float64]:
-    try:
-        numbers = np.array([float(word) for word in file.read_text().split()])
-    except (OSError, ValueError) as error:
-        raise LogError(f"{file}: not an oxts packet: {error}") from None
-    if len(numbers) != 30 or not np.isfinite(numbers[:23]).all():
-        raise LogError(f"{file}: {len(numbers)} numbers; an oxts packet has 30 finite ones")
-    return numbers
-
-
-def _odom_from_imu(numbers: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    """Return the pose on a Mercator plane, as the development kit does; one scale for the whole drive."""
-    latitude, longitude, altitude, roll, pitch, yaw = numbers[:6]
-    pose = np.eye(4)
-    pose[:3, 3] = (
-        scale * _EARTH_RADIUS_M * math.radians(longitude),
-        scale * _EARTH_RADIUS_M * math.log(math.tan(math.radians(90 + latitude) / 2)),
-        altitude,
-    )
-    (sr, cr), (sp, cp), (sy, cy) = ((math.sin(a), math.cos(a)) for a in (roll, pitch, yaw))
-    pose[:3, :3] = (
-        np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
-        @ np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
-        @ np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
-    )
-    return pose
-
-
-def _read_imu(file: Path, header: Header) -> Imu:
-    numbers = _oxts_numbers(file)
-    return Imu(header=header, angular_velocity_radps=_triple(numbers[17:20]), acceleration_mps2=_triple(numbers[11:14]))
-
-
-def _read_gnss(file: Path, header: Header) -> Gnss:
-    numbers = _oxts_numbers(file)
-    north, east, up = numbers[6], numbers[7], numbers[10]
-    return Gnss(
-        header=header, latitude_deg=float(numbers[0]), longitude_deg=float(numbers[1]), altitude_m=float(numbers[2]),
-        velocity_enu_mps=(float(east), float(north), float(up)), heading_rad=float(numbers[5]),
-    )  # fmt: skip
-
-
-def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])
 
 
 __all__ = ["CAMERAS", "LIDAR_HEIGHT_M", "KittiRawLog", "looks_like_kitti_raw"]

@@ -60,6 +60,10 @@ class Log(ABC):
             LogError: the log holds no message.
         """
 
+    def topic_spans(self) -> Mapping[str, Span]:
+        """Return the first and the last stamp of each topic; where that is not known without reading, the log's."""
+        return dict.fromkeys((topic for topic, count in self.counts().items() if count), self.span())
+
     @abstractmethod
     def messages(
         self, from_ns: int | None = None, until_ns: int | None = None, topics: Collection[str] | None = None

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import yaml
+from pydantic import ValidationError
 
+from perception.errors import LogError
 from perception.geometry.frames import CAMERA_FROM_OPTICAL
 from perception.geometry.rig import Rig, rig_of_documents
 from perception.geometry.rig_file import CameraFile, LidarFile, RigFile, SensorFile, TransformFile
@@ -47,7 +49,7 @@ def rig_of(name: str, base_link: str, lidar: LogLidar | None, cameras: Mapping[s
     """Make the rig and the files that a recording stores of it.
 
     Raises:
-        GeometryError: numbers that no camera has.
+        LogError, GeometryError: numbers that no camera has.
     """
     sensors: dict[str, SensorFile] = {}
     transforms: dict[str, TransformFile] = {}
@@ -59,13 +61,21 @@ def rig_of(name: str, base_link: str, lidar: LogLidar | None, cameras: Mapping[s
         file = f"{camera}.yaml"
         sensors[camera] = SensorFile(kind="camera", rate_hz=found.rate_hz, clock="log", calibration=file)
         transforms[f"base_link_from_{camera}"] = _written(found.base_link_from_optical @ CAMERA_FROM_OPTICAL.inverse())
-        intrinsics[camera] = CameraFile(
-            model=found.model, width_px=found.size_wh_px[0], height_px=found.size_wh_px[1],
-            focal_px=found.focal_px, center_px=found.center_px, coefficients=found.coefficients,
-        )  # fmt: skip
+        intrinsics[camera] = _camera_file(camera, found)
     document = RigFile(name=name, base_link=base_link, sensors=sensors, transforms=transforms)
     files = {"rig.yaml": _yaml(document)} | {f"{camera}.yaml": _yaml(file) for camera, file in intrinsics.items()}
     return rig_of_documents(document, intrinsics, files)
+
+
+def _camera_file(name: str, camera: LogCamera) -> CameraFile:
+    try:
+        return CameraFile(
+            model=camera.model, width_px=camera.size_wh_px[0], height_px=camera.size_wh_px[1],
+            focal_px=camera.focal_px, center_px=camera.center_px, coefficients=camera.coefficients,
+        )  # fmt: skip
+    except ValidationError as error:
+        what = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        raise LogError(f"the log's calibration of {name} is of no camera: {what}") from None
 
 
 def rig_of_event_cameras(clocks: Mapping[str, str]) -> Rig:

@@ -19,7 +19,7 @@ import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.reader import SeekingReader
-from mcap.records import Attachment, Channel, Chunk, ChunkIndex, Schema
+from mcap.records import Attachment, Channel, Chunk, ChunkIndex, MessageIndex, Schema
 from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader, breakup_chunk
 
@@ -87,6 +87,24 @@ class McapFile:
                 if from_ns is None or chunk.message_end_time >= from_ns
             ]
             yield from self._selected((_chunk_at(file, index) for index in chosen), wanted)
+
+    def channel_spans(self) -> dict[int, tuple[int, int]]:
+        """Return the first and the last time of logging by channel, of the index alone; empty where there is none."""
+        found: dict[int, tuple[int, int]] = {}
+        try:
+            with self.path.open("rb") as file:
+                for key in self.channels:
+                    of_channel = [chunk for chunk in self._chunks or () if key in chunk.message_index_offsets]
+                    if of_channel:
+                        first = min(of_channel, key=lambda chunk: chunk.message_start_time)
+                        last = max(of_channel, key=lambda chunk: chunk.message_end_time)
+                        times = [
+                            t for chunk in (first, last) for t in _times_of(file, chunk.message_index_offsets[key])
+                        ]
+                        found[key] = min(times), max(times)
+        except DAMAGE:
+            return {}
+        return found
 
     def last_records(self, wanted: Callable[[Channel], bool]) -> Iterator[Record]:
         """Yield the messages of the last two chunks, or of the whole file where chunks are not known."""
@@ -175,6 +193,12 @@ def _take(index: _Index, record: object) -> None:
 def _chunk_at(file: IO[bytes], index: ChunkIndex) -> Chunk:
     file.seek(index.chunk_start_offset + 9)  # opcode and length
     return Chunk.read(ReadDataStream(file))
+
+
+def _times_of(file: IO[bytes], offset: int) -> list[int]:
+    """Return the times of logging of a channel's messages in a chunk."""
+    file.seek(offset + 9)  # opcode and length
+    return [t_ns for t_ns, _ in MessageIndex.read(ReadDataStream(file)).records]
 
 
 def unpacked(chunk: Chunk) -> Chunk:

@@ -82,12 +82,18 @@ class McapLog(Log):
         if first is None:
             raise LogError(f"{self.path}: the recording holds no messages.")
         start = end = first[1].header.t_sensor_ns
-        for _, message in self._decoded(self._file.last_records(self._wanted(None))):
+        for _, message in in_stamp_order(self._decoded(self._file.last_records(self._wanted(None))), Counter()):
             end = max(end, message.header.t_sensor_ns)
         return Span(start, end)
 
     def span(self) -> Span:
         return self._span
+
+    def topic_spans(self) -> Mapping[str, Span]:
+        """First and last time of logging by topic, of the file's index; of damaged files, the log's."""
+        spans = self._file.channel_spans()
+        found = {self._file.channels[key].topic: Span(*spans[key]) for key in self._ours if key in spans}
+        return found or super().topic_spans()
 
     def attachments(self) -> Mapping[str, bytes]:
         return self._file.attachments

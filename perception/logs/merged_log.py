@@ -50,6 +50,9 @@ class MergedLog(Log):
         spans = [log.span() for log in self.logs]
         return Span(min(span.start_ns for span in spans), max(span.end_ns for span in spans))
 
+    def topic_spans(self) -> Mapping[str, Span]:
+        return {topic: span for log in self.logs for topic, span in log.topic_spans().items()}
+
     def messages(
         self, from_ns: int | None = None, until_ns: int | None = None, topics: Collection[str] | None = None
     ) -> Iterator[tuple[str, Message]]:

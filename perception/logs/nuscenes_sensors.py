@@ -54,7 +54,7 @@ def read_image(path: Path, header: Header) -> Image:
 def read_sweep(path: Path, header: Header, columns: int) -> PointCloud:
     """Read rows of x, y, z, intensity (0 to 255) and, where there are five columns, ring. Raises LogError."""
     rows = read_points(path, columns)
-    ring = np.ascontiguousarray(rows[:, 4]).astype(np.uint16) if columns >= 5 else None
+    ring = rows[:, 4].clip(0, 65535).astype(np.uint16) if columns >= 5 else None
     return PointCloud(
         header=header, xyz_m=np.ascontiguousarray(rows[:, :3]), intensity=np.ascontiguousarray(rows[:, 3]),
         intensity_scale=255.0, ring=ring,

@@ -182,7 +182,7 @@ class NuscenesTablesLog(IndexedLog):
             raise LogError(
                 f"{file}: cannot be read: {error.strerror}; a nuScenes version folder has this table"
             ) from None
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise LogError(f"{file}: not nuScenes' table '{name}': {error}") from None
 
     def _row(self, table: dict[str, T], token: str, name: str) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from perception.errors import LogError
@@ -10,15 +11,16 @@ from perception.logs.log import Log
 FORMATS = """\
   a .mcap file                      MCAP with our records (perception launch --record, perception record), or with ROS 2
                                     CDR, Foxglove JSON or protobuf
-  a file of events                  Prophesee RAW (EVT2, EVT2.1, EVT3) and DAT, AEDAT4, AEDAT-2, Event Stream (.es),
-                                    N-MNIST, HDF5 (DSEC, M3ED), .npy, .npz, text with t x y p
+  a file of events                  Prophesee RAW and DAT, AEDAT4, AEDAT-2, Event Stream (.es), N-MNIST, HDF5 (DSEC,
+                                    M3ED), .npy, .npz, text with t x y p
   a .pcap or .pcapng file           UDP packets of a Velodyne, Hesai or Ouster LiDAR
   a ROS 1 or ROS 2 bag              .bag, .db3 or a folder with metadata.yaml: sensors, packets, odometry, events
   a folder with velodyne_points or image_0N     KITTI raw, <date>_drive_<n>_sync or a subset of it
-  a folder with velodyne            KITTI object (image_2, calib, label_2) or SemanticKITTI (labels, poses.txt)
+  a folder with velodyne            KITTI object, tracking (velodyne/NNNN; one of several sequences is named by its
+                                    calib/NNNN.txt) or SemanticKITTI
   a folder with mav0 or cam0        EuRoC
-  a folder with v1.0-*/sample.json  nuScenes tables
-  a folder with info.json           one nuScenes keyframe in mmdetection3d's format"""
+  a folder with sensors/lidar       a log of Argoverse 2
+  a folder with v1.0-*, info.json   nuScenes tables, one nuScenes keyframe in mmdetection3d's format"""
 
 
 def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
@@ -34,8 +36,14 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
     path = Path(path)
     if not path.exists():
         raise LogError(f"{path}: there is no such log. Expected one of:\n{FORMATS}")
+    from perception.logs.kitti_tracking import KittiTrackingLog, tracking_sequence
+
+    sequence = tracking_sequence(path)
+    if sequence is not None:
+        return KittiTrackingLog(path, *sequence, assume_rate_hz=assume_rate_hz)
     if path.is_file():
         return _open_file(path)
+    from perception.logs.argoverse import ArgoverseLog, looks_like_argoverse
     from perception.logs.euroc import EurocLog, euroc_folder
     from perception.logs.kitti_object import KittiObjectLog, looks_like_kitti_object
     from perception.logs.kitti_raw import KittiRawLog, looks_like_kitti_raw
@@ -44,6 +52,8 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
 
     if looks_like_kitti_raw(path):
         return KittiRawLog(path, assume_rate_hz=assume_rate_hz)
+    if looks_like_argoverse(path):
+        return ArgoverseLog(path)
     if any(path.glob("v1.0-*/sample.json")) or (path / "sample.json").is_file():
         return NuscenesTablesLog(path)
     if (path / "info.json").is_file():
@@ -96,8 +106,12 @@ def _open_mcap(path: Path) -> Log:
     file = McapFile(path)
     foreign = any(channel.message_encoding != "msgpack" for channel in file.channels.values())
     if foreign and all(type_of(file, channel) is None for channel in file.channels.values()):
-        from perception.logs.foreign_mcap import ForeignMcapLog
+        from perception.logs.foreign_mcap import ForeignMcapLog, needs_the_bag_reader
+        from perception.logs.ros.bag_log import open_bag
 
+        if needs_the_bag_reader(file):
+            with contextlib.suppress(LogError):  # damaged, or without its index: what can be read of it is
+                return open_bag(path)
         return ForeignMcapLog(file)
     return McapLog(path, file)
 

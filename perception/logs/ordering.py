@@ -1,4 +1,8 @@
-"""Bring messages that arrive a little out of order into the order of their stamps."""
+"""Bring messages that arrive a little out of order into the order of their stamps.
+
+A stamp far ahead of those before it is believed only if the next message follows it: one flipped bit costs one message,
+and not all that come after it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ from collections.abc import Iterable, Iterator
 from perception.messages import Message
 
 WINDOW_NS = 500_000_000
+LEAP_NS = 10_000_000_000
 LATE = "message that came later than half a second after younger ones"
+AHEAD = "message whose stamp is far ahead of those around it"
 
 
 def in_stamp_order(
@@ -18,7 +24,7 @@ def in_stamp_order(
     """Yield (topic, message) by stamp, topic and seq; what comes later than the window is left out and counted."""
     waiting: list[tuple[int, str, int, int, Message]] = []
     newest = given = -(2**63)
-    for count, (topic, message) in enumerate(messages):
+    for count, (topic, message) in enumerate(_believed(messages, skipped)):
         t_ns = message.header.t_sensor_ns
         if t_ns < given:
             skipped[f"{topic}: {LATE}"] += 1
@@ -31,6 +37,29 @@ def in_stamp_order(
     while waiting:
         _, topic, _, _, message = heapq.heappop(waiting)
         yield topic, message
+
+
+def _believed(messages: Iterable[tuple[str, Message]], skipped: Counter[str]) -> Iterator[tuple[str, Message]]:
+    """Hold back a message that leaps ahead, and the first of all, until the next one confirms its stamp."""
+    newest = -(2**63)
+    held: tuple[str, Message] | None = None
+    for topic, message in messages:
+        t_ns = message.header.t_sensor_ns
+        if held is not None:
+            held_ns = held[1].header.t_sensor_ns
+            if t_ns >= held_ns - LEAP_NS:
+                newest = max(newest, held_ns)
+                yield held
+            else:
+                skipped[f"{held[0]}: {AHEAD}"] += 1
+            held = None
+        if t_ns > newest + LEAP_NS:
+            held = topic, message
+            continue
+        newest = max(newest, t_ns)
+        yield topic, message
+    if held is not None:
+        yield held
 
 
 def within(

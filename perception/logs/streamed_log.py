@@ -33,23 +33,27 @@ class StreamedLog(Log):
         return self._pass[0]
 
     def span(self) -> Span:
-        start, end = self._pass[1]
-        if start > end:
+        spans = self._pass[1].values()
+        if not spans:
             raise LogError(f"{self.path}: no message of it can be read ({self.first_fault() or 'it is empty'})")
-        return Span(start, end)
+        return Span(min(span.start_ns for span in spans), max(span.end_ns for span in spans))
+
+    def topic_spans(self) -> Mapping[str, Span]:
+        return self._pass[1]
 
     def first_fault(self) -> str:
         """Return the commonest reason for which something was skipped, for an error's text."""
         return next((reason for reason, _ in self.skipped.most_common(1)), "")
 
     @cached_property
-    def _pass(self) -> tuple[dict[str, int], tuple[int, int]]:
+    def _pass(self) -> tuple[dict[str, int], dict[str, Span]]:
         counts: Counter[str] = Counter(dict.fromkeys(self.topics(), 0))
-        start, end = 2**63 - 1, -(2**63)
+        spans: dict[str, Span] = {}
         for topic, message in self.messages():
             counts[topic] += 1
-            start, end = min(start, message.header.t_sensor_ns), max(end, message.header.t_sensor_ns)
-        return dict(sorted(counts.items())), (start, end)
+            t_ns = message.header.t_sensor_ns
+            spans[topic] = Span(spans[topic].start_ns if topic in spans else t_ns, t_ns)
+        return dict(sorted(counts.items())), spans
 
     def messages(
         self, from_ns: int | None = None, until_ns: int | None = None, topics: Collection[str] | None = None

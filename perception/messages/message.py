@@ -32,7 +32,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     clock: str = "host"  # "assumed" where a log holds no times
     schema: str = ""  # for example "perception.tracked_objects/1"
     run: str = ""
-    epoch: int = 0  # starts of this publisher in this run
+    epoch: int = 0  # beginnings of this publisher in this run: starts, and seeks or loops of a replay
     seq: int = 0  # counts up by one in an epoch; a gap is a dropped message
     sync_residual_ns: dict[str, int] = msgspec.field(default_factory=dict)  # input -> its stamp minus t_sensor_ns
     sensors: dict[str, SensorState] = msgspec.field(default_factory=dict)  # sensor -> its state at that instant

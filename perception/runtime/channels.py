@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ChannelError
-from perception.messages import LinkStatus, Message
+from perception.messages import Header, LinkStatus, Message
 from perception.messages.codec import Record, encode
 from perception.runtime.graph import Graph
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
@@ -35,12 +35,13 @@ class Channels:
         topology: its channels.
         process: the name of this process.
         run: the run id.
+        epoch: how often this process began before.
 
     Raises:
         ChannelError: shared memory or the network cannot be used.
     """
 
-    def __init__(self, graph: Graph, topology: Topology, process: str, run: str) -> None:
+    def __init__(self, graph: Graph, topology: Topology, process: str, run: str, epoch: int = 0) -> None:
         self.process, self._topology, self._host = process, topology, topology.hosts[process]
         place = memory_id(run, graph.host_index(self._host))
         self._memory = SharedMemoryHost(place, process, topology.limits(), topology.processes())
@@ -53,6 +54,7 @@ class Channels:
         self._refused_s = 0.0
         self._bounds = [BEFORE_ALL] * (2 * len(topology.topics))
         """The newest bounds of this process' topics, and in the second half `AFTER_ALL` for those that have ended."""
+        self._epoch, self._epochs = epoch, dict[str, int]()
         self._open_writers(graph)
         self._open_readers()
 
@@ -63,7 +65,7 @@ class Channels:
         self._writers = {topic: self._memory.writer(topic) for topic in published if near[topic]}
         self._wakers = {topic: [self._waker(other) for other in near[topic]] for topic in published}
         given_to = topology.bounds_readers(process, far=False)
-        self._bounds_writer = self._memory.row_writer(f"bounds/{process}", len(self._bounds)) if given_to else None
+        self._bounds_writer = self._memory.row_writer(f"bounds/{process}", len(self._bounds) + 1) if given_to else None
         self._bounds_wakers = [self._waker(other) for other in given_to]
         self._far_bounds_readers = len(topology.bounds_readers(process, far=True))
         self._far_readers = topology.far_readers(process)
@@ -89,7 +91,7 @@ class Channels:
         self._bounds_readers: dict[str, RowReader | TcpBounds] = {
             other: far.bounds(other)
             if far is not None and other in far_bounds
-            else self._memory.row_reader(f"bounds/{other}", len(self._bounds))
+            else self._memory.row_reader(f"bounds/{other}", len(self._bounds) + 1)
             for other in waited_for
         }
         self.reads_bounds = bool(waited_for)
@@ -136,16 +138,34 @@ class Channels:
     def give_bounds(self) -> None:
         """Send the newest bounds to those who wait for them."""
         self.bounds_moved = False
+        row = [*self._bounds, self._epoch]
         if self._bounds_writer is not None:
-            self._bounds_writer.write(self._bounds)
+            self._bounds_writer.write(row)
             for waker in self._bounds_wakers:
                 waker.wake()
         if self._far_bounds_readers and self._tcp_writer is not None:
-            self._tcp_writer.write_bounds(self.process, self._bounds)
+            self._tcp_writer.write_bounds(self.process, row)
 
     def take_bounds(self) -> list[NDArray[np.int64]]:
         """Return the rows of bounds that are new."""
-        return [row for reader in self._bounds_readers.values() if (row := reader.take()) is not None]
+        return [row for process in self._bounds_readers if (row := self._bounds_of(process)) is not None]
+
+    def _bounds_of(self, process: str) -> NDArray[np.int64] | None:
+        row = self._bounds_readers[process].take()
+        return None if row is None or row[-1] < self._epochs.get(process, 0) else row[:-1]
+
+    def begin_anew(self, epochs: Mapping[str, int]) -> None:
+        """Take back all bounds; what others gave out before they began anew is not taken any more.
+
+        Args:
+            epochs: by process, of what comes from now on.
+        """
+        self._epochs, self._epoch = dict(epochs), epochs[self.process]
+        self._bounds, self.bounds_moved = [BEFORE_ALL] * len(self._bounds), True
+
+    def is_outdated(self, topic: str, header: Header) -> bool:
+        """True for a record that was given out before its publisher began anew."""
+        return header.epoch < self._epochs.get(self._topology.publisher[topic], 0)
 
     @property
     def endpoint(self) -> str:

@@ -82,6 +82,12 @@ class Deadlines:
             path.last = message.keep()
         return not late or path.output.on_late == "publish_partial"
 
+    def forget(self) -> None:
+        """Owe nothing any more: time stood still, or everything begins anew."""
+        for path in self._paths.values():
+            path.open.clear()
+            path.missed_until_ns, path.last, path.substitute = -1, None, None
+
     def due(self, now_ns: int) -> Iterator[tuple[OutputSpec, Message | None]]:
         """Yield each output whose deadline has passed since the last call, and what to publish in its place."""
         for path in self._paths.values():

@@ -58,7 +58,7 @@ class NodeExecutor:
         self.counters = self.inputs.counters
         self.offer, self.bound = self.inputs.offer, self.inputs.bound
         self.is_idle = self.inputs.is_idle
-        self.reset = self.inputs.reset
+        self.reset, self.forget = self.inputs.reset, self.inputs.forget
         self.latency = LatencyHistogram()
         self.stamper = OutputStamper(spec, context)
         self.last_error = ""
@@ -95,8 +95,8 @@ class NodeExecutor:
             self._crash(self.inputs.topics_of(call), error)
             return []
         for drop in drops:
-            of_batch = isinstance(argument, Batch)
-            self._drop((argument.topics[drop.sensor],) if of_batch else self.inputs.topics_of(call), drop.reason)
+            one_topic = (argument.topics[drop.sensor],) if isinstance(argument, Batch) else None
+            self._drop(one_topic or self.inputs.topics_of(call), drop.reason)
         self._crashes = 0
         duration_ns = self.context.clock_ns() - started_ns
         self.latency.add(duration_ns)

@@ -136,11 +136,14 @@ class Group:
         """True where no message waits to be run."""
         return all(executor.is_idle() for executor in self.executors.values())
 
-    def reset(self, reason: str) -> None:
-        """Forget what belongs to the past, in all nodes."""
+    def begin_anew(self, reason: str) -> None:
+        """Forget what belongs to the past, in all nodes, after a seek or a loop; what waits is counted as dropped."""
         self._given_bounds.clear()
         for executor in self.executors.values():
-            executor.reset(reason)
+            executor.forget(reason, reason)
+            executor.stamper.begin_anew()
+        for stamper in self.sources.values():
+            stamper.begin_anew()
 
     def _publish(self, topic: str, message: Message) -> None:
         self._emit(topic, message)

@@ -1,7 +1,8 @@
 """The state of a running graph: which sensor is late, frozen or lost, which node is gone, and one word for planners.
 
 Times are those of messages: a sensor is judged by the stamps of its own topics against the newest stamp of the graph,
-and only a graph in which nothing moves at all is judged by the clock that the caller gives.
+and only a graph in which nothing moves at all is judged by the clock that the caller gives. While a replay is paused
+that clock stands still.
 """
 
 from __future__ import annotations
@@ -56,10 +57,40 @@ class Health:
         self._lost_hosts: set[str] = set()
         self._clocks: Mapping[str, ClockOffset] = {}
         self._machine: tuple[str, ...] = ()
+        self._paused_at_ns: int | None = None
+        self._paused_ns, self._paused_for = 0, ""
+
+    def pause(self, now_ns: int, reason: str = "") -> None:
+        """Let time stand still, since the replay does; the graph is degraded by the reason, where there is one."""
+        if self._paused_at_ns is None:
+            self._paused_at_ns = now_ns
+        self._paused_for = reason
+
+    def resume(self, now_ns: int) -> None:
+        """Let time go on."""
+        if self._paused_at_ns is not None:
+            self._paused_ns += now_ns - self._paused_at_ns
+        self._paused_at_ns, self._paused_for = None, ""
+
+    def is_paused(self) -> bool:
+        return self._paused_at_ns is not None
+
+    def begin_anew(self, now_ns: int) -> None:
+        """Expect sensors and outputs as at the start: stamps may go on anywhere."""
+        self._started_ns = self._own(now_ns)
+        self._outputs.clear()
+        for sensor in self._sensors.values():
+            sensor.last_seen_ns = self._started_ns
+            sensor.stamps.clear()
+            sensor.frozen.clear()
+
+    def _own(self, now_ns: int) -> int:
+        """Return host time without the pauses."""
+        return (now_ns if self._paused_at_ns is None else self._paused_at_ns) - self._paused_ns
 
     def sensor_message(self, topic: str, message: Message, now_ns: int) -> None:
         """Take a message of a sensor's topic; whether its payload is frozen was marked where it entered the graph."""
-        sensor = self._by_topic.get(topic)
+        sensor, now_ns = self._by_topic.get(topic), self._own(now_ns)
         if sensor is None:
             return
         t_ns = message.header.t_sensor_ns
@@ -84,11 +115,11 @@ class Health:
 
     def output_message(self, topic: str, now_ns: int) -> None:
         """Take note that an output was published."""
-        self._outputs[topic] = now_ns
+        self._outputs[topic] = self._own(now_ns)
 
     def node_status(self, status: NodeStatus, now_ns: int) -> None:
         """Take what a node says of itself, as each does once a second."""
-        self._nodes[status.node] = (status, now_ns)
+        self._nodes[status.node] = (status, self._own(now_ns))
 
     def process_lost(self, nodes: Mapping[str, object] | list[str]) -> None:
         """Take note that the process of these nodes is gone."""
@@ -131,7 +162,7 @@ class Health:
     def sensor_state(self, name: str, now_ns: int) -> SensorState:
         """Return how a sensor is doing."""
         sensor = self._sensors[name]
-        silent_ns = now_ns - sensor.last_seen_ns
+        silent_ns = self._own(now_ns) - sensor.last_seen_ns
         if silent_ns > sensor.health.lost_after_ns:
             return "lost"
         if any(sensor.frozen.values()):
@@ -152,17 +183,17 @@ class Health:
         """
         sensors = {name: self.sensor_state(name, now_ns) for name in self._sensors}
         unsafe: list[str] = []
-        reasons: list[str] = []
+        reasons: list[str] = [self._paused_for] if self._paused_for else []
         for name, state in sensors.items():
             if state != "ok":
                 serious = self._sensors[name].health.required and state in ("lost", "frozen")
                 (unsafe if serious else reasons).append(f"sensor {name} is {state}")
             sensor = self._sensors[name]
-            if sensor.jump_ns and now_ns - sensor.jumped_at_ns < JUMP_TOLD_NS:
+            if sensor.jump_ns and self._own(now_ns) - sensor.jumped_at_ns < JUMP_TOLD_NS:
                 reasons.append(f"clock of {name} jumped by {sensor.jump_ns / 1e9:+.3f} s")
         reasons += [*self._machine, *self._host_faults()]
         for output in self._graph.outputs:
-            fault = self._output_fault(output, now_ns)
+            fault = self._output_fault(output, self._own(now_ns))
             if fault:
                 (unsafe if output.required else reasons).append(fault)
         for output in self._graph.outputs:
@@ -170,7 +201,7 @@ class Health:
             if more:
                 reasons.append(f"output {output.publish_as} missed {more} deadlines ({output.on_late})")
         self._missed = dict(missed)
-        nodes, faults = self._node_states(now_ns)
+        nodes, faults = self._node_states(self._own(now_ns))
         reasons += faults
         word: Literal["ok", "degraded", "unsafe"] = "unsafe" if unsafe else "degraded" if reasons else "ok"
         header = Header(

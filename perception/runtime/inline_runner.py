@@ -1,7 +1,8 @@
 """Run a whole graph in this process and thread: for lockstep replay, tests and offline use.
 
 Sources are asked in the order of their stamps; after every message the graph runs until nothing moves. Nothing is ever
-dropped for lack of time, and in lockstep two runs give equal bytes.
+dropped for lack of time, and in lockstep two runs give equal bytes. Where a log begins again, what waits is run first,
+as at an end, and then every node forgets what was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from perception.messages import Message, NodeStatus
 from perception.runtime.graph import Graph
 from perception.runtime.group import Group
-from perception.runtime.lockstep import end_sources, give, source_items
+from perception.runtime.lockstep import Again, end_sources, give, source_items
 from perception.runtime.node import Node
 from perception.runtime.node_factory import make_node
 from perception.runtime.output_stamper import RunContext
@@ -69,6 +70,12 @@ def run_inline(
     for source, topic, item in source_items(graph, made, duration_ns):
         if stop is not None and stop.is_set():
             break
+        if isinstance(item, Again):
+            end_sources(group, graph)
+            group.run_until_idle()
+            context.epoch += 1
+            group.begin_anew("loop")
+            continue
         give(group, made, source, topic, item)
         group.run_until_idle()
     end_sources(group, graph)

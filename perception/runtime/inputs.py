@@ -126,7 +126,7 @@ class NodeInputs:
         counters.received += 1
         t_ns = message.header.t_sensor_ns
         if t_ns < self._bounds[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
-            self._jump_back()
+            self.forget("clock set back", "clock jump")
         counters.stamps.append(t_ns)
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         self.newest_ns = max(self.newest_ns, t_ns)
@@ -160,7 +160,7 @@ class NodeInputs:
     def bound(self, topic: str, t_ns: int) -> None:
         """Take the promise that nothing below `t_ns` comes on the topic any more."""
         if BEFORE_ALL < t_ns < self._bounds[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
-            self._jump_back()
+            self.forget("clock set back", "clock jump")
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         if t_ns < AFTER_ALL:
             self.newest_ns = max(self.newest_ns, t_ns)
@@ -172,13 +172,13 @@ class NodeInputs:
         for lookup in readers.lookups:
             lookup.history.bound_ns = max(lookup.history.bound_ns, t_ns)
 
-    def _jump_back(self) -> None:
-        """Forget what has the stamps of a clock that was set back: nothing would be due until it is there again."""
+    def forget(self, counted_as: str, reason: str) -> None:
+        """Count what waits as dropped and begin anew; stamps may go on anywhere."""
         for queue in self._queues.values():
-            self.counters[queue.edge.topic].drop("clock set back", len(queue.messages))
+            self.counters[queue.edge.topic].drop(counted_as, len(queue.messages))
         for join in self._joins.values():
-            self.counters[join.reference_topic].drop("clock set back", join.open_sets())
-        self.reset("clock jump")
+            self.counters[join.reference_topic].drop(counted_as, join.open_sets())
+        self.reset(reason)
 
     def next_call(self) -> Call | None:
         """Return the next call that may run, taken off its input; None where none may.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from perception.errors import GraphError
+from perception.errors import GraphError, UserError
 from perception.messages import GraphState, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
 from perception.messages.codec import content, encode
 from perception.runtime.curve_keys import publisher_keys
@@ -25,6 +25,8 @@ from perception.runtime.machine import MachineWatch
 from perception.runtime.publisher import Publisher
 from perception.runtime.ray_runner import Event, RayRunner, Stopped
 from perception.runtime.recorder import Recorder
+from perception.runtime.replay_control import NOT_IN_LOCKSTEP, NOT_OPEN, ReplayControl
+from perception.runtime.replay_request import ReplayAnswer, ReplayRequest, request_of, told
 from perception.runtime.run_lock import RunLock
 from perception.runtime.topology import topology_of
 
@@ -75,6 +77,7 @@ def run_graph(
     on_status: OnStatus = lambda summary: None,
     recorder: Recorder | None = None,
     runner: Runner = "inline",
+    commands: deque[ReplayRequest] | None = None,
 ) -> Summary:
     """Run a graph until its sources end, `duration_s` after its first message, or until `stop` is set.
 
@@ -86,6 +89,7 @@ def run_graph(
         on_status: called twice a second with the summary so far.
         recorder: gets every record of the graph.
         runner: what runs a lockstep replay: one loop in this process, or a process each as live; the bytes are equal.
+        commands: what the launching terminal asks of the replay; taken off as it is done.
 
     Raises:
         LaunchFileError: the name or the endpoint is in use.
@@ -93,6 +97,8 @@ def run_graph(
     """
     stop = stop or threading.Event()
     if graph.mode == "lockstep" and runner == "ray":
+        if any(getattr(node.config, "loop", False) for node in graph.nodes):
+            raise UserError("a lockstep replay on processes ends with its log; leave --loop out, or run it inline")
         graph = as_processes(graph, None if duration_s is None else round(duration_s * 1e9))
     with RunLock(graph.name) as lock:
         keys = None if graph.curve_keys is None else publisher_keys(graph.curve_keys)
@@ -100,7 +106,9 @@ def run_graph(
             graph.endpoint, len(graph.outputs) + len(OWN_TOPICS), keys=keys, open_endpoint=graph.open_endpoint
         )
         try:
-            run = _Run(graph, lock, publisher, recorder=recorder, stop=stop, on_line=on_line, on_status=on_status)
+            lock.note_endpoint(graph.endpoint)
+            run = _Run(graph, lock, publisher, recorder=recorder, stop=stop, on_line=on_line, on_status=on_status,
+                       commands=commands)  # fmt: skip
             if graph.mode == "lockstep" and runner == "inline":
                 return run.inline(duration_s)
             return run.on_ray(duration_s)
@@ -121,9 +129,10 @@ class _Run:
         stop: threading.Event,
         on_line: OnLine,
         on_status: OnStatus,
+        commands: deque[ReplayRequest] | None = None,
     ) -> None:
         self.graph, self.lock, self.publisher, self.recorder, self.stop = graph, lock, publisher, recorder, stop
-        self.on_line, self.on_status = on_line, on_status
+        self.on_line, self.on_status, self._commands = on_line, on_status, deque() if commands is None else commands
         self.health = Health(graph, time.time_ns())
         self.summary = Summary()
         self._publish_as = {output.topic: output for output in graph.outputs}
@@ -144,6 +153,7 @@ class _Run:
 
         def handle(topic: str, message: Message) -> None:
             self.handle(topic, message, encode(message).to_bytes(), time.time_ns())
+            self._take_requests(None)
 
         result = run_inline(
             replace(self.graph, mode="lockstep"), on_message=handle, stop=self.stop, run=self.graph.name,
@@ -166,7 +176,8 @@ class _Run:
             if self.graph.mode == "lockstep":
                 self._watch_lockstep(runner, reading)
             else:
-                self._watch(runner, reading, duration_s)
+                control = ReplayControl(self.graph, runner, self.health, self.deadlines, reading.begin_anew)
+                self._watch(runner, reading, control, duration_s)
         except Stopped:
             self.on_line("stopped before it ran")
         finally:
@@ -200,6 +211,7 @@ class _Run:
                     self._drain(reading)
                     return
             self.publisher.greet()
+            self._take_requests(None)
             reading.sleep(TICK_S)
 
     def _tell_status(self, now_s: float) -> None:
@@ -207,7 +219,9 @@ class _Run:
             self._next_state_s = max(self._next_state_s + STATE_S, now_s)
             self.on_status(self.summary)
 
-    def _watch(self, runner: RayRunner, reading: LauncherReading, duration_s: float | None) -> None:
+    def _watch(
+        self, runner: RayRunner, reading: LauncherReading, control: ReplayControl, duration_s: float | None
+    ) -> None:
         next_poll_s = 0.0
         idle_since_s: float | None = None
         while not self.stop.is_set():
@@ -223,6 +237,7 @@ class _Run:
                 next_poll_s = now_s + 2 * TICK_S
                 for event in runner.poll():
                     self._take_event(event, runner)
+                control.look_for_loop()
                 self.health.host_clocks(runner.clocks())
                 if now_s >= self._next_look_s:
                     self._next_look_s = now_s + self.graph.machine_check_s
@@ -238,7 +253,31 @@ class _Run:
             self._stand_in()
             self._tell_state()
             self.publisher.greet()
+            self._take_requests(control)
             reading.sleep(TICK_S)
+
+    def _take_requests(self, control: ReplayControl | None) -> None:
+        """Do what is asked of the replay; without `control` it is decided by stamps alone, and nothing can be asked."""
+        while self._commands:
+            answer = self._done(self._commands.popleft(), control)
+            if answer.error:
+                self.on_line(f"replay: {answer.error}")
+        while (asked := self.publisher.take_request()) is not None:
+            try:
+                if not self.publisher.may_be_asked():
+                    raise UserError(NOT_OPEN)
+                answer = self._done(request_of(asked.data), control)
+            except UserError as error:
+                answer = ReplayAnswer(error=str(error))
+            self.publisher.reply(asked, msgspec.json.encode(answer))
+
+    def _done(self, request: ReplayRequest, control: ReplayControl | None) -> ReplayAnswer:
+        if control is None:
+            return ReplayAnswer(error=NOT_IN_LOCKSTEP)
+        answer = control.do(request)
+        if request.action != "status" and not answer.error:
+            self.on_line(f"replay: {request.action}; {told(answer)}")
+        return answer
 
     def _take_event(self, event: Event, runner: RayRunner) -> None:
         reason = f": {event.reason}" if event.reason else ""
@@ -282,6 +321,8 @@ class _Run:
 
     def _stand_in(self) -> None:
         """Publish what stands in for outputs whose deadline has passed."""
+        if self.health.is_paused():
+            return
         now_ns = time.time_ns()
         for output, message in self.deadlines.due(now_ns):
             if message is not None:

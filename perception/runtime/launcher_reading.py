@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from perception.errors import GraphError, PerceptionError
 from perception.messages import Header, Message, Status
@@ -34,6 +34,7 @@ class LauncherReading:
         self._sleeper = memory.sleeper(LAUNCHER)
         self.sleep = self._sleeper.sleep
         self._last_seq: dict[str, tuple[int, int]] = {}
+        self._publisher_of, self._epochs = topology.publisher, dict[str, int]()
         far = topology.far_readings(LAUNCHER)
         self._tcp_reader = TcpReader(far, (), memory.waker(LAUNCHER).wake) if far else None
         self._readers: list[Reader | TcpTopic] = [
@@ -55,6 +56,10 @@ class LauncherReading:
         if self._tcp_reader is not None:
             self._tcp_reader.close()
 
+    def begin_anew(self, epochs: Mapping[str, int]) -> None:
+        """Take nothing any more that a process gave out before its epoch."""
+        self._epochs = dict(epochs)
+
     def messages(self, missed: Counter[str]) -> Iterator[tuple[str, Message, memoryview]]:
         """Yield (topic, message, record) of everything that has arrived.
 
@@ -70,6 +75,8 @@ class LauncherReading:
                     message = decode(record, self._graph.message_types.get(reader.topic, Status))
                 except PerceptionError as error:
                     self._on_line(f"a record on '{reader.topic}' cannot be read: {error}")
+                    continue
+                if message.header.epoch < self._epochs.get(self._publisher_of[reader.topic], 0):
                     continue
                 lost = self._gap(reader.topic, message.header)
                 if lost and self._giver is not None and not isinstance(message, Status):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from perception.messages import Message
 from perception.runtime.graph import LOCAL, Graph, NodeSpec
@@ -17,7 +17,13 @@ from perception.runtime.group import Group
 from perception.runtime.histories import AFTER_ALL
 from perception.runtime.node import Bound, Node, Source
 
-Item = tuple[NodeSpec, str, Message | Bound]
+
+@dataclass(frozen=True)
+class Again:
+    """A source has come to its end and begins again."""
+
+
+Item = tuple[NodeSpec, str, Message | Bound | Again]
 
 
 def as_processes(graph: Graph, duration_ns: int | None = None) -> Graph:
@@ -35,13 +41,13 @@ def as_processes(graph: Graph, duration_ns: int | None = None) -> Graph:
 
 
 def source_items(graph: Graph, nodes: Mapping[str, Node], duration_ns: int | None = None) -> Iterator[Item]:
-    """Yield (source, topic, message or bound) of all sources among the nodes, by stamp, ties by the sources' order.
+    """Yield (source, topic, item) of all sources among the nodes, by stamp, ties by the sources' order.
 
     Ends after so much sensor time from the first message.
     """
     first_ns: int | None = None
     for spec, topic, item in merged(graph, nodes):
-        if not isinstance(item, Bound):
+        if isinstance(item, Message):
             t_ns = item.header.t_sensor_ns
             first_ns = t_ns if first_ns is None else first_ns
             if duration_ns is not None and t_ns - first_ns > duration_ns:
@@ -50,14 +56,19 @@ def source_items(graph: Graph, nodes: Mapping[str, Node], duration_ns: int | Non
 
 
 def merged(graph: Graph, nodes: Mapping[str, Node]) -> Iterator[Item]:
-    """Yield (source, topic, message or bound) of all sources, by stamp, ties by the order of the sources."""
+    """Yield (source, topic, item) of all sources, by stamp, ties by the order of the sources."""
 
-    def keyed(index: int, spec: NodeSpec) -> Iterator[tuple[int, int, int, NodeSpec, str, Message | Bound]]:
-        source = nodes[spec.name]
+    def keyed(index: int, spec: NodeSpec) -> Iterator[tuple[int, int, int, NodeSpec, str, Message | Bound | Again]]:
+        source, t_ns, count = nodes[spec.name], 0, 0
         assert isinstance(source, Source)
-        for count, (topic, item) in enumerate(source.messages()):
-            t_ns = item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns
-            yield t_ns, index, count, spec, topic, item
+        while True:
+            for topic, item in source.messages():
+                t_ns, count = item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns, count + 1
+                yield t_ns, index, count, spec, topic, item
+            if not source.wraps():
+                return
+            count += 1
+            yield t_ns, index, count, spec, "", Again()
 
     streams = [keyed(index, spec) for index, spec in enumerate(graph.nodes) if spec.is_source and spec.name in nodes]
     for _, _, _, spec, topic, item in heapq.merge(*streams, key=lambda entry: entry[:3]):
@@ -83,4 +94,4 @@ def end_sources(group: Group, graph: Graph) -> None:
                 group.source_bound(topic, AFTER_ALL)
 
 
-__all__ = ["as_processes", "end_sources", "give", "merged", "source_items"]
+__all__ = ["Again", "as_processes", "end_sources", "give", "merged", "source_items"]

@@ -8,9 +8,9 @@ it takes nothing, but from processes that wait for it in turn, which would stand
 from __future__ import annotations
 
 from perception.errors import GraphError
-from perception.messages import Header, NodeStatus
+from perception.messages import Header
 from perception.runtime.graph import Graph
-from perception.runtime.lockstep import end_sources, give, source_items
+from perception.runtime.lockstep import Again, end_sources, give, source_items
 from perception.runtime.lossless_channels import LosslessChannels
 from perception.runtime.node import Bound
 from perception.runtime.topology import Topology
@@ -72,6 +72,7 @@ class LockstepWorker(Worker):
             end_sources(self.group, self.graph)
             return True
         spec, topic, given = item
+        assert not isinstance(given, Again)  # the launcher refuses a log that begins again
         give(self.group, self.nodes, spec, topic, given if isinstance(given, Bound) else received(given))
         return True
 
@@ -89,10 +90,6 @@ class LockstepWorker(Worker):
         """True where every node has finished, and all that they gave out has left this process."""
         with self._driving:
             return self.group.has_ended() and self._channels.has_sent_all()
-
-    def _noted(self, status: NodeStatus) -> NodeStatus:
-        """What waits here is the graph's doing, not a node's: copies are none of its faults."""
-        return status
 
 
 __all__ = ["LockstepWorker"]

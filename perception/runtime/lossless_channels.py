@@ -63,8 +63,7 @@ class LosslessChannels(Channels):
 
     def bounds_of(self, process: str) -> NDArray[np.int64] | None:
         """Return the newest bounds of another process, or None where nothing is new."""
-        reader = self._bounds_readers.get(process)
-        return None if reader is None else reader.take()
+        return self._bounds_of(process) if process in self._bounds_readers else None
 
 
 class CreditGiver:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAli
 
 from pydantic import BaseModel, ConfigDict
 
+from perception.errors import UserError
 from perception.messages import Message
 
 if TYPE_CHECKING:
@@ -230,6 +231,9 @@ class Source(Node):
     `messages` runs in a thread that the runtime owns. A source that is `paced` yields as fast as it is asked and the
     runtime waits for each stamp's turn; a driver blocks on its device. A source may yield a `Bound` to promise that a
     topic has nothing before an instant any more.
+
+    After a seek, and where `wraps` says so at its end, `messages` is called again: everything downstream has forgotten
+    what was before.
     """
 
     paced: ClassVar[bool] = False
@@ -242,6 +246,31 @@ class Source(Node):
     def messages(self) -> Iterator[tuple[str, Message | Bound]]:
         """Yield (topic, message) in the order of arrival."""
         raise NotImplementedError(f"{type(self).__name__} must yield messages")
+
+    def seek(self, t_ns: int) -> None:
+        """Let the next `messages` begin at this time of the log.
+
+        Raises:
+            UserError: there is no such time, or the source cannot seek.
+        """
+        raise UserError(f"a {type(self).__name__} cannot seek; a log can")
+
+    def place(self) -> Position | None:
+        """Return where in its log it is; None where it has none."""
+        return None
+
+    def wraps(self) -> bool:
+        """True where `messages` shall be called again after its end."""
+        return False
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in its log a source is, by the log's own times."""
+
+    start_ns: int
+    end_ns: int
+    now_ns: int
 
 
 @dataclass(frozen=True)
@@ -264,5 +293,5 @@ def _ports(cls: type[Node]) -> Iterator[tuple[str, Any]]:
 
 __all__ = [
     "Bound", "Drop", "Every", "Join", "Keep", "Lookup", "Many", "Maybe", "Member", "Node", "NodeConfig", "NodeSetup",
-    "On", "OnMissing", "Out", "Output", "Source",
+    "On", "OnMissing", "Out", "Output", "Position", "Source",
 ]  # fmt: skip

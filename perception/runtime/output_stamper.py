@@ -18,12 +18,13 @@ NOTHING: Mapping[str, int] = MappingProxyType({})
 NO_STATES: Mapping[str, SensorState] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunContext:
     """What the outputs of all nodes of one run have in common."""
 
     run: str = ""
     epoch: int = 0
+    """How often this process began: it was started, or everything began anew after a seek or a loop."""
     calibration: str = ""
     lockstep: bool = False
     clock_ns: Callable[[], int] = lambda: 0
@@ -38,9 +39,14 @@ class OutputStamper:
         self.spec, self.context = spec, context
         self.published: dict[str, int] = dict.fromkeys(spec.outputs.values(), 0)
         self._only_port = next(iter(spec.outputs)) if len(spec.outputs) == 1 else ""
+        self._before: dict[str, int] = {}
         self.copied = 0
         self.age_ns: int | None = None
         """Of the sensor data in the last output: from its stamp, where that is host time, else from its arrival."""
+
+    def begin_anew(self) -> None:
+        """Number messages from 0 again: the run's epoch is another one."""
+        self._before = dict(self.published)
 
     def collect(self, result: object, drops: list[Drop] | None = None) -> list[tuple[str, Message]]:
         """Return (port, message) for what a method returned or yielded; a `Drop` among it goes into `drops`.
@@ -99,8 +105,9 @@ class OutputStamper:
         return msgspec.structs.replace(message, header=self._header(topic, message, NOTHING))
 
     def _header(self, topic: str, message: Message, residuals: Mapping[str, int]) -> Header:
-        seq = self.published.get(topic, 0)
-        self.published[topic] = seq + 1
+        published = self.published.get(topic, 0)
+        self.published[topic] = published + 1
+        seq = published - self._before.get(topic, 0)
         given, context = message.header, self.context
         return msgspec.structs.replace(
             given, schema=type(message).SCHEMA, run=context.run, epoch=context.epoch, seq=seq,

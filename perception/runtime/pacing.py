@@ -156,12 +156,21 @@ class PacedSource:
     def offer(self, topic: str, message: Message) -> None:
         """Take what the source measured; where its clock was set back, begin anew."""
         if message.header.t_sensor_ns < self._newest_ns - CLOCK_JUMP_NS:
-            self.pacer.forget()
-            self._newest_ns, self._admitted_ns, self._longest_ns = BEFORE_ALL, None, 0
-            for reader in self._readers:
-                reader.given_ns, reader.given_up_at_ns = BEFORE_ALL, None
+            self._forget()
         self._newest_ns = max(self._newest_ns, message.header.t_sensor_ns)
         self._free += self.pacer.offer(topic, message)
+
+    def begin_anew(self) -> None:
+        """Give up what waits, and wait for nobody."""
+        self.pacer.held_back.update(topic for topic, _ in self._free)
+        self._free.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.pacer.forget()
+        self._newest_ns, self._admitted_ns, self._longest_ns = BEFORE_ALL, None, 0
+        for reader in self._readers:
+            reader.given_ns, reader.given_up_at_ns = BEFORE_ALL, None
 
     def release(self, group: Group, bounds: Sequence[int], ranks: Mapping[str, int]) -> bool:
         """Publish what may go out, and the bounds; True where a message went."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.runtime.graph import Graph
 from perception.runtime.topology import Topology
+
+if TYPE_CHECKING:
+    from perception.runtime.playback import PlaybackState
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,22 @@ class ProcessActor:
     def ended(self) -> tuple[bool, bool]:
         """Return whether its sources have ended (True where it has none), and whether nothing waits."""
         return self._worker.sources_ended(), self._worker.is_idle()
+
+    def begin_anew(self, epochs: Mapping[str, int], reason: str) -> None:
+        """Hold the sources, and forget what belongs to the past."""
+        self._worker.begin_anew(epochs, reason)
+
+    def go(self, t_ns: int | None) -> None:
+        """Let the sources begin, at this time of their log where one is given."""
+        self._worker.go(t_ns)
+
+    def play(self, action: str, value: float) -> list[PlaybackState]:
+        """Pause, resume, step or change the rate of the sources, and return how they play."""
+        return list(self._worker.play(action, value))
+
+    def wraps(self) -> tuple[bool, bool]:
+        """Return whether a source wants to begin again, and whether nothing waits."""
+        return self._worker.wraps(), self._worker.is_idle()
 
     def stop(self) -> None:
         self._worker.stop()

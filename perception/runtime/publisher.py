@@ -3,7 +3,8 @@
 The publisher keeps the last record of every topic and sends it to each new subscriber, so that nobody waits for the
 next one of a slow topic. The high-water mark is 2 a topic: a subscriber that is slower than the graph loses messages,
 and sees it by the gap in `seq`. Who wants the last records without waiting asks the snapshot socket, a ROUTER beside
-it: a request of one frame, a topic or nothing for all, gives `[topic, record, topic, record, ...]`.
+it: a request of one frame, a topic or nothing for all, gives `[topic, record, topic, record, ...]`. One of two frames,
+`replay` and what is asked of it, waits for the launcher to answer (`replay_control.py`).
 
 Nothing that a subscriber does can hold the graph up or fill its memory: sends never wait; what peers send is cut off
 at a few hundred bytes and read in small portions; a peer that does not answer heartbeats is dropped with what waits for
@@ -18,7 +19,8 @@ import contextlib
 import ipaddress
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
+from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
@@ -28,6 +30,8 @@ from perception.errors import ChannelError, LaunchFileError
 from perception.messages.codec import Bytes
 from perception.runtime.curve_keys import PublisherKeys
 
+REPLAY = b"replay"
+"""First frame of a request to the graph's replay."""
 HIGH_WATER_MARK = 2
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS, HANDSHAKE_MS = 1000, 3000, 5000
 MAX_REQUEST_BYTES = 512
@@ -37,6 +41,14 @@ MAX_WISHES = 20_000
 REPEAT_S = 0.1
 """The last record of a topic is sent again at most so often, however many subscribe."""
 SNAPSHOT_PORTS = 1000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asks of the graph's replay."""
+
+    envelope: tuple[bytes, ...]
+    data: bytes
 
 
 class Publisher:
@@ -69,6 +81,7 @@ class Publisher:
         self._repeated_s: dict[bytes, float] = {}
         self._wanted: set[bytes] = set()
         self._wishes = 0
+        self._requests: deque[Request] = deque(maxlen=MAX_REQUESTS_AT_ONCE)
         self._context = zmq.Context()
         self._authenticator: zmq.auth.thread.ThreadAuthenticator | None = None
         if keys is not None:
@@ -145,11 +158,30 @@ class Publisher:
                 peer, *request = self._router.recv_multipart(flags=zmq.DONTWAIT)
             except zmq.Again:
                 return
-            envelope = [peer, b""] if len(request) == 2 and not request[0] else [peer]
+            envelope = [peer]
+            if len(request) > 1 and not request[0]:  # a REQ socket's
+                envelope.append(request.pop(0))
+            if len(request) == 2 and request[0] == REPLAY:
+                self._requests.append(Request(tuple(envelope), request[1]))
+                continue
             wanted = request[-1] if request else b""
             records = [part for name, data in self._last.items() if wanted in (b"", name) for part in (name, data)]
             with contextlib.suppress(zmq.Again, zmq.ZMQError):
                 self._router.send_multipart([*envelope, *(records or [b""])], flags=zmq.DONTWAIT)
+
+    def take_request(self) -> Request | None:
+        """Return the oldest request to the replay that nobody has answered, or None."""
+        self._answer()
+        return self._requests.popleft() if self._requests else None
+
+    def reply(self, request: Request, data: bytes) -> None:
+        """Answer a request; who asked may be gone."""
+        with contextlib.suppress(zmq.Again, zmq.ZMQError):
+            self._router.send_multipart([*request.envelope, REPLAY, data], flags=zmq.DONTWAIT)
+
+    def may_be_asked(self) -> bool:
+        """True where only processes of this machine, or clients with a key, can reach it."""
+        return self._keys is not None or is_local(self.endpoint)
 
     def _publishing(self) -> zmq.Socket[bytes]:
         made = self._context.socket(zmq.XPUB)
@@ -237,4 +269,4 @@ def _refuse_served(endpoint: str) -> None:
     raise LaunchFileError(f"endpoint {endpoint} is in use by another graph; give another with --set endpoint=...")
 
 
-__all__ = ["Publisher", "is_local", "snapshot_of"]
+__all__ = ["REPLAY", "Publisher", "Request", "is_local", "snapshot_of"]

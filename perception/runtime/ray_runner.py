@@ -18,6 +18,7 @@ import psutil
 from perception.errors import GraphError, PerceptionError
 from perception.runtime.graph import Graph
 from perception.runtime.machine import MachineWatch
+from perception.runtime.playback import PlaybackState
 from perception.runtime.process_actor import Prepared, ProcessActor
 from perception.runtime.ray_cluster import RayCluster, Stopped
 from perception.runtime.rig_gate import ClockOffset
@@ -281,6 +282,56 @@ class RayRunner:
             process.starts_s.append(time.monotonic())
             return [self._lost(process, str(error))]
         return [Event(process.name, "restarted")]
+
+    def play(self, action: str, value: float = 1.0) -> list[PlaybackState]:
+        """Let the sources pause, resume, step or change their rate, and return how they play; `status` changes nothing.
+
+        Raises:
+            GraphError: a process is not there.
+        """
+        asked = [(process, process.actor.play.remote(action, value)) for process in self._with_sources()]
+        return [state for process, reference in asked for state in self._result(reference, process.name)]
+
+    def wrap(self) -> tuple[bool, bool]:
+        """Return whether a source has come to its end and wants to begin again, and whether nothing waits anywhere."""
+        if not self._are_there():
+            return False, False
+        asked = [(process, process.actor.wraps.remote()) for process in self._processes.values()]
+        answers = [self._result(reference, process.name) for process, reference in asked]
+        return any(wraps for wraps, _ in answers), all(idle for _, idle in answers)
+
+    def begin_anew(self, reason: str, t_ns: int | None = None) -> dict[str, int]:
+        """Let all nodes forget what was, and then the sources begin, at this time of their log where one is given.
+
+        Every process forgets before any source goes on, and takes nothing any more that bears an older epoch: what is
+        older meets nothing that is newer.
+
+        Returns:
+            By process, the epoch of what comes from now on.
+
+        Raises:
+            GraphError: a process is not there, or does not answer.
+        """
+        if not self._are_there():
+            raise GraphError("a process is being restarted; try again when it is back")
+        for process in self._processes.values():
+            process.epoch += 1
+        epochs = {process.name: process.epoch for process in self._processes.values()}
+        for step in ("begin_anew", "go"):
+            arguments = (epochs, reason) if step == "begin_anew" else (t_ns,)
+            asked = [(p, getattr(p.actor, step).remote(*arguments)) for p in self._by_source_last()]
+            for process, reference in asked:
+                self._result(reference, process.name)
+        return epochs
+
+    def _are_there(self) -> bool:
+        return all(process.waiting is not None for process in self._processes.values())
+
+    def _with_sources(self) -> list[_Process]:
+        if not self._are_there():
+            raise GraphError("a process is being restarted; try again when it is back")
+        names = dict.fromkeys(node.process for node in self.graph.nodes if node.is_source)
+        return [self._processes[name] for name in names]
 
     def pids(self) -> list[int]:
         """Return every process of this run on this host: Ray's own and ours."""

@@ -23,7 +23,7 @@ from typing import Self
 
 import psutil
 
-from perception.errors import LaunchFileError
+from perception.errors import LaunchFileError, UserError, did_you_mean
 from perception.runtime.shared_memory import remove_leftovers
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -44,7 +44,7 @@ class RunLock:
     def __init__(self, name: str) -> None:
         if not _NAME.fullmatch(name):
             raise LaunchFileError(f"name '{name}': expected letters, digits, '_', '.' and '-', at most 64")
-        self.name, self.run = name, secrets.token_hex(4)
+        self.name, self.run, self._endpoint = name, secrets.token_hex(4), ""
         folder = runs_folder()
         folder.mkdir(mode=0o700, exist_ok=True)
         self._record = folder / f"{name}.json"
@@ -67,9 +67,15 @@ class RunLock:
         for pid in pids:
             with contextlib.suppress(psutil.Error):
                 started[str(pid)] = psutil.Process(pid).create_time()
+        document = {"run": self.run, "launcher": os.getpid(), "endpoint": self._endpoint, "processes": started}
         temporary = self._record.with_suffix(".new")
-        temporary.write_text(json.dumps({"run": self.run, "launcher": os.getpid(), "processes": started}))
+        temporary.write_text(json.dumps(document))
         temporary.replace(self._record)
+
+    def note_endpoint(self, endpoint: str) -> None:
+        """Write down where the graph publishes, for `endpoint_of`."""
+        self._endpoint = endpoint
+        self.note_processes([os.getpid()])
 
     def adopt(self, run: str) -> None:
         """Hold this run's shared memory from now on, in place of the one before."""
@@ -117,6 +123,22 @@ def dead_runs() -> list[str]:
     return dead
 
 
+def endpoint_of(name: str) -> str:
+    """Return where the running graph of this name publishes.
+
+    Raises:
+        UserError: no graph of this name runs on this machine.
+    """
+    documents = {record.stem: record for record in runs_folder().glob("*.json")}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        endpoint = str(json.loads(documents[name].read_text())["endpoint"])
+        if endpoint and name not in dead_runs():
+            return endpoint
+    running = sorted(set(documents) - set(dead_runs()))
+    said = f"running: {', '.join(running)}.{did_you_mean(name, running)}" if running else "none is running"
+    raise UserError(f"no graph named '{name}' runs on this machine; {said}")
+
+
 def _clean(record: Path) -> None:
     try:
         document = json.loads(record.read_text())
@@ -144,4 +166,4 @@ def _pid_of(record: Path) -> str:
         return "unknown"
 
 
-__all__ = ["RunLock", "clean_dead_runs", "dead_runs", "runs_folder"]
+__all__ = ["RunLock", "clean_dead_runs", "dead_runs", "endpoint_of", "runs_folder"]

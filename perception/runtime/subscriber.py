@@ -30,7 +30,7 @@ from perception.messages import GraphState, Message, TrackedObjects
 from perception.messages.codec import decode
 from perception.runtime.curve_keys import client_keys
 from perception.runtime.prediction import objects_at
-from perception.runtime.publisher import snapshot_of
+from perception.runtime.snapshot_socket import asked
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5560"
 STATE = "state"
@@ -214,19 +214,7 @@ class Subscription:
         Raises:
             ChannelError: no answer within the time.
         """
-        asking = self._context.socket(zmq.DEALER)
-        try:
-            asking.setsockopt(zmq.LINGER, 0)
-            if self._keys is not None:
-                asking.curve_serverkey = self._keys.publisher
-                asking.curve_publickey, asking.curve_secretkey = self._keys.public, self._keys.secret
-            asking.connect(snapshot_of(self.endpoint))
-            asking.send(topic.encode())
-            if not asking.poll(round(timeout_s * 1000)):
-                raise ChannelError(f"no answer from {snapshot_of(self.endpoint)} within {timeout_s:g} s")
-            frames = asking.recv_multipart()
-        finally:
-            asking.close()
+        frames = asked(self._context, self.endpoint, [topic.encode()], self._keys, timeout_s)
         now_ns = time.time_ns()
         return [
             Received(name.decode(), decode(data), 0, restarted=False, t_received_ns=now_ns, size=len(data))

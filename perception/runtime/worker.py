@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -18,11 +17,10 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from perception.errors import PerceptionError
-from perception.messages import Header, Message, NodeStatus, Status, Timing
+from perception.messages import Header, Message, Timing
 from perception.messages.codec import decode
 from perception.runtime.channels import Channels
 from perception.runtime.cores import keep_to_cores
@@ -32,14 +30,17 @@ from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.node import Bound, Node, Source
 from perception.runtime.node_factory import make_node
 from perception.runtime.output_stamper import RunContext
-from perception.runtime.pacing import PacedSource
+from perception.runtime.pacing import PacedSource, paced_topics
+from perception.runtime.playback import Playback, PlaybackState
+from perception.runtime.status_teller import StatusTeller
 from perception.runtime.topology import Topology, status_topic
-from perception.runtime.turns import Turns
 
 LOG = logging.getLogger(__name__)
 IDLE_S = 0.5
 """Whoever has something for this process wakes it; so long it waits where nobody does."""
 STATUS_S = 1.0
+CALL_S = 30.0
+"""How long a call of a node may keep the process from beginning anew."""
 
 
 class Worker:
@@ -74,19 +75,27 @@ class Worker:
         self._pacers = {
             spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
         }
+        self._playbacks = {
+            spec.name: Playback(graph.rate, paced_topics(spec, graph))
+            for spec in self._specs
+            if getattr(self.nodes[spec.name], "paced", False)
+        }
         self._newest_bounds = [BEFORE_ALL] * len(topology.topics)
-        self._inbox: deque[tuple[NodeSpec, str, Message | Bound]] = deque()
+        self._inbox: deque[tuple[NodeSpec, str, Message | Bound, int]] = deque()
+        self._beginnings: deque[tuple[Mapping[str, int], str, threading.Event]] = deque()
+        self._wrapping: set[str] = set()
+        self._began_by = ""
         self._driving = threading.Lock()
         self._stop = threading.Event()
         self._sources_running = 0
-        self._status_seq = 0
+        self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
         self._next_status_s = 0.0
         self._resting = False
         self._last_seq: dict[str, tuple[int, int]] = {}
         self.failure: PerceptionError | None = None
 
     def _opened_channels(self, run: str) -> Channels:
-        return Channels(self.graph, self.topology, self.process, run)
+        return Channels(self.graph, self.topology, self.process, run, self._context.epoch)
 
     @property
     def endpoint(self) -> str:
@@ -122,7 +131,67 @@ class Worker:
     def stop(self) -> None:
         """Ask the threads to end."""
         self._stop.set()
+        for playback in self._playbacks.values():
+            playback.stop()
         self._channels.wake()
+
+    def begin_anew(self, epochs: Mapping[str, int], reason: str) -> None:
+        """Hold the sources, and forget what belongs to the past, in nodes and channels.
+
+        Args:
+            epochs: by process, of what comes from now on; what has an older one is dropped and counted.
+            reason: why, for the nodes.
+
+        Raises:
+            PerceptionError: a node's call does not return.
+        """
+        for playback in self._playbacks.values():
+            playback.begin_anew()
+        done = threading.Event()
+        self._beginnings.append((epochs, reason, done))
+        self._channels.wake()
+        if not done.wait(CALL_S):
+            raise PerceptionError(f"process '{self.process}' has been busy with one call for {CALL_S:g} s")
+
+    def go(self, t_ns: int | None = None) -> None:
+        """Let the sources begin, at this time of their log where one is given.
+
+        Raises:
+            UserError: a source cannot seek, or not there.
+        """
+        try:
+            for name in self._playbacks if t_ns is not None else ():
+                source = self.nodes[name]
+                assert isinstance(source, Source)
+                assert t_ns is not None
+                source.seek(t_ns)
+        finally:
+            self._wrapping.clear()
+            for playback in self._playbacks.values():
+                playback.go()
+
+    def play(self, action: str, value: float = 1.0) -> list[PlaybackState]:
+        """Let all sources do what `Playback` can, and return how they play then; nothing is done for `status`."""
+        for playback in self._playbacks.values():
+            if action == "pause":
+                playback.pause()
+            elif action == "resume":
+                playback.resume()
+            elif action == "rate":
+                playback.set_rate(value)
+            elif action == "step":
+                playback.step(round(value))
+        self._next_status_s = 0.0  # said at once
+        self._channels.wake()
+        return [
+            PlaybackState(name, playback.rate, playback.paused, source.place())
+            for name, playback in self._playbacks.items()
+            if isinstance(source := self.nodes[name], Source)
+        ]
+
+    def wraps(self) -> bool:
+        """True where a source has come to its end and wants to begin again."""
+        return bool(self._wrapping)
 
     def wait(self) -> None:
         """Wait until the scheduler has ended.
@@ -154,6 +223,8 @@ class Worker:
     def _loop(self) -> None:
         while not self._stop.is_set():
             with self._driving:
+                while self._beginnings:
+                    self._begin(*self._beginnings.popleft())
                 busy = self._take_and_run()
                 now_s = time.monotonic()
                 if now_s >= self._next_status_s:
@@ -166,6 +237,17 @@ class Worker:
         with self._driving:
             self._send_status()
             self._channels.close()
+
+    def _begin(self, epochs: Mapping[str, int], reason: str, done: threading.Event) -> None:
+        self._inbox.clear()
+        for pacing in self._pacers.values():
+            pacing.begin_anew()
+        self._context.epoch, self._began_by = epochs[self.process], reason
+        self.group.begin_anew(reason)
+        self._newest_bounds = [BEFORE_ALL] * len(self._newest_bounds)
+        self._channels.begin_anew(epochs)
+        self._teller.begin_anew()
+        done.set()
 
     def _take_and_run(self) -> bool:
         """Take what has arrived and run at most one call; False where there was neither."""
@@ -199,6 +281,9 @@ class Worker:
         except PerceptionError as error:
             LOG.error("a record on '%s' cannot be read: %s", topic, error)
             return
+        if self._channels.is_outdated(topic, message.header):
+            self.group.count_drop(topic, self._began_by, 1)
+            return
         self._count_gap(topic, message.header)
         self.group.offer(topic, message)
 
@@ -217,7 +302,9 @@ class Worker:
         took = False
         while self._inbox:
             took = True
-            spec, topic, item = self._inbox.popleft()
+            spec, topic, item, beginning = self._inbox.popleft()
+            if spec.name in self._playbacks and beginning != self._playbacks[spec.name].beginning:
+                continue  # from before everything began anew
             if isinstance(item, Bound):
                 self.group.source_bound(topic, item.t_ns)
                 continue
@@ -226,14 +313,14 @@ class Worker:
                 took_from.offer(topic, item)
                 continue
             self.group.source_message(spec.name, topic, item)
-            if getattr(self.nodes[spec.name], "paced", False):
+            if spec.name in self._playbacks:
                 for output in spec.outputs.values():
                     self.group.source_bound(output, item.header.t_sensor_ns)
         return took
 
-    def _hand_over(self, spec: NodeSpec, topic: str, item: Message | Bound) -> None:
+    def _hand_over(self, spec: NodeSpec, topic: str, item: Message | Bound, beginning: int) -> None:
         """Publish from the source's own thread where the scheduler rests; else, and for nodes beside it, wake it."""
-        self._inbox.append((spec, topic, item))
+        self._inbox.append((spec, topic, item, beginning))
         if self._pacers or not self._driving.acquire(blocking=False):
             self._channels.wake()
             return
@@ -259,18 +346,10 @@ class Worker:
             self.group.count_drop(topic, "channel full", lost)
 
     def _read_source(self, spec: NodeSpec, source: Source) -> None:
-        """Hand what a source measures to the scheduler; a paced one waits for each stamp's turn."""
-        turns = Turns(self.graph.rate)
+        """Hand what a source measures to the scheduler, until its end, and again after a seek or a loop."""
         try:
-            for topic, item in source.messages():
-                t_ns = item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns
-                if source.paced and self._stop.wait(turns.wait_s(t_ns, time.monotonic())):
-                    return
-                if self._stop.is_set():
-                    return
-                self._hand_over(spec, topic, received(item))
-            for topic in spec.outputs.values():
-                self._inbox.append((spec, topic, Bound(AFTER_ALL)))
+            while not self._stop.is_set() and self._give_out(spec, source):
+                pass
         except PerceptionError as error:
             self.failure = error
             self._stop.set()
@@ -283,59 +362,31 @@ class Worker:
             self._next_status_s = 0.0  # said at once
             self._channels.wake()
 
-    def status(self) -> Status:
-        """Return how the nodes of this process are doing."""
-        memory_mb = psutil.Process().memory_info().rss / 1e6
-        header = Header(
-            frame_id="",
-            t_sensor_ns=time.time_ns(),
-            run=self._context.run,
-            epoch=self._context.epoch,
-            seq=self._status_seq,
-        )
-        self._status_seq += 1
-        nodes = [self._noted(executor.status(memory_mb)) for executor in self.group.executors.values()]
-        nodes += [self._source_status(spec, memory_mb) for spec in self._specs if spec.is_source]
-        refused, now = self._channels.refused()
-        if refused:
-            nodes = [_with_refused(node, refused, now) for node in nodes]
-        return Status(
-            header=header, process=self.process, host=os.uname().nodename, pid=os.getpid(), nodes=tuple(nodes),
-            sources_ended=self.sources_ended(), links=self._channels.links(),
-        )  # fmt: skip
-
-    def _noted(self, status: NodeStatus) -> NodeStatus:
-        """Name a node that holds on to more views than it may, so that records had to be copied for it."""
-        readers = self._channels.readers
-        copied = sum(readers[entry.topic].copied for entry in status.inputs if entry.topic in readers)
-        if not copied:
-            return status
-        note = f"{status.node} keeps more views than it declared by holds: {copied} records copied"
-        return msgspec.structs.replace(status, notes=(*status.notes, note))
-
-    def _source_status(self, spec: NodeSpec, memory_mb: float) -> NodeStatus:
-        return NodeStatus(
-            node=spec.name, state="ok", epoch=self._context.epoch, inputs=(),
-            published=dict(self.group.sources[spec.name].published), latency_p50_ms=0.0, latency_p99_ms=0.0,
-            memory_mb=memory_mb, degraded=self.nodes[spec.name].degraded,
-            notes=(*self.nodes[spec.name].notes, *self._held_back(spec.name)),
-        )  # fmt: skip
-
-    def _held_back(self, source: str) -> tuple[str, ...]:
-        pacing = self._pacers.get(source)
-        if pacing is None or not pacing.pacer.held_back:
-            return ()
-        return tuple(f"paced by {pacing.paced_by}: {n} of {t} held back" for t, n in pacing.pacer.held_back.items())
+    def _give_out(self, spec: NodeSpec, source: Source) -> bool:
+        """Hand over what a source measures; a paced one waits for each stamp's turn. True where it begins again."""
+        playback = self._playbacks.get(spec.name)
+        beginning = 0 if playback is None else playback.beginning
+        for topic, item in source.messages():
+            if playback is not None:
+                turn = playback.turn(topic, item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns)
+                if turn is None:
+                    return playback.wait_for_go()
+                beginning = turn
+            if self._stop.is_set():
+                return False
+            self._hand_over(spec, topic, received(item), beginning)
+        for topic in spec.outputs.values():
+            self._hand_over(spec, topic, Bound(AFTER_ALL), beginning)
+        if playback is None or not source.wraps():
+            return False
+        playback.hold()
+        self._wrapping.add(spec.name)
+        return playback.wait_for_go()
 
     def _send_status(self) -> None:
         self._channels.bounds_moved = True  # told again, for a process that was started anew
-        self._channels.emit(status_topic(self.process), self.status())
-
-
-def _with_refused(status: NodeStatus, refused: tuple[str, ...], now: bool) -> NodeStatus:
-    if now:
-        return msgspec.structs.replace(status, degraded=(*status.degraded, *refused))
-    return msgspec.structs.replace(status, notes=(*status.notes, *refused))
+        status = self._teller.status(sources_ended=self.sources_ended())
+        self._channels.emit(status_topic(self.process), status)
 
 
 def received(item: Message | Bound) -> Message | Bound:

@@ -36,6 +36,10 @@ def oxts(latitude: float, *, yaw: float = 0.0, forward: float = 10.0) -> str:
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Path:
+    return write_drive(tmp_path)
+
+
+def write_drive(tmp_path: Path) -> Path:
     """Three frames in the official layout."""
     day = tmp_path / DAY
     path = day / f"{DAY}_drive_0001_sync"

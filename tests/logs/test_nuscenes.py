@@ -77,6 +77,10 @@ def _cloud_and_boxes(log: Any) -> tuple[np.ndarray, Boxes]:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Path:
+    return write_tables(tmp_path)
+
+
+def write_tables(tmp_path: Path) -> Path:
     """Two keyframes in the official tables: the car drives 5 m along its x, which points to global y."""
     version = tmp_path / "v1.0-mini"
     version.mkdir()

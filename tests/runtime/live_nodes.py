@@ -107,6 +107,27 @@ class Pair(Node):
         return PointCloud(header=sweep.header, xyz_m=np.array([[values[0], values[-1], len(values)]], np.float32))
 
 
+class Memory(Node):
+    """Says the first and the last value since it began anew, and how often it did."""
+
+    sweep = On[PointCloud](keep="all", bound=100)
+    out = Out[PointCloud]()
+
+    def __init__(self, config: NodeConfig) -> None:
+        super().__init__(config)
+        self.first: float | None = None
+        self.resets: list[str] = []
+
+    def reset(self, reason: str) -> None:
+        self.first = None
+        self.resets.append(reason)
+
+    def on_sweep(self, sweep: PointCloud) -> PointCloud:
+        value = float(np.asarray(sweep.xyz_m)[0, 0])
+        self.first = value if self.first is None else self.first
+        return PointCloud(header=sweep.header, xyz_m=np.array([[value, self.first, len(self.resets)]], np.float32))
+
+
 class MortalConfig(NodeConfig):
     flag: Path
 

@@ -79,15 +79,21 @@ class EventFileLog(Log):
             raise LogError(f"{self.path}: no event is in it")
         return Span(self._summary["start"], self._summary["end"])
 
+    def topic_spans(self) -> Mapping[str, Span]:
+        self.counts()
+        return self._spans
+
     @cached_property
     def _summary(self) -> dict[str, int]:
         """Count by reading once."""
         found: dict[str, int] = {}
         self._events: dict[str, int] = {}
+        self._spans: dict[str, Span] = {}
         for topic, message in self.messages():
             found[topic] = found.get(topic, 0) + 1
             found.setdefault("start", message.header.t_sensor_ns)
-            found["end"] = message.header.t_sensor_ns
+            found["end"] = t_ns = message.header.t_sensor_ns
+            self._spans[topic] = Span(self._spans[topic].start_ns if topic in self._spans else t_ns, t_ns)
             if isinstance(message, EventPacket):
                 self._events[topic] = self._events.get(topic, 0) + len(message.t_ns)  # type: ignore[arg-type]
         return found

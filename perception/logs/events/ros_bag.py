@@ -18,6 +18,7 @@ from perception.errors import LogError, NotInstalledError
 from perception.logs.events.decoder import Decoded
 from perception.logs.events.reader import EventReader
 from perception.logs.events.ros_packets import OF_ANOTHER_SIZE, PacketDecoder
+from perception.logs.ros.bounded import bound_decompressors, check_fits_the_disk
 
 SQLITE_MAGIC, ROS1_MAGIC = b"SQLite format 3\x00", b"#ROSBAG V2.0"
 PACKET, ARRAY = "event_camera_msgs/msg/EventPacket", "/msg/EventArray"
@@ -134,6 +135,8 @@ def opened(path: Path, definitions: Mapping[str, str] = DEFINITIONS) -> Iterator
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError:
         raise NotInstalledError(f"{path}: ROS bags need rosbags: pip install 'perception-runtime[ros]'") from None
+    bound_decompressors()
+    check_fits_the_disk(path)
     store = get_typestore(Stores.ROS2_HUMBLE)
     for name, text in definitions.items():
         store.register(get_types_from_msg(text, name))

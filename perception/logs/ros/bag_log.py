@@ -1,7 +1,8 @@
 """ROS 1 bags and ROS 2 bags (sqlite3, MCAP) through rosbags: sensors and odometry as our messages, the rest counted.
 
 Packets of Velodyne and Hesai (VelodyneScan, PandarScan) become clouds, a message a cloud. Event topics are read as
-event recordings are. The rig comes of /tf_static and CameraInfo where `base_link` is in it.
+event recordings are. The rig comes of /tf_static and CameraInfo where `base_link` is in it, and without an odometry the
+ego motion comes of /tf.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,11 +26,12 @@ from perception.logs.lidar.velodyne import VelodyneDecoder
 from perception.logs.log import Log, Span
 from perception.logs.ordering import in_stamp_order, within
 from perception.logs.ros.definitions import PACKET_SCANS
+from perception.logs.ros.ego_transform import LOOKED_AT, TRANSFORMS, EgoTransform, ego_frames
 from perception.logs.ros.messages import CONVERTERS, stamp_ns
 from perception.logs.ros.static_rig import StaticRig
 from perception.logs.streamed_log import StreamedLog
 from perception.logs.topic_names import our_topics
-from perception.messages import Header, Message, PointCloud
+from perception.messages import Header, Message, Odometry, PointCloud
 
 SCANS = {"velodyne_msgs/msg/VelodyneScan": "Velodyne", "pandar_msgs/msg/PandarScan": "Hesai"}
 STATIC_TOPICS = ("/tf_static", "/tf")
@@ -65,9 +68,16 @@ class RosBagLog(StreamedLog):
                 else:
                     before = self.others.get(connection.topic, (kind, 0))[1]
                     self.others[connection.topic] = (kind, before + int(connection.msgcount))
+        self._ego: tuple[str, str] | None = None
+        if "odometry" not in kinds.values() and self._types.get("/tf") in TRANSFORMS:
+            self._ego = ego_frames(message for _, message, _ in islice(self._raw({"/tf"}), LOOKED_AT))
+        if self._ego is not None:
+            kinds["/tf"] = "odometry"
+            del self.others["/tf"]
         self._named = our_topics(kinds)
         self._events = EventFileLog(path, bag_readers(path)) if has_events else None
         self.notes = [f"{topic} is {ours}" for topic, ours in self._named.items()]
+        self.notes += [f"ego is the transform {' to '.join(self._ego)} of /tf"] if self._ego else []
         self.notes += self._events.notes if self._events else []
 
     def events_alone(self) -> EventFileLog | None:
@@ -83,10 +93,14 @@ class RosBagLog(StreamedLog):
 
     def _message_type(self, topic: str) -> type[Message]:
         kind = self._types[topic]
+        if kind in TRANSFORMS:
+            return Odometry
         return PointCloud if kind in SCANS else CONVERTERS[kind][0]
 
     def counts(self) -> Mapping[str, int]:
         counts = {ours: self._recorded_counts[topic] for topic, ours in self._named.items()}
+        if self._ego is not None:  # of /tf, what it holds of the vehicle
+            counts["ego"] = super().counts()["ego"]
         return dict(sorted({**counts, **(self._events.counts() if self._events else {})}.items()))
 
     def event_counts(self) -> Mapping[str, int]:
@@ -94,7 +108,11 @@ class RosBagLog(StreamedLog):
         return self._events.event_counts() if self._events else {}
 
     def span(self) -> Span:
-        return super().span() if self.topics() else self._recorded
+        if self.topics():
+            return super().span()
+        if self._recorded.start_ns >= self._recorded.end_ns:
+            raise LogError(f"{self.path}: the bag holds no message.")
+        return self._recorded
 
     @property
     def rig(self) -> Rig | None:
@@ -105,6 +123,7 @@ class RosBagLog(StreamedLog):
         lidars = [topic for topic, ours in self._named.items() if ours.endswith("/points")]
         found = StaticRig.read(self._static_messages(), self._frames)
         rig = found.rig(self.path.stem) if found is not None else None
+        self.notes += [] if rig is None else ["the rig is that of the transforms from base_link"]
         if rig is None and len(lidars) == 1:
             vendor = SCANS.get(self._types[lidars[0]], "")
             self.notes.append(NOTE)
@@ -124,22 +143,27 @@ class RosBagLog(StreamedLog):
 
     def _static_messages(self) -> Iterator[Any]:
         for topic in STATIC_TOPICS:
-            if self._types.get(topic) == "tf2_msgs/msg/TFMessage":
-                for count, (_, message, _) in enumerate(self._raw({topic})):
-                    yield message
-                    if topic != "/tf_static" and count > 200:
-                        break
+            if self._types.get(topic) in TRANSFORMS:
+                raw = self._raw({topic})
+                yield from (message for _, message, _ in (raw if topic == "/tf_static" else islice(raw, LOOKED_AT)))
 
     def stream(self, topics: Collection[str] | None) -> Iterator[tuple[str, Message]]:
         wanted = {topic for topic, ours in self._named.items() if topics is None or ours in topics}
         decoders: dict[str, PacketDecoder] = {}
+        ego = None if self._ego is None else EgoTransform(self._ego)
         seq = Counter[str]()
         for topic, message, t_bag_ns in self._raw(wanted):
             ours = self._named[topic]
             try:
-                converted = self._converted(topic, message, t_bag_ns, seq[ours], decoders)
+                if ego is not None and self._types[topic] in TRANSFORMS:
+                    converted: Message | None = ego.odometry(message, t_bag_ns, seq[ours])
+                else:
+                    converted = self._converted(topic, message, t_bag_ns, seq[ours], decoders)
             except PerceptionError as error:
                 self.skipped[f"{topic}: {error}"] += 1
+                continue
+            except Exception as error:  # noqa: BLE001 - numbers of a damaged message may break anything
+                self.skipped[f"{topic}: message that cannot be read: {type(error).__name__}"] += 1
                 continue
             if converted is not None:
                 seq[ours] += 1

@@ -1,17 +1,23 @@
-"""Export a log to a ROS 2 bag (a folder, MCAP storage) through rosbags: pictures, clouds, IMU, GNSS and odometry."""
+"""Export a log to a ROS 2 bag (a folder, MCAP storage) through rosbags: pictures, clouds, IMU, GNSS and odometry.
+
+The rig's places go to /tf_static, kept for who subscribes late, and its intrinsics with each picture to CameraInfo; a
+camera model that ROS does not have stays out.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from perception.errors import LogError, NotInstalledError
+from perception.geometry.rig import Rig
+from perception.logs.camera_infos import camera_infos
 from perception.logs.log import Log
-from perception.messages import Gnss, Image, Imu, Message, Odometry, PointCloud, host
+from perception.messages import CameraInfo, Gnss, Image, Imu, Message, Odometry, PointCloud, host
 
 Fields: TypeAlias = dict[str, Any]
 _CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1, "mono16": 2}
@@ -35,18 +41,70 @@ def export_ros2(log: Log, out: Path) -> Counter[str]:
     left_out: Counter[str] = Counter()
     with Writer(out, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         connections: dict[tuple[str, str], Any] = {}
-        for topic, message in log.messages():
-            found = CONVERTERS.get(type(message))
-            if found is None:
-                left_out[topic] += 1
-                continue
-            kind, fields = found(message, store.types)
+
+        def write(topic: str, kind: str, fields: Fields, t_ns: int, latched: bool = False) -> None:
             key = (topic, kind)
             if key not in connections:
-                connections[key] = writer.add_connection(f"/{topic}", kind, typestore=store)
-            made = store.types[kind](**fields)
-            writer.write(connections[key], message.header.t_sensor_ns, store.serialize_cdr(made, kind))
+                profiles = _latched() if latched else ()
+                connections[key] = writer.add_connection(
+                    f"/{topic}", kind, typestore=store, offered_qos_profiles=profiles
+                )
+            writer.write(connections[key], t_ns, store.serialize_cdr(store.types[kind](**fields), kind))
+
+        rig, topics = log.rig, log.topics()
+        for topic, message in with_intrinsics(log.messages(), rig, topics):
+            t_ns = message.header.t_sensor_ns
+            if not connections and rig is not None:
+                write("tf_static", *_static_transforms(rig, message, store.types), t_ns, latched=True)
+            found = CONVERTERS.get(type(message))
+            if found is None or (isinstance(message, CameraInfo) and message.model not in _ROS_MODELS):
+                left_out[topic] += 1
+                continue
+            write(topic, *found(message, store.types), t_ns)
     return left_out
+
+
+def with_intrinsics(
+    messages: Iterable[tuple[str, Message]], rig: Rig | None, topics: Container[str]
+) -> Iterator[tuple[str, Message]]:
+    """Yield messages, and behind each picture its camera's intrinsics, where the rig has them and the log does not."""
+    for topic, message in messages:
+        yield topic, message
+        info = f"{topic.removesuffix('/image')}/camera_info"
+        if rig is not None and isinstance(message, Image) and info not in topics:
+            infos = camera_infos(rig, message.header.t_sensor_ns)
+            if info in infos:
+                yield info, infos[info]
+
+
+def _latched() -> tuple[Any, ...]:
+    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+
+    ever = QosTime(2147483647, 4294967295)
+    return (
+        Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, ever, ever,
+            QosLiveliness.AUTOMATIC, ever, avoid_ros_namespace_conventions=False),
+    )  # fmt: skip
+
+
+def _static_transforms(rig: Rig, message: Message, types: Mapping[str, Any]) -> tuple[str, Fields]:
+    seconds, nanoseconds = divmod(message.header.t_sensor_ns, 1_000_000_000)
+    stamped = []
+    for child, parent in rig.frames.parents.items():
+        transform = rig.frames.transforms[child]
+        x, y, z, w = map(float, transform.rotation_xyzw)
+        a, b, c = map(float, transform.translation_m)
+        stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+        stamped.append(
+            types["geometry_msgs/msg/TransformStamped"](
+                header=types["std_msgs/msg/Header"](stamp=stamp, frame_id=parent), child_frame_id=child,
+                transform=types["geometry_msgs/msg/Transform"](
+                    translation=_vector((a, b, c), types),
+                    rotation=types["geometry_msgs/msg/Quaternion"](x=x, y=y, z=z, w=w),
+                ),
+            )
+        )  # fmt: skip
+    return "tf2_msgs/msg/TFMessage", {"transforms": stamped}
 
 
 def _header(message: Message, types: Mapping[str, Any]) -> Any:
@@ -138,6 +196,22 @@ def _odometry(message: Odometry, types: Mapping[str, Any]) -> tuple[str, Fields]
     }  # fmt: skip
 
 
+_ROS_MODELS = {
+    "plumb_bob": "plumb_bob", "rational_polynomial": "rational_polynomial", "kannala_brandt": "equidistant",
+}  # fmt: skip
+
+
+def _camera_info(message: CameraInfo, types: Mapping[str, Any]) -> tuple[str, Fields]:
+    (fx, fy), (cx, cy) = message.focal_px, message.center_px
+    roi = types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return "sensor_msgs/msg/CameraInfo", {
+        "header": _header(message, types), "height": message.height_px, "width": message.width_px,
+        "distortion_model": _ROS_MODELS[message.model], "d": np.array(message.coefficients, np.float64),
+        "k": np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1], np.float64), "r": np.eye(3).reshape(-1),
+        "p": np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, 1, 0], np.float64), "binning_x": 0, "binning_y": 0, "roi": roi,
+    }  # fmt: skip
+
+
 def _vector(values: tuple[float, float, float], types: Mapping[str, Any]) -> Any:
     x, y, z = values
     return types["geometry_msgs/msg/Vector3"](x=x, y=y, z=z)
@@ -149,6 +223,7 @@ CONVERTERS: Mapping[type[Message], Callable[[Any, Mapping[str, Any]], tuple[str,
     Imu: _imu,
     Gnss: _fix,
     Odometry: _odometry,
+    CameraInfo: _camera_info,
 }
 
 __all__ = ["export_ros2"]

@@ -1,0 +1,83 @@
+"""Ask a running graph at its snapshot socket: for its last records, or to do something with its replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from perception.errors import ChannelError, UserError
+from perception.runtime.curve_keys import ClientKeys, client_keys
+from perception.runtime.publisher import REPLAY, snapshot_of
+from perception.runtime.replay_request import ReplayAnswer, ReplayRequest
+
+BUSY_S = 30.0
+"""A replay forgets what it holds when the call that each node is in has ended."""
+
+
+def asked(
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str,
+    request: Sequence[bytes],
+    keys: ClientKeys | None,
+    timeout_s: float,
+) -> list[bytes]:
+    """Send a request to the snapshot socket of an endpoint and return the frames of the answer.
+
+    Raises:
+        UserError: the endpoint cannot be one.
+        ChannelError: no answer within the time.
+    """
+    asking = context.socket(zmq.DEALER)
+    try:
+        asking.setsockopt(zmq.LINGER, 0)
+        if keys is not None:
+            asking.curve_serverkey = keys.publisher
+            asking.curve_publickey, asking.curve_secretkey = keys.public, keys.secret
+        try:
+            asking.connect(snapshot_of(endpoint))
+        except zmq.ZMQError as error:
+            raise UserError(
+                f"'{endpoint}' is no endpoint ({error.strerror}); expected ipc:///path or tcp://host:port"
+            ) from None
+        asking.send_multipart(request)
+        if not asking.poll(round(timeout_s * 1000)):
+            raise ChannelError(f"no answer from {snapshot_of(endpoint)} within {timeout_s:g} s; is the graph running?")
+        return asking.recv_multipart()
+    finally:
+        asking.close()
+
+
+def ask_replay(
+    endpoint: str, request: ReplayRequest, *, keys: Path | None = None, timeout_s: float = BUSY_S
+) -> ReplayAnswer:
+    """Ask a running replay to pause, step, seek or change its pace, and return how it stands then.
+
+    Args:
+        endpoint: of the graph; `perception launch` prints it.
+        request: what is asked.
+        keys: folder with this client's CURVE keys, for a publisher that asks for them.
+        timeout_s: how long to wait.
+
+    Raises:
+        UserError: the endpoint cannot be one, the keys cannot be read, or the graph says why it does not do it.
+        ChannelError: no answer within the time.
+    """
+    context = zmq.Context()
+    try:
+        client = None if keys is None else client_keys(keys)
+        frames = asked(context, endpoint, [REPLAY, msgspec.json.encode(request)], client, timeout_s)
+    finally:
+        context.term()
+    try:
+        answer = msgspec.json.decode(frames[-1], type=ReplayAnswer)
+    except msgspec.MsgspecError as error:
+        raise ChannelError(f"what answers at {snapshot_of(endpoint)} is no graph of this version: {error}") from None
+    if answer.error:
+        raise UserError(answer.error)
+    return answer
+
+
+__all__ = ["ask_replay", "asked"]
