@@ -78,7 +78,7 @@ def calibrate_by_edges(
     known = prior.copy()
     if keep_translation:
         known[3:, 3:] += np.diag(HELD_STD**-2.0)
-    estimate = camera_moved(camera, base_link_from_optical, shots, known)
+    estimate = camera_moved(camera, base_link_from_optical, shots, known, sure=0.0)  # a guess is worth no more
     if estimate is None:
         raise UserError(
             "too few lines of the LiDAR are in the pictures: choose a place with poles, parked vehicles and corners of "

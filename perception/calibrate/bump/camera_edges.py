@@ -55,7 +55,7 @@ THING_M = 4.0
 THING_SHARE = 0.3
 """Variance of what the lines of a thing are off together, over that of a line."""
 SURE = 3.0
-"""Standard deviations by which lines must fit better elsewhere than near where the rig says."""
+"""Standard deviations."""
 JUDGED_PX = 3.0
 """Half width of the search by which the information is told; what is found in a narrower one looks too sure."""
 UNKNOWNS = 6 + KINDS
@@ -98,7 +98,7 @@ def make_shot(
 
 
 def camera_moved(
-    camera: Camera, base_link_from_optical: Transform, shots: Sequence[Shot], prior: Float = PRIOR
+    camera: Camera, base_link_from_optical: Transform, shots: Sequence[Shot], prior: Float = PRIOR, sure: float = SURE
 ) -> Estimate | None:
     """Estimate how far a camera is from its place in the rig; None where too few lines are seen.
 
@@ -107,14 +107,15 @@ def camera_moved(
         base_link_from_optical: of the rig.
         shots: in the order of time.
         prior: (6, 6) inverse covariance of the camera's motion before the pictures are looked at.
+        sure: standard deviations by which lines must fit better elsewhere than near where the rig says.
     """
     if not shots:
         return None
     lines = _Lines.of(camera, base_link_from_optical, shots)
-    pose = _best(lines, base_link_from_optical, prior)
+    pose = _best(lines, base_link_from_optical, prior, sure)
     if pose is not None and (astray := _astray(lines, pose)):
         lines = lines.without(astray)
-        pose = _best(lines, base_link_from_optical, prior)
+        pose = _best(lines, base_link_from_optical, prior, sure)
     drawn = None if pose is None else lines.drawn(pose, max(JUDGED_PX * lines.scale, FINEST_PX))
     if pose is None or drawn is None:
         return None
@@ -122,7 +123,7 @@ def camera_moved(
     return Estimate.at(motion_between(base_link_from_optical, pose), information, drawn.count, prior)
 
 
-def _best(lines: _Lines, rig: Transform, prior: Float) -> Transform | None:
+def _best(lines: _Lines, rig: Transform, prior: Float, sure: float) -> Transform | None:
     """Return where the lines lie on edges: near where the rig says, unless they surely do better elsewhere."""
     near = WINDOWS_PX[-NEAR_STEPS:]
     pose = _converged(lines, rig, rig, near, prior)
@@ -131,7 +132,7 @@ def _best(lines: _Lines, rig: Transform, prior: Float) -> Transform | None:
     known = lines.scores(pose)
     for start, windows in ((rig, WINDOWS_PX), (_searched(lines, rig), near)):
         other = _converged(lines, rig, start, windows, prior)
-        if other is not None and _evidence(scores := lines.scores(other), known) > SURE:
+        if other is not None and _evidence(scores := lines.scores(other), known) > sure:
             pose, known = other, scores
     return pose
 
