@@ -72,7 +72,7 @@ class Everything(Chain):
 EDGES = [
     Edge("a", "one", PointCloud), Edge("left/image", "pictures", Image), Edge("right/image", "pictures", Image),
     Edge("b", "pair.first", PointCloud), Edge("right/image", "pair.second", Image),
-    Edge("a", "scene.sweep", PointCloud, offset_ns=5 * MS), Edge("left/image", "scene.others", Image),
+    Edge("a", "scene.sweep", PointCloud, offset_ns=-5 * MS), Edge("left/image", "scene.others", Image),
     Edge("right/image", "scene.others", Image), Edge("c", "scene.near", PointCloud),
     Edge("ego", "ego", Odometry), Edge("p", "last", PointCloud),
 ]  # fmt: skip
