@@ -42,10 +42,8 @@ def wheels(seconds: float, speed_mps: float, turn_radps: float = 0.0) -> Odometr
 
 
 def inertia(seconds: float, turn: Any = (0, 0, 0), force: Any = (0, 0, GRAVITY_MPS2), frame: str = "base_link") -> Imu:
-    return Imu(
-        header=at(seconds, frame), angular_velocity_radps=tuple(map(float, turn)),
-        acceleration_mps2=tuple(map(float, force)),
-    )  # fmt: skip
+    (wx, wy, wz), (fx, fy, fz) = map(float, turn), map(float, force)
+    return Imu(header=at(seconds, frame), angular_velocity_radps=(wx, wy, wz), acceleration_mps2=(fx, fy, fz))
 
 
 def pose_of(message: Odometry | None) -> Transform:
@@ -245,7 +243,7 @@ class Comma:
         inside = (self.imu_s > self.t_s[0]) & (self.imu_s < self.t_s[-1])
         measured = float((self.turning[inside] @ base.T)[:, 2].mean())
         true = float((self.yaw_rad[-1] - self.yaw_rad[0]) / (self.t_s[-1] - self.t_s[0]))
-        return base.T @ np.array([0, 0, measured - true])
+        return np.asarray(base.T @ np.array([0, 0, measured - true]))
 
 
 @pytest.fixture(scope="module")

@@ -70,9 +70,8 @@ def test_south_and_west_are_negative_and_headings_turn_the_other_way() -> None:
     )
     ((_, message),) = [*driver.take(packet, NOON_NS), *driver.settled()]
     assert isinstance(message, Gnss)
-    assert (message.latitude_deg, message.longitude_deg) == (
-        pytest.approx(-(33 + 52 / 60)), pytest.approx(-(151 + 12 / 60)),
-    )  # fmt: skip
+    assert message.latitude_deg == pytest.approx(-(33 + 52 / 60))
+    assert message.longitude_deg == pytest.approx(-(151 + 12 / 60))
     assert message.velocity_enu_mps == pytest.approx((-5.14444, 0.0, 0.0), abs=1e-4)  # west
     assert message.heading_rad == pytest.approx(math.pi / 2)  # north, counter-clockwise from east
 
