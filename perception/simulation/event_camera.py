@@ -63,7 +63,8 @@ NO_EVENTS = Events(np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, np
 def log_of(radiance: NDArray[np.float32], settings: EventSettings) -> Float:
     """Return what pixels see of linear light (N, 3): the logarithm of its luminance and the floor."""
     luminance = LUMA[0] * radiance[:, 0] + LUMA[1] * radiance[:, 1] + LUMA[2] * radiance[:, 2]
-    return np.log(luminance.astype(np.float64) + settings.floor)
+    light: Float = np.log(luminance.astype(np.float64) + settings.floor)
+    return light
 
 
 class EventSensor:
