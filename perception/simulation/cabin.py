@@ -85,6 +85,7 @@ class Cabin:
             with_head: Humans(*looks, np.zeros(1, np.int64), np.zeros((1, 3)), with_head=with_head)
             for with_head in (True, False)
         }
+        self._alone = snapshot_of(self._person[True].parts)
         # Two cameras and several truths ask for the same instant.
         self._body_at = lru_cache(maxsize=4)(lambda t_s: self.bodies_at(np.array([t_s])))
         self._wearer_at = lru_cache(maxsize=4)(self._wearer)
@@ -128,11 +129,11 @@ class Cabin:
         head = Transform(body.joints_m[0, 0], quaternion_of(axes))
         return Wearer(body.joints_m[0], body.pelvis_m[0], head, action, begin_s)
 
-    def people_at(self, t_s: Float, *, with_head: bool = True) -> Iterator[Parts]:
-        """Yield the parts of the person alone at instants (N,); without the head for what is worn there."""
-        person, bodies = self._person[with_head], self.bodies_at(t_s)
+    def people_at(self, t_s: Float) -> Iterator[Snapshot]:
+        """Yield the person alone at instants (N,), which do not go back."""
+        bodies = self.bodies_at(t_s)
         for n in range(len(t_s)):
-            yield replace(person.parts, rows=person.rows(bodies.one(n)))
+            yield replace(self._alone, parts=replace(self._alone.parts, rows=self._person[True].rows(bodies.one(n))))
 
     def at(self, t_s: float, *, with_head: bool = True) -> Snapshot:
         """Return room and person at an instant, in the frame `cabin`."""

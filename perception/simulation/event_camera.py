@@ -63,7 +63,8 @@ NO_EVENTS = Events(np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, np
 def log_of(radiance: NDArray[np.float32], settings: EventSettings) -> Float:
     """Return what pixels see of linear light (N, 3): the logarithm of its luminance and the floor."""
     luminance = LUMA[0] * radiance[:, 0] + LUMA[1] * radiance[:, 1] + LUMA[2] * radiance[:, 2]
-    return np.log(luminance.astype(np.float64) + settings.floor)
+    light: Float = np.log(luminance.astype(np.float64) + settings.floor)
+    return light
 
 
 class EventSensor:
@@ -103,20 +104,41 @@ class EventSensor:
             return NO_EVENTS
         begin_ns, all_pixels = self._t_ns, len(self._log)
         t, where, sign = self._found
-        count = _fire(
+        fired = _fire(
             pixels, self._log, log, begin_ns, t_ns, self._thresholds, self._reference, self._blind_until_ns,
             self.settings.refractory_ns, t, where, sign,
         )  # fmt: skip
         noise = self._random.poisson(self.settings.noise_hz * all_pixels * (t_ns - begin_ns) * 1e-9)
-        t = np.concatenate((t[:count], self._random.integers(begin_ns + 1, t_ns + 1, noise)))
-        where = np.concatenate((where[:count], self._random.integers(0, all_pixels, noise)))
-        sign = np.concatenate((sign[:count], self._random.integers(0, 2, noise, np.uint8)))
+        count = min(fired + noise, len(t))
+        t[fired:count] = self._random.integers(begin_ns + 1, t_ns + 1, noise)[: count - fired]
+        where[fired:count] = self._random.integers(0, all_pixels, noise)[: count - fired]
+        sign[fired:count] = self._random.integers(0, 2, noise, np.uint8)[: count - fired]
         self._t_ns = t_ns
-        t = t // 1000 * 1000  # the clock of the sensor ticks once a microsecond
-        order = np.argsort((t - begin_ns) * all_pixels + where, kind="stable")
-        where = where[order]
-        y = where // self.width_px
-        return Events(t[order], (where - y * self.width_px).astype(np.uint16), y.astype(np.uint16), sign[order])
+        keys = np.empty(count, np.int64)
+        _tick(t, where, begin_ns, all_pixels, keys)
+        events = Events(
+            np.empty(count, np.int64), np.empty(count, np.uint16), np.empty(count, np.uint16),
+            np.empty(count, np.uint8),
+        )  # fmt: skip
+        order = np.argsort(keys, kind="stable")
+        _sorted(order, t, where, sign, self.width_px, events.t_ns, events.x, events.y, events.polarity)
+        return events
+
+
+@jit
+def _tick(t: Any, where: Any, begin_ns: int, pixels: int, keys: Any) -> None:
+    """Let the clock of the sensor tick once a microsecond; fill keys that order by time, then by pixel."""
+    for k in range(len(keys)):
+        t[k] = t[k] // 1000 * 1000
+        keys[k] = (t[k] - begin_ns) * pixels + where[k]
+
+
+@jit
+def _sorted(order: Any, t: Any, where: Any, sign: Any, width: int, times: Any, x: Any, y: Any, polarity: Any) -> None:
+    for k in range(len(order)):
+        i = order[k]
+        row = where[i] // width
+        times[k], x[k], y[k], polarity[k] = t[i], where[i] - row * width, row, sign[i]
 
 
 @jit

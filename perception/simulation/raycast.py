@@ -90,36 +90,38 @@ def count_seen(
 
 
 @inlined
-def _meets(x: float, y: float, z: float, r: float, cone: Any) -> bool:
-    """True where a sphere at (x, y, z) from the apex can touch a cone.
-
-    In the plane of the axis and the middle, `x * sine` and `y * cosine` give the distance to the side of the cone, and
-    less than that to its apex. It does not reach what is behind the apex of an acute cone.
-    """
-    along = x * cone[0] + y * cone[1] + z * cone[2]
-    if cone[3] > 0.0 and along < -r:
-        return False
-    beside = math.sqrt(max(x * x + y * y + z * z - along * along, 0.0))
-    return bool(beside * cone[3] - along * cone[4] <= r)
+def _gather(
+    spheres: Any, velocities: Any, among: Any, many: int, ox: float, oy: float, oz: float, lag_s: float,
+    slack_m: float, balls: Any,
+) -> None:  # fmt: skip
+    """Fill the first columns of `balls` with spheres of the parts `among`: places from an origin, radii with slack."""
+    xs, ys, zs, rs = balls[0], balls[1], balls[2], balls[3]
+    for m in range(many):
+        p = among[m]
+        xs[m] = spheres[p, 0] + velocities[p, 0] * lag_s - ox
+        ys[m] = spheres[p, 1] + velocities[p, 1] * lag_s - oy
+        zs[m] = spheres[p, 2] + velocities[p, 2] * lag_s - oz
+        rs[m] = spheres[p, 3] + slack_m
 
 
 @inlined
-def _in_reach(
-    spheres: Any, velocities: Any, cone: Any, ox: float, oy: float, oz: float, lag_s: float, slack_m: float,
-    reach_m: float, among: Any, many: int, found: Any,
-) -> int:  # fmt: skip
-    """Fill `found` with those of the parts `among` that a wide cone of rays can meet; return how many."""
-    count = 0
+def _touch(balls: Any, many: int, cone: Any, touched: Any) -> None:
+    """Mark the spheres that can touch a cone.
+
+    In the plane of the axis and the middle of a sphere, `beside * cosine - along * sine` is the distance to the side of
+    the cone, and less than that to its apex; it is compared with the radius, in squares. A sphere that is wholly behind
+    the apex of an acute cone does not touch it.
+    """
+    xs, ys, zs, rs = balls[0], balls[1], balls[2], balls[3]
+    ax, ay, az, cosine, sine = cone[0], cone[1], cone[2], cone[3], cone[4]
+    acute = cosine > 0.0
     for m in range(many):
-        p = among[m]
-        x = spheres[p, 0] + velocities[p, 0] * lag_s - ox
-        y = spheres[p, 1] + velocities[p, 1] * lag_s - oy
-        z = spheres[p, 2] + velocities[p, 2] * lag_s - oz
-        r = spheres[p, 3] + slack_m
-        if x * x + y * y + z * z <= (reach_m + r) * (reach_m + r) and _meets(x, y, z, r, cone):
-            found[count] = p
-            count += 1
-    return count
+        x, y, z, r = xs[m], ys[m], zs[m], rs[m]
+        along = x * ax + y * ay + z * az
+        beside2 = (x * x + y * y + z * z - along * along) * (cosine * cosine)
+        reach = r + along * sine
+        inside, outside = (reach >= 0.0) & (along >= -r) & (beside2 <= reach * reach), beside2 < reach * reach
+        touched[m] = inside if acute else not ((reach < 0.0) & outside)
 
 
 @inlined
@@ -180,24 +182,24 @@ def _capsule_reached(rows: Any, p: int, ox: float, oy: float, oz: float, slack_m
 
 @inlined
 def _from_near_to_far(
-    rows: Any, spheres: Any, velocities: Any, cone: Any, ox: float, oy: float, oz: float, lag_s: float,
-    slack_m: float, among: Any, many: int, found: Any, near: Any,
+    rows: Any, velocities: Any, cone: Any, ox: float, oy: float, oz: float, lag_s: float, slack_m: float, among: Any,
+    balls: Any, touched: Any, many: int, found: Any, near: Any,
 ) -> int:  # fmt: skip
     """Fill `found` and `near` with those of the parts `among` that a narrow cone can meet; return how many.
 
     Boxes and capsules are tried against the cone themselves: their spheres are much larger than they.
     """
+    _touch(balls, many, cone, touched)
     count = 0
     for m in range(many):
-        p = among[m]
-        mx, my, mz = velocities[p, 0] * lag_s, velocities[p, 1] * lag_s, velocities[p, 2] * lag_s
-        x, y, z = spheres[p, 0] + mx - ox, spheres[p, 1] + my - oy, spheres[p, 2] + mz - oz
-        r = spheres[p, 3] + slack_m
-        if not _meets(x, y, z, r, cone):
+        if not touched[m]:
             continue
+        p = among[m]
+        x, y, z, r = balls[0, m], balls[1, m], balls[2, m], balls[3, m]
         away = math.sqrt(x * x + y * y + z * z)
         begin = max(away - r, 0.0)
         if cone[3] > 0.9:
+            mx, my, mz = velocities[p, 0] * lag_s, velocities[p, 1] * lag_s, velocities[p, 2] * lag_s
             if rows[p, 0] == 0.0:
                 begin = max(begin, _box_reached(rows, p, ox - mx, oy - my, oz - mz, slack_m, cone, away + r))
             elif rows[p, 0] == 3.0:
@@ -210,6 +212,19 @@ def _from_near_to_far(
             k -= 1
         found[k], near[k] = p, begin
         count += 1
+    return count
+
+
+@inlined
+def _in_reach(balls: Any, touched: Any, among: Any, many: int, reach_m: float, found: Any) -> int:
+    """Keep what is touched and in reach, in `found` and `balls`; return how many."""
+    count = 0
+    for m in range(many):
+        x, y, z, r = balls[0, m], balls[1, m], balls[2, m], balls[3, m]
+        if touched[m] and x * x + y * y + z * z <= (reach_m + r) * (reach_m + r):
+            found[count] = among[m]
+            balls[0, count], balls[1, count], balls[2, count], balls[3, count] = x, y, z, r
+            count += 1
     return count
 
 
@@ -268,22 +283,23 @@ def _cast(
     """Fill `distance` and `hit`; the others are those of `cast` and its `Tiles`."""
     around, among, found = np.arange(len(rows)), np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
     near, tile, which = np.empty(len(rows)), np.zeros(TILE_SIZE), np.empty(RAYS, np.int64)
+    balls, touched = np.empty((4, len(rows))), np.empty(len(rows), np.bool_)
     many_origins, many_lags = origins.shape[1] > 1, len(lags_s) > 1
     middle = directions.shape[1] // 2
     o, lag = middle if many_origins else 0, lags_s[middle if many_lags else 0]
-    everywhere_m = slack_m * (len(groups) - 1)
-    around_count = _in_reach(
-        spheres, velocities, view_cone, origins[0, o], origins[1, o], origins[2, o], lag, everywhere_m, reach_m,
-        around, len(rows), around,
-    )  # fmt: skip
+    moved_m = slack_m * (len(groups) - 1)
+    _gather(spheres, velocities, around, len(rows), origins[0, o], origins[1, o], origins[2, o], lag, moved_m, balls)
+    _touch(balls, len(rows), view_cone, touched)
+    around_count = _in_reach(balls, touched, around, len(rows), reach_m, around)
     for g in range(len(groups) - 1):
         begin, end = tiles[groups[g]], tiles[groups[g + 1]]
         middle = (begin + end) // 2
         o, lag = middle if many_origins else 0, lags_s[middle if many_lags else 0]
-        many = _in_reach(
-            spheres, velocities, group_cones[g], origins[0, o], origins[1, o], origins[2, o], lag, slack_m, reach_m,
-            around, around_count, among,
-        )  # fmt: skip
+        _gather(
+            spheres, velocities, around, around_count, origins[0, o], origins[1, o], origins[2, o], lag, slack_m, balls
+        )
+        _touch(balls, around_count, group_cones[g], touched)
+        many = _in_reach(balls, touched, around, around_count, reach_m, among)
         if many == 0 and len(behind) > 0:
             _leave(behind, begin, end, distance, hit)
             continue
@@ -292,8 +308,8 @@ def _cast(
             middle = (begin + end) // 2
             o, lag = middle if many_origins else 0, lags_s[middle if many_lags else 0]
             count = _from_near_to_far(
-                rows, spheres, velocities, cones[t], origins[0, o], origins[1, o], origins[2, o], lag, slack_m, among,
-                many, found, near,
+                rows, velocities, cones[t], origins[0, o], origins[1, o], origins[2, o], lag, slack_m, among, balls,
+                touched, many, found, near,
             )  # fmt: skip
             if count == 0 and len(behind) > 0:
                 _leave(behind, begin, end, distance, hit)
@@ -320,18 +336,19 @@ def _count_seen(
     """Increase `meant` and `seen`; the others are those of `count_seen` and its `Tiles`."""
     around, among, found = np.arange(len(hulls)), np.empty(len(hulls), np.int64), np.empty(len(hulls), np.int64)
     near, tile = np.empty(len(hulls)), np.zeros(TILE_SIZE)
+    balls, touched = np.empty((4, len(hulls))), np.empty(len(hulls), np.bool_)
     for g in range(len(groups) - 1):
         middle = (tiles[groups[g]] + tiles[groups[g + 1]]) // 2
-        many = _in_reach(
-            spheres, velocities, group_cones[g], origins[0, middle], origins[1, middle], origins[2, middle],
-            lags_s[middle], slack_m, reach_m, around, len(hulls), among,
-        )  # fmt: skip
+        ox, oy, oz, lag = origins[0, middle], origins[1, middle], origins[2, middle], lags_s[middle]
+        _gather(spheres, velocities, around, len(hulls), ox, oy, oz, lag, slack_m, balls)
+        _touch(balls, len(hulls), group_cones[g], touched)
+        many = _in_reach(balls, touched, around, len(hulls), reach_m, among)
         for t in range(groups[g], groups[g + 1]):
             begin, end = tiles[t], tiles[t + 1]
             middle = (begin + end) // 2
             count = _from_near_to_far(
-                hulls, spheres, velocities, cones[t], origins[0, middle], origins[1, middle], origins[2, middle],
-                lags_s[middle], slack_m, among, many, found, near,
+                hulls, velocities, cones[t], origins[0, middle], origins[1, middle], origins[2, middle],
+                lags_s[middle], slack_m, among, balls, touched, many, found, near,
             )  # fmt: skip
             if count > 0:
                 _take_tile(origins, directions, lags_s, begin, end, tile)

@@ -6,6 +6,7 @@ noise and light are then worked out for all of the sheet at once.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ distance, how much sun there is, which sky is mirrored, how much haze; three noi
 SHEET_SIZE = NOISE + 12 * RAYS
 
 
+@lru_cache(maxsize=16)
 def light_of(weather: Weather) -> NDArray[np.float64]:
     """Pack a weather for the kernels.
 

@@ -21,7 +21,7 @@ PLAIN = (0.0, 0.0, 0.0, 0.0)
 
 
 @inlined
-def dice(x: int, y: int, z: int) -> int:
+def dice(x: int, y: int, z: int) -> Any:
     """Return 24 bits that look random and depend on three integers alone, of which 32 bits count."""
     h = np.uint32(np.int32(x) * 374761393 + np.int32(y) * 668265263 + np.int32(z) * 1274126177)
     h = np.uint32((h ^ (h >> 15)) * 2246822519)
@@ -29,20 +29,20 @@ def dice(x: int, y: int, z: int) -> int:
 
 
 @inlined
-def hashed(x: int, y: int, z: int) -> float:
+def hashed(x: int, y: int, z: int) -> Any:
     """Return a number in 0 to 1 that looks random and depends on three integers alone."""
     return dice(x, y, z) * (1.0 / 16777216.0)
 
 
 @inlined
-def bell(key: int, seed: int) -> float:
+def bell(key: int, seed: int) -> Any:
     """Return a number of mean zero and deviation one that depends on two integers alone: the sum of three dice."""
     h = dice(key, seed, 77)
     return ((h & 255) + ((h >> 8) & 255) + ((h >> 16) & 255) - 382.5) * (1.0 / 127.8)
 
 
 @inlined
-def smooth(i: int, j: int, seed: int, a: float, b: float) -> float:
+def smooth(i: int, j: int, seed: int, a: Any, b: Any) -> Any:
     """Return smooth noise in -1 to 1 with a grain of one, at shares `a` and `b` of a cell; 32 bits wide throughout."""
     a, b = a * a * (THREE - a - a), b * b * (THREE - b - b)
     low = np.float32(dice(i, j, seed)) * (ONE - a) + np.float32(dice(i + 1, j, seed)) * a

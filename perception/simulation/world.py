@@ -249,8 +249,7 @@ class World:
 
         def lights(instants_ns: Sequence[int]) -> Iterator[Light]:
             nonlocal shown
-            for parts in self.cabin.people_at(np.array(instants_ns) / SECOND_NS):
-                scene = snapshot_of(parts)
+            for scene in self.cabin.people_at(np.array(instants_ns) / SECOND_NS):
                 distance, hit = cast(scene, rays, view.origin[:, None], reach_m=20.0, behind=view.distance)
                 person, left = np.flatnonzero(hit > GROUND), shown[hit[shown] <= GROUND]
                 shown = person
