@@ -135,4 +135,4 @@ def test_a_rare_class_weighs_more() -> None:
     loss = hard_cross_entropy(logits, labels, weight=torch.tensor([1.0, 3.0]))
     assert float(loss) == pytest.approx((math.log(2) + 3 * math.log(4)) / 4)
     weights = rare_class_weights(torch.tensor([75.0, 25.0, 0.0]))
-    assert weights.tolist() == pytest.approx([1 / math.log(1.8), 1 / math.log(1.3), 1 / math.log(1.05)])
+    assert weights.tolist() == pytest.approx([1 / math.log(1.85), 1 / math.log(1.35), 1 / math.log(1.1)])
