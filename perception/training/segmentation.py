@@ -32,11 +32,11 @@ from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
 
 DDRNET_RECIPE = Recipe(
-    card="ddrnet_compact", seed=0, steps=2000, batch_size=8, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
+    card="ddrnet_compact", seed=0, steps=6000, batch_size=8, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 P2AT_RECIPE = Recipe(
-    card="p2at_compact", seed=0, steps=1200, batch_size=8, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
+    card="p2at_compact", seed=0, steps=4000, batch_size=8, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 AUXILIARY = 0.4
