@@ -94,10 +94,8 @@ def test_boxes_hold_their_points_in_the_frame_of_the_card(sample: SurroundSample
 def test_a_sweep_is_moved_into_another_frame_worked_by_hand() -> None:
     # the new frame stands 1 m ahead and 2 m up and looks to the right, as that of nuScenes does along x
     target_from_base_link = Transform.from_yaw((1.0, 0.0, 2.0), -np.pi / 2).inverse()
-    sweep = LabelledSweep(
-        np.array([[11, 0, 2, 0.5]], np.float32), np.zeros(1, np.int16), np.array([[11, -3, 3, 4, 2, 1.5, 0]], np.float32), np.array([0]),
-        np.array([[5, 0]], np.float32),
-    )  # fmt: skip
+    points, box = np.array([[11, 0, 2, 0.5]], np.float32), np.array([[11, -3, 3, 4, 2, 1.5, 0]], np.float32)
+    sweep = LabelledSweep(points, np.zeros(1, np.int16), box, np.array([0]), np.array([[5, 0]], np.float32))
     moved = in_frame(sweep, target_from_base_link)
     np.testing.assert_allclose(moved.points, [[0, 10, 0, 0.5]], atol=1e-6)
     np.testing.assert_allclose(moved.boxes, [[3, 10, 1, 4, 2, 1.5, np.pi / 2]], atol=1e-6)
