@@ -122,13 +122,13 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: str) 
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write a safetensors file, all of it or nothing; metadata values are stored as JSON."""
+    """Write a safetensors file, all or nothing; metadata values are stored as JSON. Equal content gives equal bytes."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     data = _in_order(to_safetensors(tensors, {key: json.dumps(value) for key, value in (metadata or {}).items()}))
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
+        partial.write_bytes(_with_sorted_header(data))
         partial.replace(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot write the weights ({error.strerror})") from error
@@ -162,6 +162,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: stored.get_tensor(name) for name in stored.keys()}, metadata  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+
+
+def _with_sorted_header(data: bytes) -> bytes:
+    """Return the file with its header's keys in order: the library writes metadata in another order in each process."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the format wants the numbers to begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def _from_json(text: str) -> Any:

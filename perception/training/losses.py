@@ -10,8 +10,10 @@ IGNORED = 255
 """Label of a pixel without a class."""
 
 
-def hard_cross_entropy(logits: Tensor, labels: Tensor, easy: float = 0.9, least: float = 0.1) -> Tensor:
-    """Return the mean cross entropy of the hard pixels: online hard example mining.
+def hard_cross_entropy(
+    logits: Tensor, labels: Tensor, weight: Tensor | None = None, easy: float = 0.9, least: float = 0.1
+) -> Tensor:
+    """Return the weighted mean cross entropy of the hard pixels: online hard example mining.
 
     A pixel is hard where the probability of its class is below `easy`; if these are fewer than the share `least` of all
     pixels that have a class, the hardest of that number are taken.
@@ -19,6 +21,7 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor, easy: float = 0.9, least:
     Args:
         logits: (B, K, H, W).
         labels: (B, H, W) int64, IGNORED where there is no class.
+        weight: (K,) of the classes; all alike if None.
         easy: probability of the true class above which a pixel teaches nothing.
         least: share of pixels that always count.
 
@@ -33,22 +36,24 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor, easy: float = 0.9, least:
         count = max(int(least * known.numel()), 1)
         loss_of_easy = -torch.log(torch.tensor(easy))
         weakest = torch.minimum(loss_of_easy, torch.topk(known, count, sorted=False).values.min())
-    return known[known >= weakest].mean()
+    hard = known >= weakest
+    return _mean(known[hard], labels[labels != IGNORED][hard], weight)
 
 
-def boundary_cross_entropy(logits: Tensor, labels: Tensor, width_px: int = 1) -> Tensor:
-    """Return the mean cross entropy of the pixels that have a pixel of another class within `width_px`.
+def boundary_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None, width_px: int = 1) -> Tensor:
+    """Return the weighted mean cross entropy of the pixels that have one of another class within `width_px`.
 
     Args:
         logits: (B, K, H, W).
         labels: (B, H, W) int64, IGNORED where there is no class.
+        weight: (K,) of the classes; all alike if None.
         width_px: of the strip to each side of a boundary.
     """
     strip = boundaries(labels, width_px) & (labels != IGNORED)
     if not bool(strip.any()):
         return logits.sum() * 0.0
     each = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
-    return each[strip].mean()
+    return _mean(each[strip], labels[strip], weight)
 
 
 def boundaries(labels: Tensor, width_px: int) -> Tensor:
@@ -59,4 +64,19 @@ def boundaries(labels: Tensor, width_px: int) -> Tensor:
     return (largest != smallest)[:, 0]
 
 
-__all__ = ["IGNORED", "boundaries", "boundary_cross_entropy", "hard_cross_entropy"]
+def rare_class_weights(counts: Tensor, floor: float = 1.1) -> Tensor:
+    """Return a weight per class that grows as the class gets rarer, up to 1 / log(floor); counts (K,) of pixels.
+
+    Source: Paszke et al., "ENet", arXiv 1606.02147, section 5.2, there with a floor of 1.02.
+    """
+    return 1 / torch.log(floor + counts / counts.sum())
+
+
+def _mean(each: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is None:
+        return each.mean()
+    of_each = weight[labels]
+    return (each * of_each).sum() / of_each.sum()
+
+
+__all__ = ["IGNORED", "boundaries", "boundary_cross_entropy", "hard_cross_entropy", "rare_class_weights"]

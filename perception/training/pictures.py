@@ -118,5 +118,14 @@ class TrainingPictures:
             examples.append(self.augmentation.apply(sample["rgb"], sample["label"], random))
         return Example(torch.stack([e.image for e in examples]), torch.stack([e.labels for e in examples]))
 
+    def class_counts(self, classes: int, worlds: int = 40) -> Tensor:
+        """Return (classes,) pixels of each class in the first worlds."""
+        counts = np.zeros(256, np.int64)
+        for number in range(min(worlds, self.worlds)):
+            for index in range(PICTURES):
+                label = self.samples.sample(training_seed(self.seed, number), index)["label"]
+                counts += np.bincount(label.ravel(), minlength=256)
+        return torch.from_numpy(counts[:classes]).float()
+
 
 __all__ = ["PICTURES", "Augmentation", "Example", "TrainingPictures", "street_pictures"]

@@ -1,6 +1,6 @@
 """DDRNet and P2AT, trained on pictures of the street.
 
-Losses
+Losses, in which rare classes weigh more
   DDRNet  hard cross entropy of the final head, and 0.4 times that of the auxiliary head (paper, section 4.3).
   P2AT    hard cross entropy of the final head, 0.4 times that of the auxiliary head at stride 8, and 0.4 times the
           cross entropy at the boundaries of classes of the auxiliary head at stride 4. The released loss calls that
@@ -10,6 +10,7 @@ Losses
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -25,24 +26,25 @@ from perception.networks.ddrnet import DDRNet
 from perception.networks.load import build_network
 from perception.networks.p2at import P2AT
 from perception.ops.image import Letterbox, Normalization
-from perception.training.losses import boundary_cross_entropy, hard_cross_entropy
+from perception.training.losses import boundary_cross_entropy, hard_cross_entropy, rare_class_weights
 from perception.training.pictures import PICTURES, Augmentation, Example, TrainingPictures, street_pictures
 from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
 
 DDRNET_RECIPE = Recipe(
-    card="ddrnet_compact", seed=0, steps=1600, batch_size=8, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
+    card="ddrnet_compact", seed=0, steps=6000, batch_size=8, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 P2AT_RECIPE = Recipe(
-    card="p2at_compact", seed=0, steps=1200, batch_size=8, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
+    card="p2at_compact", seed=0, steps=4000, batch_size=8, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 AUXILIARY = 0.4
 WORLDS = 320
 VALIDATION_WORLDS = 8
 
-Loss = Callable[[nn.Module, Example], tuple[Tensor, Mapping[str, Tensor]]]
+Loss = Callable[[nn.Module, Example, Tensor], tuple[Tensor, Mapping[str, Tensor]]]
+"""(network, batch, weight of each class) -> what is minimised, and its parts."""
 
 
 class SegmentationTask:
@@ -66,7 +68,11 @@ class SegmentationTask:
         return Example(image.to(self.device), drawn.labels.to(self.device))
 
     def loss(self, batch: Example) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return self._loss(self.network, batch)
+        return self._loss(self.network, batch, self._weight)
+
+    @functools.cached_property
+    def _weight(self) -> Tensor:
+        return rare_class_weights(self.pictures.class_counts(len(self.card.classes))).to(self.device)
 
     def evaluate(self) -> dict[str, float]:
         """Return mIoU and the IoU of each identity that occurs, over the pictures of the validation worlds."""
@@ -94,20 +100,20 @@ class SegmentationTask:
         return view.segmented(logits[0], align_corners, confidence=False, entropy=False).label
 
 
-def ddrnet_loss(network: nn.Module, batch: Example) -> tuple[Tensor, Mapping[str, Tensor]]:
+def ddrnet_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Return the loss of DDRNet, and its two parts."""
     final, auxiliary = cast("DDRNet", network).with_auxiliary(batch.image)
-    main = hard_cross_entropy(_enlarged(final, batch.labels, align_corners=False), batch.labels)
-    early = hard_cross_entropy(_enlarged(auxiliary, batch.labels, align_corners=False), batch.labels)
+    main = hard_cross_entropy(_enlarged(final, batch.labels, align_corners=False), batch.labels, weight)
+    early = hard_cross_entropy(_enlarged(auxiliary, batch.labels, align_corners=False), batch.labels, weight)
     return main + AUXILIARY * early, {"final": main, "auxiliary": early}
 
 
-def p2at_loss(network: nn.Module, batch: Example) -> tuple[Tensor, Mapping[str, Tensor]]:
+def p2at_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Return the loss of P2AT, and its three parts."""
     final, at8, at4 = cast("P2AT", network).forward_training(batch.image)
-    main = hard_cross_entropy(final, batch.labels)
-    early = hard_cross_entropy(at8, batch.labels)
-    boundary = boundary_cross_entropy(at4, batch.labels)
+    main = hard_cross_entropy(final, batch.labels, weight)
+    early = hard_cross_entropy(at8, batch.labels, weight)
+    boundary = boundary_cross_entropy(at4, batch.labels, weight)
     return main + AUXILIARY * (early + boundary), {"final": main, "auxiliary": early, "boundary": boundary}
 
 
@@ -116,7 +122,7 @@ def ddrnet_task(recipe: Recipe, world: str, device: torch.device) -> Segmentatio
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_head=True), DDRNet)
     return SegmentationTask(
-        network, ddrnet_loss, recipe, street_samples(world), Augmentation((128, 224), (64, 112), (1.5, 2.5)), device
+        network, ddrnet_loss, recipe, street_samples(world), Augmentation((128, 224), (96, 168), (0.7, 2.0)), device
     )
 
 
@@ -125,7 +131,7 @@ def p2at_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationT
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_heads=True), P2AT)
     return SegmentationTask(
-        network, p2at_loss, recipe, street_samples(world), Augmentation((96, 160), (96, 160), (1.1, 1.9)), device
+        network, p2at_loss, recipe, street_samples(world), Augmentation((96, 160), (96, 160), (0.6, 1.6)), device
     )
 
 

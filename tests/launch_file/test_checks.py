@@ -13,7 +13,7 @@ import pytest
 
 from perception.runtime.launch_file import graph_checks
 from perception.runtime.launch_file.faults import CODES, Fault
-from perception.runtime.launch_file.load import check_launch
+from perception.runtime.launch_file.load import check_launch, load_launch
 
 ROOT = Path(__file__).parents[2]
 LAUNCH, RIG, FRONT, REAR = (
@@ -210,3 +210,21 @@ def test_every_kind_of_fault_has_a_seed() -> None:
 
 def test_the_shipped_car_has_no_fault(car: Path) -> None:
     assert found(car) == []
+
+
+SCORED = """
+  scored:
+    node: accuracy
+    inputs: {masks: segmenter/*/mask, true_masks: "truth/cam_*/mask"}
+
+outputs:"""
+
+
+def test_an_optional_input_whose_pattern_matches_nothing_is_left_unconnected(car: Path) -> None:
+    file = car / LAUNCH
+    for truth, connected in (("true", {"masks", "true_masks"}), ("false", {"masks"})):
+        text = (ROOT / "launch" / LAUNCH).read_text().replace("\noutputs:", SCORED)
+        file.write_text(text.replace("speed_mps: 8,", f"speed_mps: 8, truth: {truth},"))
+        assert found(car) == []
+        (scored,) = (node for node in load_launch(file).nodes if node.name == "scored")
+        assert {edge.input for edge in scored.edges} == connected

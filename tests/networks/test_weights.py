@@ -127,3 +127,15 @@ def test_a_missing_or_damaged_file_is_one_clear_error(tmp_path: Path, content: b
         path.write_bytes(content)
     with pytest.raises(WeightsError, match="not a safetensors file"):
         read_weights(path)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    # The order of metadata differs from call to call in the library: six keys have 720 orders.
+    metadata = {key: [key, 1.5] for key in ("card", "trained", "made_from", "a", "é", "c")}
+    files = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for file in files:
+        save_weights(file, {"x": torch.arange(3.0), "n": torch.tensor(7)}, metadata)
+    assert len({file.read_bytes() for file in files}) == 1
+    state, read = read_weights(files[0])
+    assert read == metadata
+    assert torch.equal(state["x"], torch.arange(3.0))

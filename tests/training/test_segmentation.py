@@ -12,7 +12,13 @@ import torch
 
 from perception.errors import UserError
 from perception.geometry.rig import Rig
-from perception.training.losses import IGNORED, boundaries, boundary_cross_entropy, hard_cross_entropy
+from perception.training.losses import (
+    IGNORED,
+    boundaries,
+    boundary_cross_entropy,
+    hard_cross_entropy,
+    rare_class_weights,
+)
 from perception.training.pictures import PICTURES, Augmentation, TrainingPictures
 from perception.training.world import TRAINING_SEEDS, VALIDATION_SEEDS, Sample, Samples, training_seed, world_rig
 
@@ -56,7 +62,7 @@ def test_a_picture_without_a_class_costs_nothing_and_gives_no_gradient() -> None
     labels = torch.full((1, 1, 2), IGNORED)
     for loss in (hard_cross_entropy(logits, labels), boundary_cross_entropy(logits, labels)):
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
-        assert float(loss) == 0
+        assert float(loss.detach()) == 0
         assert not gradient.any()
 
 
@@ -121,3 +127,12 @@ def test_a_world_is_drawn_once(tmp_path: Path) -> None:
 def test_a_world_that_names_no_rig_is_refused() -> None:
     with pytest.raises(UserError, match="Did you mean 'simulated_car'"):
         world_rig("simulated_cra")
+
+
+def test_a_rare_class_weighs_more() -> None:
+    # Two hard pixels of weights 1 and 3 by hand: (1 log 2 + 3 log 4) / 4.
+    logits, labels = logits_of([0.5, 0.75]), torch.tensor([[[0, 1]]])
+    loss = hard_cross_entropy(logits, labels, weight=torch.tensor([1.0, 3.0]))
+    assert float(loss) == pytest.approx((math.log(2) + 3 * math.log(4)) / 4)
+    weights = rare_class_weights(torch.tensor([75.0, 25.0, 0.0]))
+    assert weights.tolist() == pytest.approx([1 / math.log(1.85), 1 / math.log(1.35), 1 / math.log(1.1)])

@@ -290,7 +290,8 @@ def _on_edges(wiring: Wiring, name: str, port: str, declared: On[Any]) -> list[E
             holds=declared.holds, offset_ns=round(entry.offset_ms * MS),
         )
         for topic in entry.topics
-        if _topic_fits(wiring, name, port, topic, declared.message_type)
+        if not (declared.optional and "*" in topic)  # a pattern that matched nothing: left unconnected
+        and _topic_fits(wiring, name, port, topic, declared.message_type)
     ]  # fmt: skip
 
 
