@@ -80,7 +80,7 @@ def focal_loss(logits: Tensor, heatmap: Tensor) -> Tensor:
     return -(at_peak.sum() + elsewhere.sum()) / peak.sum().clamp(min=1)
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def overlaps(maps: Mapping[str, Tensor], targets: CenterTargets, head: HeadConvention, cells: BevCells) -> Tensor:
     """Return the overlap in space of each box that the head says at a peak with the true one, (P,)."""
     said = boxes_at_peaks({name: values.float() for name, values in maps.items()}, targets, head, cells)

@@ -87,11 +87,11 @@ def center_targets(
     heatmap = np.zeros((len(sweeps), classes, height, width), np.float32)
     sample, cell, offset, boxes, velocity = [], [], [], [], []
     for number, sweep in enumerate(sweeps):
-        place = (sweep.boxes[:, :2] - np.float32(cells.minimum_m)) / np.float32(cells.cell_m)
+        place = (sweep.boxes[:, :2] - np.array(cells.minimum_m, np.float32)) / np.array(cells.cell_m, np.float32)
         at = np.floor(place).astype(np.int64)
         inside = ((at >= 0) & (at < (width, height))).all(axis=1)
         for k in np.flatnonzero(inside):
-            size_cells = sweep.boxes[k, 3:5] / np.float32(cells.cell_m)
+            size_cells = sweep.boxes[k, 3:5] / np.array(cells.cell_m, np.float32)
             radius = max(MIN_RADIUS, int(peak_radius(float(size_cells[0]), float(size_cells[1]))))
             draw_peak(heatmap[number, sweep.label[k]], at[k, 0], at[k, 1], radius)
         sample.append(np.full(int(inside.sum()), number, np.int64))

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.errors import WeightsError
-from perception.geometry.boxes import Boxes
 from perception.geometry.rig import Rig
 from perception.geometry.transforms import Transform
 from perception.networks.card import Card, find_card
@@ -32,7 +31,7 @@ from perception.training.center_losses import STARTS_AT
 from perception.training.detection_scores import detection_scores
 from perception.training.query_losses import query_losses
 from perception.training.recipe import Recipe
-from perception.training.sweeps import CLASSES, LabelledSweep, instant_of, lidar_of, swept
+from perception.training.sweeps import CLASSES, LabelledSweep, instant_of, lidar_of, swept, upright
 from perception.training.world import VALIDATION_SEEDS, Sample, Samples, training_seed, world_of, world_rig
 
 VALIDATED = 100
@@ -181,8 +180,7 @@ def drawn_surround(rig: Rig, seed: int) -> list[Sample]:
 
 def in_frame(sweep: LabelledSweep, target_from_base_link: Transform) -> LabelledSweep:
     """Return a sweep in another upright frame."""
-    moved = Boxes(*(sweep.boxes[:, part].astype(np.float64) for part in (slice(3), slice(3, 6), 6)))
-    moved = moved.transformed(target_from_base_link)
+    moved = upright(sweep.boxes).transformed(target_from_base_link)
     points = sweep.points.copy()
     points[:, :3] = target_from_base_link.apply(points[:, :3].astype(np.float64))
     flat = np.column_stack((sweep.velocity, np.zeros(len(sweep.velocity)))).astype(np.float64)

@@ -85,7 +85,7 @@ class LidarDetection:
         self.head, self.cells, self.size = head_of(network)
         training = network.training
         self._run = run_in_torch(network.parts())  # which sets the modules of parts to evaluation
-        network.train(training).to(memory_format=torch.channels_last)
+        network.train(training).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         samples = Samples(rig, "deskewed_sweeps", drawn)
         self._sweep = lru_cache(maxsize=4)(lambda seed: LabelledSweep(**samples.sample(seed, 0)))
 

@@ -93,7 +93,7 @@ def query_boxes(sweep: LabelledSweep, config: DecoderConfig) -> Tensor:
     return torch.cat((xy, boxes[:, 2:3], boxes[:, [4, 3, 5]].log(), yaw.sin(), yaw.cos(), velocity), dim=1)
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def matched(
     fields: BoxFields, true: Tensor, sweep: LabelledSweep, config: DecoderConfig, reach: tuple[int, int],
     costs: MatchingCosts | None = None,

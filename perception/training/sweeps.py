@@ -152,7 +152,7 @@ def swept(rig: Rig, world: World, t_ns: int) -> LabelledSweep:
 def deskewed(points: Float, lag_ns: NDArray[np.int32], motion: Motion, t_ns: int) -> Float:
     """Return points (N, 3) of `base_link`, each measured `lag_ns` (N,) <= 0 after an instant, as of that instant."""
     lags, which = np.unique(lag_ns, return_inverse=True)
-    place, yaw = motion.poses((t_ns + lags.astype(np.int64)) * 1e-9)
+    place, yaw = motion.poses((t_ns + lags.astype(np.float64)) * 1e-9)
     cosine, sine, place = np.cos(yaw)[which], np.sin(yaw)[which], place[which]
     x, y, z = points.T
     world = np.column_stack((cosine * x - sine * y, sine * x + cosine * y, z)) + place
@@ -208,7 +208,7 @@ def _with_object(sweep: LabelledSweep, other: LabelledSweep, number: int, beams:
     box = other.boxes[number : number + 1]
     if len(sweep.boxes) and bev_iou(_flat(box), _flat(sweep.boxes)).max() > 0:
         return sweep
-    inside = Boxes(box[:, :3], box[:, 3:6], box[:, 6]).contain(sweep.points[:, :3])[0]
+    inside = upright(box).contain(sweep.points[:, :3])[0]
     around = inside & (sweep.points[:, 2] > box[0, 2] - box[0, 5] / 2 + 0.2)  # what stands there, not the ground
     if around.any():
         return sweep
@@ -234,6 +234,12 @@ def hit(sweep: LabelledSweep) -> LabelledSweep:
     return LabelledSweep(sweep.points, number[sweep.owner], sweep.boxes[kept], sweep.label[kept], sweep.velocity[kept])
 
 
+def upright(boxes: Float32) -> Boxes:
+    """Return rows (N, 7) as boxes."""
+    exact = boxes.astype(np.float64)
+    return Boxes(exact[:, :3], exact[:, 3:6], exact[:, 6])
+
+
 def _flat(boxes: Float32) -> Float32:
     return boxes[:, [0, 1, 3, 4, 6]]
 
@@ -256,4 +262,5 @@ __all__ = [
     "pasted",
     "simulated_sweep",
     "swept",
+    "upright",
 ]

@@ -41,8 +41,10 @@ BOXES = np.array(
 def sweep_of(boxes: Any, labels: Any) -> LabelledSweep:
     count = len(boxes)
     nothing = np.zeros((0, 4), np.float32)
-    velocity = np.tile(np.float32([1.5, -0.5]), (count, 1))
-    return LabelledSweep(nothing, np.zeros(0, np.int16), np.float32(boxes), np.array(labels, np.int64), velocity)
+    velocity = np.tile(np.array([1.5, -0.5], np.float32), (count, 1))
+    return LabelledSweep(
+        nothing, np.zeros(0, np.int16), np.array(boxes, np.float32), np.array(labels, np.int64), velocity
+    )
 
 
 def perfect_maps(targets: CenterTargets, head: HeadConvention) -> dict[str, Tensor]:
@@ -133,7 +135,7 @@ def test_the_focal_loss_of_three_cells_worked_by_hand() -> None:
 def test_the_focal_loss_stays_finite_where_a_sigmoid_rounds_to_nothing() -> None:
     logits = torch.tensor([-200.0, 200.0]).view(1, 1, 1, 2).requires_grad_()
     loss = focal_loss(logits, torch.tensor([1.0, 0.0]).view(1, 1, 1, 2))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(400)
     assert torch.isfinite(logits.grad).all()  # type: ignore[arg-type]
 

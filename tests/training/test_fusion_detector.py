@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from perception.errors import WeightsError
-from perception.geometry.boxes import Boxes
 from perception.geometry.rig import Rig, load_rig
 from perception.geometry.transforms import Transform
 from perception.networks.card import find_card
@@ -26,18 +25,18 @@ from perception.training.fusion_detector import (
     start,
 )
 from perception.training.recipe import Recipe
-from perception.training.sweeps import LabelledSweep
+from perception.training.sweeps import LabelledSweep, upright
 from perception.training.tasks import training_of
 
 STEPS = 30
 TINY = replace(
     DEEPINTERACTION_COMPACT,
     image_size=(32, 64),
-    point_range=(-12.8, -12.8, -5.0, 12.8, 12.8, 3.0),
+    point_range=(-19.2, -19.2, -5.0, 19.2, 19.2, 3.0),
     voxel_size=(0.4, 0.4, 0.2),
     pillar_size=(3.2, 3.2, 8.0),
-    sparse=replace(DEEPINTERACTION_COMPACT.sparse, grid=(41, 64, 64)),
-    decoder=replace(DEEPINTERACTION_COMPACT.decoder, queries=20, origin=(-12.8, -12.8), cell=(3.2, 3.2)),
+    sparse=replace(DEEPINTERACTION_COMPACT.sparse, grid=(41, 96, 96)),
+    decoder=replace(DEEPINTERACTION_COMPACT.decoder, queries=20, origin=(-19.2, -19.2), cell=(3.2, 3.2)),
 )
 """The compact network on a coarse grid of the near field and small images."""
 
@@ -86,7 +85,7 @@ def test_what_lies_ahead_lies_along_y_of_the_card_and_in_the_middle_of_the_front
 def test_boxes_hold_their_points_in_the_frame_of_the_card(sample: SurroundSample) -> None:
     truth = sample.truth
     parked = np.append(np.abs(truth.velocity).max(axis=1) < 1e-3, False)[truth.owner]  # deskewed
-    inside = Boxes(truth.boxes[:, :3], truth.boxes[:, 3:6], truth.boxes[:, 6]).contain(truth.points[parked, :3], 0.1)
+    inside = upright(truth.boxes).contain(truth.points[parked, :3], 0.1)
     assert inside[truth.owner[parked], np.arange(parked.sum())].mean() > 0.99
     np.testing.assert_array_equal(sample.cloud[:, :3], truth.points[:, :3])
     assert sample.cloud[:, 3].max() > 1  # bytes
@@ -95,10 +94,8 @@ def test_boxes_hold_their_points_in_the_frame_of_the_card(sample: SurroundSample
 def test_a_sweep_is_moved_into_another_frame_worked_by_hand() -> None:
     # the new frame stands 1 m ahead and 2 m up and looks to the right, as that of nuScenes does along x
     target_from_base_link = Transform.from_yaw((1.0, 0.0, 2.0), -np.pi / 2).inverse()
-    sweep = LabelledSweep(
-        np.float32([[11, 0, 2, 0.5]]), np.zeros(1, np.int16), np.float32([[11, -3, 3, 4, 2, 1.5, 0]]), np.array([0]),
-        np.float32([[5, 0]]),
-    )  # fmt: skip
+    points, box = np.array([[11, 0, 2, 0.5]], np.float32), np.array([[11, -3, 3, 4, 2, 1.5, 0]], np.float32)
+    sweep = LabelledSweep(points, np.zeros(1, np.int16), box, np.array([0]), np.array([[5, 0]], np.float32))
     moved = in_frame(sweep, target_from_base_link)
     np.testing.assert_allclose(moved.points, [[0, 10, 0, 0.5]], atol=1e-6)
     np.testing.assert_allclose(moved.boxes, [[3, 10, 1, 4, 2, 1.5, np.pi / 2]], atol=1e-6)
@@ -107,7 +104,7 @@ def test_a_sweep_is_moved_into_another_frame_worked_by_hand() -> None:
 
 def test_a_sample_is_learned_by_heart(task: SurroundDetection) -> None:
     sample = task.sample(8_000_000, np.array([camera == "cam_front" for camera in task.cameras]))
-    near = np.abs(sample.truth.boxes[:, :2]).max(axis=1) < 12.5
+    near = np.abs(sample.truth.boxes[:, :2]).max(axis=1) < 15  # the outermost cells have no peaks
     truth = replace(
         sample.truth, boxes=sample.truth.boxes[near], label=sample.truth.label[near],
         velocity=sample.truth.velocity[near],
@@ -123,11 +120,12 @@ def test_a_sample_is_learned_by_heart(task: SurroundDetection) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] / 3
+    assert len(truth.label) > 1
     network.eval()
     found = task.detect(sample)
     apart = np.linalg.norm(found.center.numpy()[:, None, :2] - truth.boxes[None, :, :2], axis=2)
     apart[found.label.numpy()[:, None] != truth.label[None]] = np.inf
-    told = apart[found.score.numpy() > 0.1].min(axis=0, initial=np.inf) < 2.0
+    told = apart[found.score.numpy() > 0.05].min(axis=0, initial=np.inf) < 2.0
     assert told.mean() > 0.5, (losses[::6], len(truth.label), float(told.mean()))
 
 

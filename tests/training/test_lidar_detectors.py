@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from perception.training.lidar_detectors import (
     lidar_task,
     start,
 )
+from perception.training.loop import train
 from perception.training.recipe import Recipe
-from perception.training.sweeps import LabelledSweep
+from perception.training.sweeps import CLASSES, LabelledSweep
 from perception.training.tasks import training_of
 
 STEPS = 40
@@ -106,6 +108,19 @@ def test_two_sweeps_are_learned_by_heart(name: str, rig: Rig) -> None:
     assert scores["AP car"] > 0.5
 
 
+@pytest.mark.parametrize("recipe", [DSVT_RECIPE, FLATFORMER_RECIPE], ids=["dsvt", "flatformer"])
+def test_the_same_recipe_gives_the_same_bytes(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perception.training.lidar_detectors.VALIDATED", 2)
+    short, files = replace(recipe, steps=2), []
+    for name in ("first", "second"):
+        task = lidar_task(short, "simulated_car", torch.device("cpu"))
+        found = train(task, short, tmp_path / f"{name}.safetensors", provenance={"command": "test"})
+        assert set(found.metrics) == {"mAP", *(f"AP {kind}" for kind in CLASSES)}
+        files.append(found.path.read_bytes())
+    assert files[0] == files[1]
+    assert len(files[0]) <= 6.2e6
+
+
 def test_a_step_is_a_function_of_its_number_alone(rig: Rig) -> None:
     first, again = small_task("dsvt_compact", rig), small_task("dsvt_compact", rig)
     (one, two), (other, _) = first.batch(3), again.batch(3)
@@ -129,7 +144,7 @@ def test_an_untrained_heatmap_says_one_percent_everywhere(rig: Rig) -> None:
 
 
 def test_features_are_those_of_the_card() -> None:
-    points = np.float32([[1, 2, 3, 0.5]])
+    points = np.array([[1, 2, 3, 0.5]], np.float32)
     expected = [[1, 2, 3, np.tanh(0.5), 0]]
     np.testing.assert_allclose(card_points(points, find_card("dsvt_compact").points), expected, rtol=1e-6)
     scaled = card_points(points, find_card("dsvt_nuscenes").points)

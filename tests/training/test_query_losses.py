@@ -16,11 +16,11 @@ from perception.training.sweeps import LabelledSweep
 
 CONFIG = DecoderConfig(channels=16, classes=3, queries=4, layers=1, heads=2, hidden=16, origin=(-16.0, -16.0))
 CONFIG = replace(CONFIG, cell=(1.0, 1.0), every_cell_classes=(2,))
-BOXES = np.float32([[3.5, 4.0, 0.5, 4.0, 2.0, 1.5, 0.4], [-7.0, 2.0, 1.0, 0.8, 0.7, 1.8, -2.0]])
+BOXES = np.array([[3.5, 4.0, 0.5, 4.0, 2.0, 1.5, 0.4], [-7.0, 2.0, 1.0, 0.8, 0.7, 1.8, -2.0]], np.float32)
 
 
 def sweep_of(boxes: np.ndarray, labels: list[int]) -> LabelledSweep:
-    velocity = np.tile(np.float32([2.0, -1.0]), (len(boxes), 1))
+    velocity = np.tile(np.array([2.0, -1.0], np.float32), (len(boxes), 1))
     points, owner = np.zeros((0, 4), np.float32), np.zeros(0, np.int16)
     return LabelledSweep(points, owner, boxes, np.array(labels, np.int64), velocity)
 

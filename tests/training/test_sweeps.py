@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception.geometry.boxes import Boxes
 from perception.geometry.rig import Rig, load_rig
 from perception.training.sweeps import (
     CLASSES,
@@ -19,6 +18,7 @@ from perception.training.sweeps import (
     hit,
     pasted,
     simulated_sweep,
+    upright,
 )
 
 RIG = Path(__file__).parents[2] / "calibration" / "simulated_car"
@@ -38,8 +38,7 @@ def sweeps(rig: Rig) -> list[LabelledSweep]:
 def owned(sweep: LabelledSweep) -> float:
     """The share of the points that lie in the box of their owner, enlarged by the noise of ranges."""
     place = sweep.points[sweep.owner >= 0, :3]
-    boxes = Boxes(sweep.boxes[:, :3], sweep.boxes[:, 3:6], sweep.boxes[:, 6])
-    inside = boxes.contain(place, margin_m=0.1)
+    inside = upright(sweep.boxes).contain(place, margin_m=0.1)
     return float(inside[sweep.owner[sweep.owner >= 0], np.arange(len(place))].mean())
 
 
@@ -125,13 +124,13 @@ def _one_box(box: list[float], velocity: tuple[float, ...] | list[float] = (0.0,
     """A sweep of one bus with one point in its middle."""
     points = np.array([[*box[:3], 0.5]], np.float32)
     return LabelledSweep(
-        points, np.zeros(1, np.int16), np.float32([box]), np.array([BUS]), np.float32([velocity])
+        points, np.zeros(1, np.int16), np.array([box], np.float32), np.array([BUS]), np.array([velocity], np.float32)
     )  # fmt: skip
 
 
 def _with_points(sweep: LabelledSweep, points: list[list[float]]) -> LabelledSweep:
     owner = np.zeros(len(points), np.int16)
-    return LabelledSweep(np.float32(points), owner, sweep.boxes, sweep.label, sweep.velocity)
+    return LabelledSweep(np.array(points, np.float32), owner, sweep.boxes, sweep.label, sweep.velocity)
 
 
 def _scene(points: np.ndarray) -> LabelledSweep:
