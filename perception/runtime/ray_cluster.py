@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -47,8 +48,7 @@ class Stopped(Exception):  # noqa: N818 - no error: who runs the graph wished it
 class Starting:
     """Something that takes seconds, starts processes and cannot be broken off: run in a thread, its processes ended.
 
-    The thread stays until `leave`: the kernel ends Ray's processes with the thread that started them. That it is not
-    the main one also keeps Ray from setting its own signal handlers, which exit without cleaning up.
+    The thread stays until `leave`: the kernel ends Ray's processes with the thread that started them.
 
     Args:
         stop: set it to break off.
@@ -74,9 +74,15 @@ class Starting:
             self._done.set()
             self._end.wait()
 
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         self._thread = threading.Thread(target=act, name="start", daemon=True)
         self._thread.start()
-        while not self._done.wait(STOP_STEP_S):
+        done = False
+        while not done:
+            done = self._done.wait(STOP_STEP_S)
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():  # Ray puts its own in place, which end without cleaning up
+                    signal.signal(number, handler)
             if self._stop.is_set():
                 raise Stopped
         if self._raised is not None:
