@@ -71,7 +71,7 @@ SESSION = (
 
 
 def serve_rtsp(server: Server, data: bytes, seconds: float) -> None:
-    """Serve one client by RTSP: what it asks is granted, and from PLAY on the transport stream comes between, as RTP."""
+    """Serve one client by RTSP: what it asks is granted, and from PLAY on the video comes in between, as RTP."""
     answers = {
         "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(SESSION)}\r\n\r\n{SESSION}",
         "SETUP": "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n\r\n",
