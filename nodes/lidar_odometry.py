@@ -21,7 +21,8 @@ from perception.errors import ShapeError
 from perception.geometry.rig import Rig
 from perception.geometry.transforms import Transform
 from perception.messages import Header, Odometry, PointCloud, host
-from perception.ops.point_map import PointMap, Registration, exponential, logarithm, register, thinned
+from perception.ops.point_map import PointMap, Registration, register, thinned
+from perception.ops.rigid_motion import exponential, logarithm
 from perception.runtime.node import Node, NodeConfig, NodeSetup, On, Out
 
 Float: TypeAlias = NDArray[np.float64]

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.ops.point_map import exponential
+from perception.ops.rigid_motion import exponential
 
 Float: TypeAlias = NDArray[np.float64]
 GRAVITY_MPS2 = 9.80665

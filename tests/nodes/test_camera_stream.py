@@ -2,6 +2,7 @@
 
 import io
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -63,6 +64,36 @@ class Server:
                     time.sleep(step_s)
 
 
+SESSION = (
+    "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=video\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    "m=video 0 RTP/AVP 33\r\na=rtpmap:33 MP2T/90000\r\na=control:track\r\n"
+)
+
+
+def serve_rtsp(server: Server, data: bytes, seconds: float) -> None:
+    """Serve one client by RTSP: what it asks is granted, and from PLAY on the video comes in between, as RTP."""
+    answers = {
+        "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(SESSION)}\r\n\r\n{SESSION}",
+        "SETUP": "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n\r\n",
+    }
+    with suppress(OSError):
+        client, _ = server.listener.accept()
+        with client, client.makefile("rb") as asked:
+            method = ""
+            while method != "PLAY":
+                lines = list(iter(lambda: asked.readline().decode().strip(), ""))
+                if not lines:
+                    return
+                method = lines[0].partition(" ")[0]
+                number = next(line for line in lines if line.startswith("CSeq"))
+                client.sendall(f"RTSP/1.0 200 OK\r\n{number}\r\n{answers.get(method, chr(13) + chr(10))}".encode())
+            size = 7 * 188
+            for k, at in enumerate(range(0, len(data), size)):
+                rtp = struct.pack(">BBHII", 0x80, 33, k & 0xFFFF, k * 3600, 1) + data[at : at + size]
+                client.sendall(b"$\0" + len(rtp).to_bytes(2, "big") + rtp)
+                time.sleep(seconds * size / len(data))
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
@@ -109,6 +140,24 @@ def test_a_camera_that_hangs_up_is_opened_again_and_the_status_says_so(server: S
     (note,) = driver.monitor.notes(time.monotonic_ns())
     assert "1 reconnections" in note
     assert "mpeg2video decoded by software" in note
+
+
+def test_a_camera_is_read_by_rtsp_and_again_after_it_hung_up(server: Server) -> None:
+    driver = CameraStream(CameraStreamConfig(source=f"rtsp://127.0.0.1:{server.port}/front", timeout_s=2.0))
+    data = video(60)
+
+    def serve() -> None:
+        for _ in range(2):
+            serve_rtsp(server, data, 0.8)
+
+    threading.Thread(target=serve, daemon=True).start()
+    images: list[Image] = []
+    for item in listened(driver):
+        images += [item] if isinstance(item, Image) else []
+        if driver.monitor.reconnections and len(images) > 20:
+            break
+    for image in images:
+        assert min(abs(float(host(image.data).mean()) - grey(k)) for k in range(11)) < 3
 
 
 def test_the_stamps_of_a_stream_are_even_however_unevenly_it_arrives(server: Server) -> None:

@@ -17,7 +17,8 @@ from perception.geometry.transforms import Transform
 from perception.logs.open_log import open_log
 from perception.messages import Header, Image, Odometry, PointCloud, host
 from perception.nodes.lidar_odometry import LidarOdometry, LidarOdometryConfig
-from perception.ops.point_map import PointMap, exponential, logarithm, thinned
+from perception.ops.point_map import PointMap, thinned
+from perception.ops.rigid_motion import exponential, logarithm
 from perception.simulation.drive import Drive
 
 RIG = load_rig(Path(__file__).parents[2] / "calibration" / "simulated_car")

@@ -144,7 +144,11 @@ def test_pauses_between_attempts_double_up_to_five_seconds_and_begin_anew_after_
 
 def test_a_device_that_blocks_lets_silence_be_told_and_the_newest_wins() -> None:
     lost: list[int] = []
-    items: Iterator[int | None] = pumped(lambda: iter(range(10)), 3, lost.append, wait_s=0.01)
+
+    def ten() -> Iterator[int]:
+        yield from range(10)
+
+    items = pumped(ten, 3, lost.append, wait_s=0.01)
     first = next(item for item in items if item is not None)
     rest = [item for item in items if item is not None]
     assert sorted([*lost, first, *rest]) == list(range(10))
