@@ -50,8 +50,8 @@ SEARCHED_RAD = np.radians(np.arange(-1.5, 1.51, 0.25))
 LEAST_REACH_PX = 0.6
 KIND_BIAS_PX = 0.15
 """What all lines of a kind may be off together, before anything is known."""
-THING_M = 4.0
-"""Lines of one kind within such a square of the world are one thing."""
+THING_M = np.array([4.0, 4.0, 12.0, 12.0])
+"""Lines of one kind within such a square of the world are one thing: roofs and feet of walls are long."""
 THING_SHARE = 0.3
 """Variance of what the lines of a thing are off together, over that of a line."""
 SURE = 3.0
@@ -92,7 +92,7 @@ def make_shot(
     near = lines.chosen((np.abs(lines.t_ns - t_ns) < latest_s * 1e9) & track.covers(lines.t_ns))
     back = track.at(t_ns).inverse()
     odom, further = (track.apply(points, near.t_ns) for points in (near.base_m, near.further_m))
-    column, row = np.floor(odom[:, :2] / THING_M).astype(np.int64).T % (1 << 20)
+    column, row = np.floor(odom[:, :2] / THING_M[near.kind, None]).astype(np.int64).T % (1 << 20)
     thing = (near.kind << 40) | (column << 20) | row
     return Shot(t_ns, smooth(grey), back.apply(odom), back.apply(further), near.kind, thing, near.half_rad)
 
