@@ -3,8 +3,9 @@
 python -m perception.benchmarks.calibration_check --seeds 101 102 103
 
 Every sensor of the rig that the check watches is bumped, one axis at a time: by a degree, or by five centimetres, in
-the rig that is checked, the drive being what it is. A bump is found where its sensor is named, told where the check
-says that this recording does not show that axis, and missed otherwise. What else is named is a false alarm.
+the rig that is checked, the drive being what it is. A bump is found where its sensor is named, in doubt where it is
+named as one of those that may have moved, told where the check says that this recording does not show that axis, and
+missed otherwise. What else is named is a false alarm.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from perception.simulation.motion import Motion
 RIG = Path(perception.__file__).parent / "share" / "calibration" / "simulated_car"
 LIDAR, EGO = "lidar", "ego"
 CAMERAS = ("cam_front", "cam_rear", "cam_left", "cam_right")
-OUTCOMES = ("found", "told", "missed")
+OUTCOMES = ("found", "in doubt", "told", "missed")
 
 
 def driven(rig: Rig, seed: int, weather: str, seconds: float, speed_mps: float) -> Recording:
@@ -68,12 +69,15 @@ class Tally:
         """Count a rig of which one sensor was bumped."""
         self.rigs += 1
         own = next(finding for finding in findings if finding.sensor == sensor)
-        outcome = "found" if own.state == "moved" else "told" if AXES[axis] in own.blind else "missed"
+        others = [finding for finding in findings if finding.state == "moved" and finding.sensor != sensor]
+        doubted = [finding for finding in others if sensor in finding.rivals]
+        seen = "found" if own.state == "moved" else "in doubt" if doubted else ""
+        outcome = seen or ("told" if AXES[axis] in own.blind else "missed")
         self.counts[sensor, AXES[axis], outcome] += 1
         what = f"{drive}, {sensor} {'-+'[sign > 0]}{AXES[axis]}"
         if outcome == "missed":
             print(f"  missed: {what}: {own.text()}")
-        self.false_alarms(what, [other for other in findings if other.sensor != sensor and other.state == "moved"])
+        self.false_alarms(what, [other for other in others if other not in doubted])
 
     def false_alarms(self, what: str, findings: Sequence[Finding]) -> None:
         """Count and print what is named without reason."""
@@ -84,12 +88,16 @@ class Tally:
     def print(self) -> None:
         """Print the table."""
         sensors = list(dict.fromkeys(sensor for sensor, _, _ in self.counts))
-        print(f"\nfound / told that it is not observable / missed\n{'':<12}" + "".join(f"{axis:>12}" for axis in AXES))
+        print(
+            f"\nfound / in doubt with another / told that it is not observable / missed\n{'':<12}"
+            + "".join(f"{axis:>12}" for axis in AXES)
+        )
         for sensor in sensors:
             cells = ["/".join(str(self.counts[sensor, axis, outcome]) for outcome in OUTCOMES) for axis in AXES]
             print(f"{sensor:<12}" + "".join(f"{cell:>12}" for cell in cells))
         sums = [sum(n for (_, _, of), n in self.counts.items() if of == outcome) for outcome in OUTCOMES]
-        print(f"\n{sums[0]} found, {sums[1]} told, {sums[2]} missed; {self.alarms} false alarms in {self.rigs} checks")
+        print(f"\n{sums[0]} found, {sums[1]} in doubt, {sums[2]} told, {sums[3]} missed; {self.alarms} false alarms "
+              f"in {self.rigs} checks")  # fmt: skip
 
 
 def main(seeds: Sequence[int], weathers: Sequence[str], seconds: float, speed_mps: float) -> None:

@@ -50,8 +50,8 @@ SEARCHED_RAD = np.radians(np.arange(-1.5, 1.51, 0.25))
 LEAST_REACH_PX = 0.6
 KIND_BIAS_PX = 0.15
 """What all lines of a kind may be off together, before anything is known."""
-THING_M = 4.0
-"""Lines of one kind within such a square of the world are one thing."""
+THING_M = np.array([4.0, 4.0, 12.0, 12.0])
+"""Lines of one kind within such a square of the world are one thing: roofs and feet of walls are long."""
 THING_SHARE = 0.3
 """Variance of what the lines of a thing are off together, over that of a line."""
 SURE = 3.0
@@ -92,7 +92,7 @@ def make_shot(
     near = lines.chosen((np.abs(lines.t_ns - t_ns) < latest_s * 1e9) & track.covers(lines.t_ns))
     back = track.at(t_ns).inverse()
     odom, further = (track.apply(points, near.t_ns) for points in (near.base_m, near.further_m))
-    column, row = np.floor(odom[:, :2] / THING_M).astype(np.int64).T % (1 << 20)
+    column, row = np.floor(odom[:, :2] / THING_M[near.kind, None]).astype(np.int64).T % (1 << 20)
     thing = (near.kind << 40) | (column << 20) | row
     return Shot(t_ns, smooth(grey), back.apply(odom), back.apply(further), near.kind, thing, near.half_rad)
 
@@ -186,7 +186,7 @@ class _Lines:
         every = cls(camera, pictures, which, base, further, kind, thing, ones, half * focal, scale)
         _, _, kept = every.looked_for(pose)
         _, number, count = np.unique(thing[kept], return_inverse=True, return_counts=True)
-        share = (1.0 / (1.0 + THING_SHARE * count))[number]
+        share = np.asarray(1.0 / (1.0 + THING_SHARE * count), np.float64)[number]
         return cls(
             camera, pictures, which[kept], base[kept], further[kept], kind[kept], number, share, every.half_px[kept],
             scale,
@@ -225,7 +225,8 @@ class _Lines:
         pixels, direction, kept = self.looked_for(pose)
         reach_px = np.maximum(self.half_px[kept], max(reach * self.scale, LEAST_REACH_PX))
         on = edge_share(self.pictures, self.which[kept], pixels, direction, reach_px)
-        return np.bincount(self.thing[kept], self.share[kept] * on, int(self.thing.max(initial=0)) + 1)
+        weighed = np.bincount(self.thing[kept], self.share[kept] * on, int(self.thing.max(initial=0)) + 1)
+        return np.asarray(weighed, np.float64)
 
     def drawn(self, pose: Transform, window_px: float) -> _Drawn | None:
         """Return how far the lines are drawn along their directions; None where too few are."""
@@ -349,7 +350,8 @@ class _Drawn:
     def of(cls, derivative: Float, shift: Float, weight: Float, firm: Float, thing: Index) -> _Drawn:
         """Sum what lines pull for over things: derivatives (N, UNKNOWNS), the others (N,)."""
         order = np.argsort(thing, kind="stable")
-        derivative, shift, weight, firm, thing = (of[order] for of in (derivative, shift, weight, firm, thing))
+        derivative, thing = derivative[order], thing[order]
+        shift, weight, firm = (of[order] for of in (shift, weight, firm))
         starts = np.flatnonzero(np.diff(thing, prepend=-1))
         squares = derivative[:, :, None] * derivative[:, None, :]
         matrices, slopes = (np.add.reduceat(squares * by[:, None, None], starts, axis=0) for by in (weight, firm))

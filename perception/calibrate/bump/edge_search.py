@@ -84,7 +84,7 @@ def _edge(grey: Any, u: float, v: float, du: float, dv: float) -> float:
     change = abs(_at(grey, u + du, v + dv) - _at(grey, u - du, v - dv)) - WEAKEST
     if change <= 0.0:
         return 0.0
-    return change * change / (change * change + STRONG * STRONG)
+    return float(change * change / (change * change + STRONG * STRONG))
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -25,11 +25,9 @@ AXES = ("roll", "pitch", "yaw", "x", "y", "z")
 SHARE = 0.5
 """A motion matters from this share of a bump on."""
 SIGNIFICANT = 16.0
-"""Squared standard deviations that a motion must explain: by chance, six numbers explain so much in 1 of 25 000."""
+"""Squared standard deviations that a motion must explain, and by which one sensor must explain more than another."""
 SEEN = 25.0
-"""Squared standard deviations of a bump from which on it is missed once in 100 times."""
-RIVALS = 9.0
-"""Two sensors whose motions explain nearly the same, up to so much, cannot be told apart."""
+"""The same of a bump along an axis, from which on the axis is observable."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class Finding:
         moved: (6,) rotation vector, radians, and translation, metres, in the axes of `base_link`.
         deviation: (6,) their standard deviations.
         blind: axes along which a bump is not observable from this recording.
-        reason: why it is unknown, or whom else it may be.
+        rivals: sensors of which one may have moved instead.
+        reason: why it is unknown.
     """
 
     sensor: str
@@ -51,6 +50,7 @@ class Finding:
     moved: Float
     deviation: Float
     blind: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
     reason: str = ""
 
     def text(self) -> str:
@@ -64,7 +64,8 @@ class Finding:
             f"yaw), displaced by {shift[0]:+.1f} {shift[1]:+.1f} {shift[2]:+.1f} cm (x y z)"
         )
         words += f"; not observable from this recording: {', '.join(self.blind)}" if self.blind else ""
-        return words + (f"; {self.reason}" if self.reason else "")
+        instead = f"; or it is {' or '.join(self.rivals)}: this recording cannot tell which" if self.rivals else ""
+        return words + instead
 
 
 def judged(
@@ -136,14 +137,16 @@ class _System:
         rest = self.motions(others)[2] if others else 0.0
         return self.motions(moving)[2] - rest > SIGNIFICANT
 
-    def rivals(self, moving: Sequence[int], index: int) -> list[str]:
+    def rivals(self, moving: Sequence[int], index: int) -> tuple[str, ...]:
         """Return the sensors that may have moved instead of one."""
         known = self.motions(moving)[2]
         swapped = {
             other: [other if one == index else one for one in moving]
             for other in range(len(self.names)) if other not in moving
         }  # fmt: skip
-        return [self.names[other] for other, instead in swapped.items() if known - self.motions(instead)[2] < RIVALS]
+        return tuple(
+            self.names[other] for other, instead in swapped.items() if known - self.motions(instead)[2] < SIGNIFICANT
+        )
 
     def seen(self, index: int) -> NDArray[np.bool_]:
         """Return for each axis (6,) whether a bump of this sensor alone would be found."""
@@ -159,16 +162,14 @@ def _finding(system: _System, moving: Sequence[int], index: int) -> Finding:
     moved, deviation = motions[together.index(index)], deviations[together.index(index)]
     matters = bool((np.abs(moved) > SHARE * BUMP).any())
     if index in moving and matters:
-        rivals = system.rivals(moving, index)
-        reason = f"or it is {', '.join(rivals)}: this recording cannot tell which" if rivals else ""
-        return Finding(name, "moved", moved, deviation, blind, reason)
+        return Finding(name, "moved", moved, deviation, blind, system.rivals(moving, index))
     if len(blind) == len(AXES):
         return _unknown(name, "no direction is observable from this recording")
     return Finding(name, "partly" if blind else "ok", moved, deviation, blind)
 
 
 def _unknown(name: str, reason: str) -> Finding:
-    return Finding(name, "unknown", np.zeros(6), np.full(6, np.inf), AXES, reason)
+    return Finding(name, "unknown", np.zeros(6), np.full(6, np.inf), AXES, reason=reason)
 
 
 def _carried(arm: Float) -> Float:

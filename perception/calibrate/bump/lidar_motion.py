@@ -88,7 +88,7 @@ def lidar_moved(sweeps: Sequence[Sweep], base_link_from_lidar: Transform, track:
     floor = np.array([SLOPE_RAD, SLOPE_RAD, YAW_RAD, level, level, HEIGHT_M])
     together = np.sum([m for m, _ in blocks], axis=0)
     covariance = inflation(blocks) * np.linalg.inv(together + 1e-6 * np.eye(UNKNOWNS))[:6, :6] + np.diag(floor**2)
-    information = np.linalg.inv(covariance)
+    information = np.asarray(np.linalg.inv(covariance), np.float64)
     moved = motion_between(base_link_from_lidar, pose)
     return Estimate(information, information @ moved, count)
 

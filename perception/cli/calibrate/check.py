@@ -109,6 +109,7 @@ def _document(finding: Finding) -> dict[str, Any]:
         "sensor": finding.sensor,
         "state": finding.state,
         "not_observable": list(finding.blind),
+        "or": list(finding.rivals),
         "reason": finding.reason,
         **numbers,
     }

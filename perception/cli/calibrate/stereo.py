@@ -58,8 +58,8 @@ def stereo(
         raise UserError(f"--names {names}: expected two names, such as cam_left,cam_right")
     sides = ((left, left_topic), (right, right_topic or left_topic))
     with ThreadPoolExecutor(2) as both:  # of a running graph, both at once
-        shown = both.map(lambda side: list(pictures(*side, seconds=seconds)), sides)
-    pairs, given = _pairs(*shown, tolerance_ms)
+        shown = list(both.map(lambda side: list(pictures(*side, seconds=seconds)), sides))
+    pairs, given = _pairs(shown[0], shown[1], tolerance_ms)
     pairs = pairs[::every]
     found = [(parsed.find(a.grey, a.name, a.t_ns), parsed.find(b.grey, b.name, b.t_ns), a, b) for a, b in pairs]
     views = [(a, b) for a, b, _, _ in found if a is not None and b is not None]
