@@ -128,7 +128,7 @@ class ForeignMcapLog(StreamedLog):
 
 
 def _is_channel(key: int, channel: Channel) -> bool:
-    return channel.id == key
+    return bool(channel.id == key)
 
 
 def needs_the_bag_reader(file: McapFile) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,8 +14,8 @@ from perception.runtime.curve_keys import ClientKeys, client_keys
 from perception.runtime.publisher import REPLAY, snapshot_of
 from perception.runtime.replay_request import ReplayAnswer, ReplayRequest
 
-BUSY_S = 30.0
-"""A replay forgets what it holds when the call that each node is in has ended."""
+THERE_S, BUSY_S = 5.0, 60.0
+"""A graph that runs says how it stands at once; it forgets what it holds when each node's call has ended."""
 
 
 def asked(
@@ -51,7 +52,7 @@ def asked(
 
 
 def ask_replay(
-    endpoint: str, request: ReplayRequest, *, keys: Path | None = None, timeout_s: float = BUSY_S
+    endpoint: str, request: ReplayRequest, *, keys: Path | None = None, timeout_s: float = THERE_S
 ) -> ReplayAnswer:
     """Ask a running replay to pause, step, seek or change its pace, and return how it stands then.
 
@@ -59,7 +60,7 @@ def ask_replay(
         endpoint: of the graph; `perception launch` prints it.
         request: what is asked.
         keys: folder with this client's CURVE keys, for a publisher that asks for them.
-        timeout_s: how long to wait.
+        timeout_s: how long to wait for a graph to be there.
 
     Raises:
         UserError: the endpoint cannot be one, the keys cannot be read, or the graph says why it does not do it.
@@ -68,7 +69,10 @@ def ask_replay(
     context = zmq.Context()
     try:
         client = None if keys is None else client_keys(keys)
-        frames = asked(context, endpoint, [REPLAY, msgspec.json.encode(request)], client, timeout_s)
+        ask = partial(asked, context, endpoint, keys=client)
+        frames = ask(request=[REPLAY, msgspec.json.encode(ReplayRequest("status"))], timeout_s=timeout_s)
+        if request.action != "status":
+            frames = ask(request=[REPLAY, msgspec.json.encode(request)], timeout_s=BUSY_S)
     finally:
         context.term()
     try:

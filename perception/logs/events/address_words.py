@@ -3,8 +3,9 @@
 The time has few bits and wraps: the shorter way around tells a wrap from a time that runs backwards. An event whose
 time the next one goes back behind is skipped, so that one flipped bit does not make all later ones look late.
 
-Sources: Prophesee, "DAT file format", and openeb, sdk/modules/core/python/pypkg/metavision_core/event_io/dat_tools.py
-(version 1 of DAT: load_atis_data.m of the N-CARS data set); iniVation, "AEDAT file formats"; Orchard et al.,
+Sources: Prophesee, "DAT file format", and openeb's structures in sdk/modules/base/cpp, event2d.h (`RawEventV1` is
+version 1) and event_ext_trigger.h; iniVation, "AEDAT file formats", whose bits of a DAVIS SensorsINI/aedat4to2 writes
+too, rows counted from the bottom; Orchard et al.,
 "Converting static image datasets to spiking neuromorphic datasets using saccades", 2015. Checked against recordings
 whose events independent readers listed. Times are microseconds in the files.
 """

@@ -1,15 +1,20 @@
 """Events in HDF5 files, read in slices: the layouts of DSEC, M3ED, and other groups with t, x, y and p.
 
-    DSEC   /events/{t, x, y, p}, /t_offset (microseconds), /ms_to_idx; Blosc/Zstd
-    M3ED   /prophesee/{left, right}/{t, x, y, p, ms_map_idx, calib/resolution}
+    DSEC   /events/{t, x, y, p}, /t_offset (microseconds, added to t), /ms_to_idx; Blosc/Zstd
+    M3ED   /prophesee/{left, right}/{t int64, x and y uint16, p int8, ms_map_idx uint64, calib/resolution}; LZF, in
+           blocks of 40,000 rows; t in microseconds since the recording's start
     MVSEC  /davis/{left, right}/events, four columns
     other  any group with datasets that are named as the columns of a table, /events/{ts, xs, ys, ps} for example, and
            any dataset of records with such fields
 
-Times are microseconds unless a name or fractions say otherwise. The index by milliseconds lets a reading begin late. A
-file whose end is missing cannot be opened by the library, and is refused; a damaged block is skipped and counted.
+Times are microseconds unless a name or fractions say otherwise. The index by milliseconds lets a reading begin late:
+its entry k is the first event at or after k milliseconds of t, in both data sets; M3ED's ends one before the last whole
+millisecond. A file whose end is missing cannot be opened by the library, and is refused; a damaged block is skipped and
+counted.
 
-Sources: uzh-rpg/DSEC, scripts/utils/eventslicer.py; daniilidis-group/m3ed, README and the released files' layout.
+Sources, the code that reads and writes the published files: uzh-rpg/DSEC, scripts/utils/eventslicer.py;
+daniilidis-group/m3ed, build_system/bag_processing/rosbag2hdf5.py and event_loading_by_ms.py. No published file was at
+hand.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ other word confirms are skipped, so that one flipped bit neither stamps them wro
 Times are microseconds in the files.
 
 Source: Prophesee, "Event encoding formats" (docs.prophesee.ai, data/encoding_formats); order of the low and high time
-words as in OpenEB's decoders (prophesee-ai/openeb, hal/cpp/include/metavision/hal/decoders, Apache-2.0), read; checked
-against recordings whose events independent decoders listed.
+words, and the fields of EVT2.1 in both orders of its halves, as in OpenEB's decoders (prophesee-ai/openeb,
+hal/cpp/include/metavision/hal/decoders, Apache-2.0), read; EVT2 and EVT3 checked against recordings whose events
+independent decoders listed.
 """
 
 from __future__ import annotations
@@ -361,7 +362,7 @@ class Evt21(PropheseeStream):
 
 
 class Evt21Legacy(Evt21):
-    """EVT2.1 of older cameras: the halves of each word are swapped."""
+    """EVT2.1 as an IMX636 sends it, a half after the other, the upper first: `endianness=legacy` in the header."""
 
     def words(self, words: NDArray[Any]) -> NDArray[Any]:
         return (words >> np.uint64(32)) | (words << np.uint64(32))

@@ -6,7 +6,8 @@
     libcaer             64 bits an event: address, microseconds after the time base
     libcaer_cmp         16-bit words like EVT3 with rows and columns exchanged; microseconds after the time base
 
-Source: ros-event-camera/event_camera_msgs and event_camera_codecs (Apache-2.0), read.
+Source: ros-event-camera/event_camera_msgs and event_camera_codecs (Apache-2.0), read. The recordings beside its tests,
+of evt3, libcaer with a time that rolls over, and mono, give the sums that those tests expect.
 """
 
 from __future__ import annotations

@@ -77,13 +77,22 @@ def test_the_index_of_milliseconds_leaves_out_what_is_early(tmp_path: Path, even
 
 def test_m3ed_has_a_camera_on_each_side(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
     h5py = pytest.importorskip("h5py")
+    kinds = {"t": "i8", "x": "u2", "y": "u2", "p": "i1"}  # as rosbag2hdf5.py makes them
     with h5py.File(tmp_path / "data.h5", "w") as file:
         for side in ("left", "right"):
-            for name in "txyp":
-                file[f"prophesee/{side}/{name}"] = events[name]
-            file[f"prophesee/{side}/calib/resolution"] = np.array([1280, 720])
-            file[f"prophesee/{side}/ms_map_idx"] = np.searchsorted(events["t"], np.arange(301) * 1000)
+            group = file.create_group(f"prophesee/{side}")
+            for name, kind in kinds.items():
+                group.create_dataset(
+                    name, data=events[name].astype(kind), compression="lzf", chunks=(40_000,), maxshape=(None,)
+                )
+            milliseconds = np.arange(0, int(np.floor(events["t"][-1] / 1e3))) * 1e3
+            group["ms_map_idx"] = np.searchsorted(events["t"], milliseconds).astype("u8")
+            group["calib/resolution"] = np.array([1280, 720])
+            group["calib/distortion_coeffs"] = np.zeros(4)
         file["ovc/imu/accel"] = np.zeros((3, 3))
+        file["ovc/left/ts"] = np.zeros(3, "i8")
+        file["ovc/left/ts_map_prophesee_left_t"] = np.zeros(3, "u8")
+        file["ouster/data"] = np.zeros((1, 2, 3), "u1")
     log = open_log(tmp_path / "data.h5")
     assert set(log.topics()) == {"event_camera_left/events", "event_camera_right/events"}
     assert isinstance(log, EventFileLog)
@@ -91,6 +100,10 @@ def test_m3ed_has_a_camera_on_each_side(tmp_path: Path, events: dict[str, NDArra
     stamps = [message.header.t_sensor_ns for _, message in log.messages()]
     assert stamps == sorted(stamps)
     assert log.cameras["event_camera_left"].size == (720, 1280)
+    for from_us in (0, 123_400, 299_999):  # the last lies behind the end of the index
+        late = [m for _, m in log.messages(from_ns=from_us * 1000, topics=["event_camera_left/events"])]
+        times = np.concatenate([host(m.t_ns) for m in late if isinstance(m, EventPacket)] or [np.zeros(0)])
+        assert (times >= from_us * 1000).sum() == (events["t"] >= from_us).sum()
 
 
 def test_hdf5_with_tables_of_events(tmp_path: Path, events: dict[str, NDArray[Any]]) -> None:
