@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from perception.errors import UserError
 from perception.geometry.rig import Rig
+from perception.networks.card import find_card
+from perception.networks.load import load_network
+from perception.training import segmentation
+from perception.training.loop import train
 from perception.training.losses import (
     IGNORED,
     boundaries,
@@ -20,6 +26,7 @@ from perception.training.losses import (
     rare_class_weights,
 )
 from perception.training.pictures import PICTURES, Augmentation, TrainingPictures
+from perception.training.tasks import training_of
 from perception.training.world import TRAINING_SEEDS, VALIDATION_SEEDS, Sample, Samples, training_seed, world_rig
 
 DRAWN: list[int] = []
@@ -136,3 +143,22 @@ def test_a_rare_class_weighs_more() -> None:
     assert float(loss) == pytest.approx((math.log(2) + 3 * math.log(4)) / 4)
     weights = rare_class_weights(torch.tensor([75.0, 25.0, 0.0]))
     assert weights.tolist() == pytest.approx([1 / math.log(1.85), 1 / math.log(1.35), 1 / math.log(1.1)])
+
+
+@pytest.mark.parametrize("network", ["ddrnet", "p2at"])
+def test_a_task_goes_from_pictures_to_a_file_that_its_node_can_load(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmentation, "street_samples", lambda world: made_up(tmp_path))
+    recipe, make_task = training_of(network)
+    recipe = replace(recipe, steps=1, batch_size=2)
+    task = make_task(recipe, "simulated_car", torch.device("cpu"))
+    assert isinstance(task, segmentation.SegmentationTask)
+    task.validation_worlds = 1
+    trained = train(task, recipe, tmp_path / "weights.safetensors", provenance={"command": "a test"})
+    assert trained.metrics["classes"] == 4  # of the five labels in the noise, wall and fence have one identity
+    assert 0 <= trained.metrics["mIoU"] < 0.3  # on noise nobody is better than chance: a fifth, and less by the union
+    loaded = load_network(str(trained.path), nn.Module)
+    assert loaded.card == find_card(f"{network}_compact")
+    assert not any("aux" in name or "extra" in name for name in loaded.network.state_dict())
+    assert trained.path.stat().st_size < 6.2e6
