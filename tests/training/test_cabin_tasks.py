@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from perception.networks.address import BUNDLED
 from perception.networks.card import find_card
 from perception.networks.egoposeformer import EgoPoseFormer
 from perception.networks.estf import ESTF
@@ -107,19 +106,3 @@ def test_the_proposal_begins_at_the_mean_pose() -> None:
         task.network.mlp_pred[-1].weight.zero_()
         _, proposal = task.network.propose(torch.zeros(1, 2, 3, 192, 192))
     torch.testing.assert_close(proposal, drawn)
-
-
-@pytest.mark.parametrize(("name", "network"), [("estf_cabin", ESTF), ("egoposeformer_cabin", EgoPoseFormer)])
-def test_the_bundled_weights_load_strictly_and_say_where_they_came_from(name: str, network: type) -> None:
-    path = BUNDLED / f"{name}.safetensors"
-    if not path.is_file():
-        pytest.skip(f"{name} is not bundled: perception train {name.partition('_')[0]} makes it")
-    assert path.stat().st_size <= 6_200_000
-    loaded = load_network(f"bundled:{name}", network)
-    assert not loaded.untrained
-    assert loaded.card == find_card(name)
-    _, metadata = read_weights(path)
-    trained = metadata["trained"]
-    assert trained["command"].startswith(f"perception train {name.partition('_')[0]}")
-    assert trained["recipe"]["card"] == name
-    assert {"metrics", "world_version", "versions"} <= trained.keys()
