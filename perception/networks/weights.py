@@ -124,7 +124,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: str) 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
     """Write a safetensors file, all or nothing; metadata values are stored as JSON. Equal content gives equal bytes."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    data = _in_order(to_safetensors(tensors, {key: json.dumps(value) for key, value in (metadata or {}).items()}))
+    data = to_safetensors(tensors, metadata={key: json.dumps(value) for key, value in (metadata or {}).items()})
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,17 +134,6 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         raise WeightsError(f"{path}: cannot write the weights ({error.strerror})") from error
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _in_order(data: bytes) -> bytes:
-    """Return a safetensors file with its metadata in order: the library stores them in another one in every process."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    if "__metadata__" in header:
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format wants what follows at a multiple of 8
-    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

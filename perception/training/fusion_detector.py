@@ -60,7 +60,7 @@ class SurroundSample:
 
 
 DEEPINTERACTION_RECIPE = Recipe(
-    "deepinteraction_compact", seed=2, steps=4000, batch_size=1, learning_rate=1e-3, average_decay=0.98, warm_up=0.2,
+    "deepinteraction_compact", seed=2, steps=1500, batch_size=1, learning_rate=1e-3, average_decay=0.98, warm_up=0.2,
     limit_mb=12.2,
 )  # fmt: skip
 

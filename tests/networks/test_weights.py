@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from pathlib import Path
 
@@ -106,18 +105,6 @@ def test_weights_and_metadata_survive_the_file(tmp_path: Path) -> None:
     for name, value in state.items():
         torch.testing.assert_close(read[name], value)
     assert [file.name for file in path.parent.iterdir()] == ["weights.safetensors"]
-
-
-def test_the_same_weights_and_metadata_are_the_same_bytes(tmp_path: Path) -> None:
-    state = {"b": torch.arange(3.0), "a": torch.zeros(2, 2, dtype=torch.float16)}
-    metadata = {name: len(name) for name in ("recipe", "card", "trained", "world", "x", "metrics", "seed")}
-    save_weights(tmp_path / "a.safetensors", state, metadata)
-    save_weights(tmp_path / "b.safetensors", dict(reversed(state.items())), dict(reversed(metadata.items())))
-    written = (tmp_path / "a.safetensors").read_bytes()
-    assert (tmp_path / "b.safetensors").read_bytes() == written
-    length = int.from_bytes(written[:8], "little")
-    assert length % 8 == 0
-    assert list(json.loads(written[8 : 8 + length])["__metadata__"]) == sorted(metadata)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x80\x04 a pickle", b"\xff" * 100])

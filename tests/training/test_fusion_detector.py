@@ -28,7 +28,7 @@ from perception.training.recipe import Recipe
 from perception.training.sweeps import LabelledSweep, upright
 from perception.training.tasks import training_of
 
-STEPS = 30
+STEPS = 25
 TINY = replace(
     DEEPINTERACTION_COMPACT,
     image_size=(32, 64),
