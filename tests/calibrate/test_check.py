@@ -53,15 +53,9 @@ def test_an_unchanged_rig_is_left_alone(drive: tuple[Path, Path], capsys: pytest
     assert "no sensor " in printed
 
 
-@pytest.mark.parametrize(
-    "bumps",
-    [{"lidar": (0, 0, 0, 0, 0, 0.05), "cam_front": (0, 0, DEGREE, 0, 0, 0)}, {"cam_front": (0, -DEGREE, 0, 0, 0, 0)}],
-    ids=["lidar height and camera yaw", "camera pitch"],
-)
-def test_a_degree_or_five_centimetres_are_flagged_at_the_sensor_that_moved(
-    bumps: dict[str, tuple[float, ...]], log: Log
-) -> None:
+def test_a_degree_or_five_centimetres_are_flagged_at_the_sensor_that_moved(log: Log) -> None:
     assert log.rig is not None
+    bumps = {"lidar": (0, 0, 0, 0, 0, 0.05), "cam_front": (0, 0, DEGREE, 0, 0, 0)}
     rig = log.rig
     for frame, step in bumps.items():
         rig = bumped(rig, frame, *step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -36,12 +37,21 @@ class RigCheck:
     def findings(self, rig: Rig) -> list[Finding]:
         """Return one finding per sensor that the recording has: the LiDAR, then the cameras.
 
+        Where the LiDAR moved, the cameras are judged from where it is: a degree away, lines lie on other edges, too.
+
         Raises:
             GeometryError: the rig has not all sensors of the recording.
         """
-        recording = self.recording
-        names = (recording.lidar, *recording.pictures)
+        names = (self.recording.lidar, *self.recording.pictures)
         places = {name: rig.base_link_from(rig.sensor(name).frame) for name in names}
+        lidar, *cameras = self._judged(rig, places)
+        if lidar.state != "moved":
+            return [lidar, *cameras]
+        there = displaced(places[self.recording.lidar], lidar.moved)
+        return [lidar, *self._judged(rig, places | {self.recording.lidar: there})[1:]]
+
+    def _judged(self, rig: Rig, places: Mapping[str, Transform]) -> list[Finding]:
+        recording = self.recording
         lidar = places[recording.lidar]
         moved = self._of_lidar(lidar)
         cameras = {}
