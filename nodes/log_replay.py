@@ -79,6 +79,7 @@ class LogReplay(Source):
         self.notes = (*log.notes, *(clock.line(name) for name, clock in self.clocks.items()))
         self._from_ns, self._shift_ns = config.from_ns, 0
         self._last_ns: int | None = None
+        self._now_ns: int | None = None
 
     def messages(self) -> Iterator[tuple[str, Message | Bound]]:
         config, log = self.config, self.log
@@ -87,7 +88,7 @@ class LogReplay(Source):
         ]
         self._last_ns = None
         for topic, message in log.messages(self._from_ns, config.until_ns, wanted):
-            self._last_ns = message.header.t_sensor_ns
+            self._last_ns = self._now_ns = message.header.t_sensor_ns
             on_host = by_host_clock(message, self.clocks.get(message.header.clock))
             yield config.remap.get(topic, topic), shifted(on_host, self._shift_ns)
             self._tell_skipped()
@@ -98,12 +99,12 @@ class LogReplay(Source):
         if not place.start_ns <= t_ns <= place.end_ns:
             at_s, end_s = (t_ns - place.start_ns) / 1e9, (place.end_ns - place.start_ns) / 1e9
             raise UserError(f"{at_s:g} s is not in the log; expected 0 to {end_s:.3f}")
-        self._from_ns, self._shift_ns = t_ns, 0
+        self._from_ns, self._now_ns, self._shift_ns = t_ns, t_ns, 0
 
     def place(self) -> Position:
         span, config = self.log.span(), self.config
-        start_ns, end_ns = self._start_ns(), span.end_ns if config.until_ns is None else config.until_ns
-        return Position(span.start_ns, min(span.end_ns, end_ns), self._last_ns or start_ns)
+        end_ns = span.end_ns if config.until_ns is None else min(span.end_ns, config.until_ns)
+        return Position(span.start_ns, end_ns, self._start_ns() if self._now_ns is None else self._now_ns)
 
     def wraps(self) -> bool:
         if not self.config.loop or self._last_ns is None:

@@ -6,6 +6,7 @@ their size are skipped and counted; none makes the reader allocate more than `MA
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections import Counter
@@ -19,7 +20,7 @@ import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.reader import SeekingReader
-from mcap.records import Attachment, Channel, Chunk, ChunkIndex, MessageIndex, Schema
+from mcap.records import Attachment, Channel, Chunk, ChunkIndex, Schema
 from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader, breakup_chunk
 
@@ -88,23 +89,21 @@ class McapFile:
             ]
             yield from self._selected((_chunk_at(file, index) for index in chosen), wanted)
 
-    def channel_spans(self) -> dict[int, tuple[int, int]]:
-        """Return the first and the last time of logging by channel, of the index alone; empty where there is none."""
-        found: dict[int, tuple[int, int]] = {}
-        try:
-            with self.path.open("rb") as file:
-                for key in self.channels:
-                    of_channel = [chunk for chunk in self._chunks or () if key in chunk.message_index_offsets]
-                    if of_channel:
-                        first = min(of_channel, key=lambda chunk: chunk.message_start_time)
-                        last = max(of_channel, key=lambda chunk: chunk.message_end_time)
-                        times = [
-                            t for chunk in (first, last) for t in _times_of(file, chunk.message_index_offsets[key])
-                        ]
-                        found[key] = min(times), max(times)
-        except DAMAGE:
-            return {}
-        return found
+    def end_records(self, wanted: Callable[[Channel], bool]) -> Iterator[Record]:
+        """Yield the messages of the first and the last chunk that holds a channel, for each wanted one with an index.
+
+        What is damaged is left out; whoever reads the file counts it.
+        """
+        of_chunk: dict[int, tuple[ChunkIndex, set[int]]] = {}
+        for key, channel in self.channels.items():
+            holding = [chunk for chunk in self._chunks or () if key in chunk.message_index_offsets]
+            for chunk in (holding[:1] + holding[-1:]) if wanted(channel) else ():
+                of_chunk.setdefault(chunk.chunk_start_offset, (chunk, set()))[1].add(key)
+        with self.path.open("rb") as file:
+            for index, keys in of_chunk.values():
+                with contextlib.suppress(LogError, *DAMAGE):
+                    for key, t_log_ns, data in _messages_of(checked(_chunk_at(file, index)), keys):
+                        yield Record(self.channels[key], data, t_log_ns)
 
     def last_records(self, wanted: Callable[[Channel], bool]) -> Iterator[Record]:
         """Yield the messages of the last two chunks, or of the whole file where chunks are not known."""
@@ -193,12 +192,6 @@ def _take(index: _Index, record: object) -> None:
 def _chunk_at(file: IO[bytes], index: ChunkIndex) -> Chunk:
     file.seek(index.chunk_start_offset + 9)  # opcode and length
     return Chunk.read(ReadDataStream(file))
-
-
-def _times_of(file: IO[bytes], offset: int) -> list[int]:
-    """Return the times of logging of a channel's messages in a chunk."""
-    file.seek(offset + 9)  # opcode and length
-    return [t_ns for t_ns, _ in MessageIndex.read(ReadDataStream(file)).records]
 
 
 def unpacked(chunk: Chunk) -> Chunk:

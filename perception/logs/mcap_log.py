@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
@@ -15,7 +16,7 @@ from perception.logs.log import Log, Span
 from perception.logs.mcap_file import MAGIC, McapFile, Record
 from perception.logs.ordering import in_stamp_order, within
 from perception.messages import Message
-from perception.messages.codec import decode
+from perception.messages.codec import decode, decode_header
 from perception.messages.topics import MESSAGE_TYPES
 
 if TYPE_CHECKING:
@@ -90,9 +91,13 @@ class McapLog(Log):
         return self._span
 
     def topic_spans(self) -> Mapping[str, Span]:
-        """First and last time of logging by topic, of the file's index; of damaged files, the log's."""
-        spans = self._file.channel_spans()
-        found = {self._file.channels[key].topic: Span(*spans[key]) for key in self._ours if key in spans}
+        """First and last stamp by topic, of the chunks that hold them; of files without an index, the log's."""
+        found: dict[str, Span] = {}
+        for record in self._file.end_records(self._wanted(None)):
+            with contextlib.suppress(MessageError):
+                topic, t_ns = record.channel.topic, decode_header(record.data).t_sensor_ns
+                span = found.get(topic, Span(t_ns, t_ns))
+                found[topic] = Span(min(span.start_ns, t_ns), max(span.end_ns, t_ns))
         return found or super().topic_spans()
 
     def attachments(self) -> Mapping[str, bytes]:

@@ -64,7 +64,7 @@ class Health:
         """Let time stand still, since the replay does; the graph is degraded by the reason, where there is one."""
         if self._paused_at_ns is None:
             self._paused_at_ns = now_ns
-        self._paused_for = reason
+        self._paused_for = reason or self._paused_for
 
     def resume(self, now_ns: int) -> None:
         """Let time go on."""

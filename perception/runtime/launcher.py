@@ -237,7 +237,6 @@ class _Run:
                 next_poll_s = now_s + 2 * TICK_S
                 for event in runner.poll():
                     self._take_event(event, runner)
-                control.look_for_loop()
                 self.health.host_clocks(runner.clocks())
                 if now_s >= self._next_look_s:
                     self._next_look_s = now_s + self.graph.machine_check_s
@@ -254,6 +253,7 @@ class _Run:
             self._tell_state()
             self.publisher.greet()
             self._take_requests(control)
+            control.look()
             reading.sleep(TICK_S)
 
     def _take_requests(self, control: ReplayControl | None) -> None:

@@ -90,6 +90,8 @@ class RayRunner:
         self._processes = {name: _Process(name, host) for name, host in graph.hosts().items()}
         self._cluster = RayCluster(graph, run, progress, self._stop)
         self.restarts = 0
+        self._beginning: list[Any] = []
+        self._wrap_asked: list[Any] = []
 
     def prepare(self) -> None:
         """Start Ray and all processes; returns when every node is warm.
@@ -289,19 +291,27 @@ class RayRunner:
         Raises:
             GraphError: a process is not there.
         """
+        if not self._are_there():
+            raise GraphError("a process is being restarted; try again when it is back")
         asked = [(process, process.actor.play.remote(action, value)) for process in self._with_sources()]
         return [state for process, reference in asked for state in self._result(reference, process.name)]
 
     def wrap(self) -> tuple[bool, bool]:
         """Return whether a source has come to its end and wants to begin again, and whether nothing waits anywhere."""
-        if not self._are_there():
+        if not self._wrap_asked and self._are_there():
+            self._wrap_asked = [process.actor.wraps.remote() for process in self._processes.values()]
+        asked = self._wrap_asked
+        if not asked or len(ray.wait(asked, num_returns=len(asked), timeout=0)[0]) < len(asked):
+            return False, False  # a process is in a call that holds the interpreter; the launcher does not wait
+        self._wrap_asked = []
+        try:
+            answers = ray.get(asked)
+        except RayError:
             return False, False
-        asked = [(process, process.actor.wraps.remote()) for process in self._processes.values()]
-        answers = [self._result(reference, process.name) for process, reference in asked]
         return any(wraps for wraps, _ in answers), all(idle for _, idle in answers)
 
-    def begin_anew(self, reason: str, t_ns: int | None = None) -> dict[str, int]:
-        """Let all nodes forget what was, and then the sources begin, at this time of their log where one is given.
+    def begin_anew(self, reason: str) -> dict[str, int]:
+        """Hold the sources and let all nodes forget what was; `have_begun` says when they have, then `go`.
 
         Every process forgets before any source goes on, and takes nothing any more that bears an older epoch: what is
         older meets nothing that is newer.
@@ -310,26 +320,37 @@ class RayRunner:
             By process, the epoch of what comes from now on.
 
         Raises:
-            GraphError: a process is not there, or does not answer.
+            GraphError: a process is not there.
         """
         if not self._are_there():
             raise GraphError("a process is being restarted; try again when it is back")
         for process in self._processes.values():
             process.epoch += 1
         epochs = {process.name: process.epoch for process in self._processes.values()}
-        for step in ("begin_anew", "go"):
-            arguments = (epochs, reason) if step == "begin_anew" else (t_ns,)
-            asked = [(p, getattr(p.actor, step).remote(*arguments)) for p in self._by_source_last()]
-            for process, reference in asked:
-                self._result(reference, process.name)
+        self._wrap_asked = []
+        self._beginning = [process.actor.begin_anew.remote(epochs, reason) for process in self._by_source_last()]
         return epochs
+
+    def have_begun(self) -> bool:
+        """True where all processes have forgotten, or died: those begin anew anyway."""
+        ready, _ = ray.wait(self._beginning, num_returns=len(self._beginning), timeout=0)
+        return len(ready) == len(self._beginning)
+
+    def go(self, t_ns: int | None = None) -> None:
+        """Let the sources begin, at this time of their log where one is given.
+
+        Raises:
+            GraphError, UserError: a process does not answer, or a source cannot seek.
+        """
+        there = [process for process in self._with_sources() if process.waiting is not None]
+        asked = [(process, process.actor.go.remote(t_ns)) for process in there]
+        for process, reference in asked:
+            self._result(reference, process.name)
 
     def _are_there(self) -> bool:
         return all(process.waiting is not None for process in self._processes.values())
 
     def _with_sources(self) -> list[_Process]:
-        if not self._are_there():
-            raise GraphError("a process is being restarted; try again when it is back")
         names = dict.fromkeys(node.process for node in self.graph.nodes if node.is_source)
         return [self._processes[name] for name in names]
 

@@ -39,8 +39,6 @@ LOG = logging.getLogger(__name__)
 IDLE_S = 0.5
 """Whoever has something for this process wakes it; so long it waits where nobody does."""
 STATUS_S = 1.0
-CALL_S = 30.0
-"""How long a call of a node may keep the process from beginning anew."""
 
 
 class Worker:
@@ -142,16 +140,15 @@ class Worker:
             epochs: by process, of what comes from now on; what has an older one is dropped and counted.
             reason: why, for the nodes.
 
-        Raises:
-            PerceptionError: a node's call does not return.
+        Returns when the call that a node is in has ended, or the process ends.
         """
         for playback in self._playbacks.values():
             playback.begin_anew()
         done = threading.Event()
         self._beginnings.append((epochs, reason, done))
         self._channels.wake()
-        if not done.wait(CALL_S):
-            raise PerceptionError(f"process '{self.process}' has been busy with one call for {CALL_S:g} s")
+        while not done.wait(IDLE_S) and not self._stop.is_set():
+            pass
 
     def go(self, t_ns: int | None = None) -> None:
         """Let the sources begin, at this time of their log where one is given.

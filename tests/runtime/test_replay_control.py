@@ -134,12 +134,13 @@ def test_pause_step_seek_and_begin_again_and_nothing_older_meets_what_is_newer(t
         assert reasons(listening.received)[-1] == ("the replay is paused",)
         with pytest.raises(UserError, match=r"21 s is not in the log; expected 0 to 19.950"):
             ask("seek", 21)
-        assert ask("seek", 10).paused  # stays paused there
+        sought = ask("seek", 10)
+        assert (sought.paused, sought.position_s) == (True, 10.0)  # stays paused there
         ask("rate", 2.0)
         assert not ask("resume").paused
         until(lambda: len(values(listening.received, "pair/out")) > 0 and values(listening.received, "pair/out")[-1][0])
         time.sleep(0.3)
-        ask("skip", -60)  # back to the beginning, and no further
+        assert ask("skip", -60).position_s == 0  # back to the beginning, and no further
         until(lambda: values(listening.received, "pair/out")[-1][0] == 2)
         assert ask("rate", 1.0).rate == 1.0
         ask("seek", 19.5)
