@@ -102,7 +102,9 @@ def test_poses_are_learned_after_heatmaps_whose_head_stays_behind(
 def test_the_proposal_begins_at_the_mean_pose() -> None:
     task = pose_task(MadeUp(made_up_pair))
     drawn = task._drawn(np.random.default_rng((0, 52)), 1)[1]
+    last = task.network.mlp_pred[-1]
+    assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
-        task.network.mlp_pred[-1].weight.zero_()
+        last.weight.zero_()
         _, proposal = task.network.propose(torch.zeros(1, 2, 3, 192, 192))
     torch.testing.assert_close(proposal, drawn)
