@@ -26,7 +26,7 @@ SHARE = 0.5
 """A motion matters from this share of a bump on."""
 SIGNIFICANT = 16.0
 """Squared standard deviations that a motion must explain, and by which one sensor must explain more than another."""
-SEEN = 25.0
+SEEN = 36.0
 """The same of a bump along an axis, from which on the axis is observable."""
 
 
