@@ -26,7 +26,7 @@ SHARE = 0.5
 """A motion matters from this share of a bump on."""
 SIGNIFICANT = 16.0
 """Squared standard deviations that a motion must explain, and by which one sensor must explain more than another."""
-SEEN = 25.0
+SEEN = 36.0
 """The same of a bump along an axis, from which on the axis is observable."""
 
 
@@ -92,6 +92,8 @@ class _System:
     names: tuple[str, ...]
     matrix: Float
     goal: Float
+    sharpest: Float
+    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole."""
 
     @classmethod
     def of(
@@ -102,13 +104,16 @@ class _System:
         matrix, goal = np.zeros((6 * len(names),) * 2), np.zeros(6 * len(names))
         if lidar[1] is not None:
             matrix[:6, :6], goal[:6] = lidar[1].information, lidar[1].goal
+        sharpest = np.diag(matrix).copy()
         for index, (name, estimate) in enumerate(seen.items(), start=1):
             relative = np.zeros((6, 6 * len(names)))  # a camera's motion less what the LiDAR's does at its place
             relative[:, 6 * index : 6 * index + 6] = np.eye(6)
             relative[:, :6] = -_carried(places[name].translation_m - places[lidar[0]].translation_m)
-            matrix += relative.T @ estimate.information @ relative
+            told = relative.T @ estimate.information @ relative
+            matrix += told
+            sharpest = np.maximum(sharpest, np.diag(told))
             goal += relative.T @ estimate.goal
-        return cls(names, matrix, goal)
+        return cls(names, matrix, goal, sharpest)
 
     def motions(self, moving: Sequence[int]) -> tuple[Float, Float, float]:
         """Return the motions (S, 6) of some sensors, their deviations, and how much they explain, the others still."""
@@ -150,8 +155,7 @@ class _System:
 
     def seen(self, index: int) -> NDArray[np.bool_]:
         """Return for each axis (6,) whether a bump of this sensor alone would be found."""
-        own = self.matrix[6 * index : 6 * index + 6, 6 * index : 6 * index + 6]
-        return np.asarray(np.diag(own) * BUMP**2 > SEEN)
+        return np.asarray(self.sharpest[6 * index : 6 * index + 6] * BUMP**2 > SEEN)
 
 
 def _finding(system: _System, moving: Sequence[int], index: int) -> Finding:
