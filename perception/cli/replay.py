@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint
+from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint, Keys
 
 if TYPE_CHECKING:
     from perception.runtime.replay_request import ReplayRequest
@@ -18,7 +18,6 @@ app = typer.Typer(
     help="Pause, step, seek and change the pace of a running realtime replay, for example: perception replay seek 12.5",
 )  # fmt: skip
 Graph = Annotated[str, typer.Option(help="Name of a graph of this machine, in place of its endpoint.")]
-Keys = Annotated[Path | None, typer.Option(help="Folder with this client's CURVE keys.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -125,13 +125,23 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     """Write a safetensors file, all or nothing; metadata values are stored as JSON. Equal content gives equal bytes."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     data = to_safetensors(tensors, metadata={key: json.dumps(value) for key, value in (metadata or {}).items()})
+    try:
+        write_whole(path, _with_sorted_header(data))
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot write the weights ({error.strerror})") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file and the folders above it; the file is there whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(_with_sorted_header(data))
+        partial.write_bytes(data)
         partial.replace(path)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot write the weights ({error.strerror})") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +22,7 @@ from safetensors.numpy import save as to_safetensors
 from perception.errors import UserError, did_you_mean
 from perception.geometry.rig import Rig, load_rig
 from perception.networks.address import user_cache
+from perception.networks.weights import write_whole
 from perception.simulation.motion import Motion
 from perception.simulation.weather import WEATHERS
 from perception.simulation.world import World
@@ -107,15 +107,10 @@ class Samples:
             for index, sample in enumerate(self.draw(self.rig, seed))
             for key, value in sample.items()
         }
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(to_safetensors(tensors))
-            partial.replace(path)
+            write_whole(path, to_safetensors(tensors))
         except OSError as error:
             raise UserError(f"{path}: cannot keep the drawn world ({error.strerror})") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _read(path: Path, index: int) -> Sample | None:
