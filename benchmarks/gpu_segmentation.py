@@ -100,7 +100,7 @@ def measure(name: str, precisions: Sequence[str], device: torch.device, image: T
     tame(network)
     with torch.inference_mode():
         reference = network(image).float()
-    align_corners, (batch, _, height, width) = network.ALIGN_CORNERS, image.shape
+    align_corners, (batch, _, height, width) = network.align_corners, image.shape
     rows: list[Row] = []
     for precision in precisions:
         compiled: Any = folded(network)

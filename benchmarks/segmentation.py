@@ -120,7 +120,7 @@ def measure(card_name: str, size: tuple[int, int], threads: int, repeats: int) -
         for name, engine in engines.items():
             runs[name] = _bound(engine, x)
         runs["before"] = lambda: box.apply(decoded_jpeg(picture, box.inner_size), normalization)
-        runs["after"] = lambda: box.segmented(reference[0], network.ALIGN_CORNERS)
+        runs["after"] = lambda: box.segmented(reference[0], network.align_corners)
         matrix = torch.rand(PRODUCT, PRODUCT)
         runs["product"] = lambda: matrix @ matrix
         times = _medians(runs, repeats)

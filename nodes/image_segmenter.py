@@ -101,7 +101,7 @@ class ImageSegmenter(Node):
             runs[batch] = run_on(engines)
         engine = next(iter(engines.values())).name
         model = ModelId(id=loaded.model_id, engine=engine, trained=not loaded.untrained)
-        node = cls(config, loaded.card, runs, model, align_corners=network.ALIGN_CORNERS)
+        node = cls(config, loaded.card, runs, model, align_corners=network.align_corners)
         node.degraded = (UNTRAINED,) if loaded.untrained else ()
         node.notes = (*loaded.notes, *said)
         return node

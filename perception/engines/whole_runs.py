@@ -53,7 +53,7 @@ def _segmented(network: Any, size: tuple[int, int], run: RunPart) -> object:
     letterbox = Letterbox.of(size, size)
     image = letterbox.apply(np.zeros((*size, 3), np.uint8), IMAGENET)
     logits = run("segment", {"image": image})["logits"]
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=network.ALIGN_CORNERS).argmax(1)
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=network.align_corners).argmax(1)
 
 
 def _cloud(config: Any, random: torch.Generator) -> torch.Tensor:

@@ -42,12 +42,15 @@ class DDRNetConfig:
     head_planes: int = 64
     auxiliary_head: bool = True
     """A second head, for training only; published checkpoints hold it."""
+    sub_pixels: int = 1
+    """The final head gives so many rows and columns of logits per cell of its map (Shi et al., arXiv 1609.05158): what
+    is narrower than a cell, as a pole is in a small picture, has a place. The published networks have one."""
 
 
 DDRNET_23_SLIM = DDRNetConfig()
 DDRNET_23 = replace(DDRNET_23_SLIM, planes=64, head_planes=128)
 DDRNET_39 = replace(DDRNET_23, depths=(3, 4, 6, 3), rounds=2, detail_depths=(3, 3), head_planes=256)
-DDRNET_COMPACT = replace(DDRNET_23_SLIM, planes=16, pool_planes=96)
+DDRNET_COMPACT = replace(DDRNET_23_SLIM, planes=16, pool_planes=96, sub_pixels=4)
 
 
 class BasicBlock(nn.Module):
@@ -121,26 +124,28 @@ class DAPPM(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """Batch norm, ReLU, 3x3 convolution, batch norm, ReLU, 1x1 convolution to the classes."""
+    """Batch norm, ReLU, 3x3 convolution, batch norm, ReLU, 1x1 convolution to the classes of each sub-pixel."""
 
-    def __init__(self, in_channels: int, planes: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, planes: int, num_classes: int, sub_pixels: int = 1) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv1 = nn.Conv2d(in_channels, planes, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, num_classes, 1)
+        self.conv2 = nn.Conv2d(planes, num_classes * sub_pixels**2, 1)
+        self.sub_pixels = sub_pixels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to logits (B, K, H, W)."""
+        """Map (B, in_channels, H, W) to logits (B, K, H * sub_pixels, W * sub_pixels)."""
         x = self.conv1(F.relu(self.bn1(x)))
-        return cast("Tensor", self.conv2(F.relu(self.bn2(x))))
+        logits = cast("Tensor", self.conv2(F.relu(self.bn2(x))))
+        return logits if self.sub_pixels == 1 else F.pixel_shuffle(logits, self.sub_pixels)
 
 
 class DDRNet(nn.Module):
-    """Image to class logits at stride 8."""
+    """Image to class logits at stride 8, or that over `sub_pixels`."""
 
-    ALIGN_CORNERS: ClassVar[bool] = False
-    """How the released weights want their logits enlarged to the image's size."""
+    align_corners: ClassVar[bool] = False
+    """How logits are enlarged to the image's size."""
 
     def __init__(self, config: DDRNetConfig) -> None:
         super().__init__()
@@ -169,14 +174,14 @@ class DDRNet(nn.Module):
         self.spp = DAPPM(16 * c, config.pool_planes, 4 * c)
         if config.auxiliary_head:
             self.seghead_extra = SegmentationHead(detail, config.head_planes, config.num_classes)
-        self.final_layer = SegmentationHead(4 * c, config.head_planes, config.num_classes)
+        self.final_layer = SegmentationHead(4 * c, config.head_planes, config.num_classes, config.sub_pixels)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map a normalised RGB image (B, 3, H, W) to logits (B, K, ceil(H / 8), ceil(W / 8))."""
+        """Map a normalised RGB image (B, 3, H, W) to logits (B, K, S ceil(H / 8), S ceil(W / 8)), S `sub_pixels`."""
         return cast("Tensor", self.final_layer(self._fused(image)[0]))
 
     def with_auxiliary(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the final and of the auxiliary head, both (B, K, ceil(H / 8), ceil(W / 8))."""
+        """Return the logits of the final head, and those of the auxiliary head (B, K, ceil(H / 8), ceil(W / 8))."""
         fused, early = self._fused(image)
         return self.final_layer(fused), self.seghead_extra(early)
 
@@ -203,9 +208,10 @@ class DDRNet(nn.Module):
         )
 
     def parts(self) -> Mapping[str, Part]:
-        """Return the one part, `segment`: image (B, 3, H, W) to logits (B, K, ceil(H / 8), ceil(W / 8))."""
+        """Return the one part, `segment`: what `forward` does."""
         batch, height, width = Axis("batch", 1, 1, 8), Axis("height", 8, 512, 2176), Axis("width", 8, 1024, 4096)
-        rows, columns = Axis("rows", 1, 64, 272), Axis("columns", 1, 128, 512)
+        s = self.config.sub_pixels
+        rows, columns = Axis("rows", s, 64 * s, 272 * s), Axis("columns", s, 128 * s, 512 * s)
         part = Part(
             name="segment",
             module=self,
@@ -218,7 +224,7 @@ class DDRNet(nn.Module):
 
 def enlarged_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge logits (B, K, h, w) to an image's (H, W): bilinear, corners not aligned, as released."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=DDRNet.ALIGN_CORNERS)
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=DDRNet.align_corners)
 
 
 def _stage(in_channels: int, channels: int, depth: int, stride: int) -> nn.Sequential:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -47,14 +46,21 @@ class P2ATConfig:
     position_length: int = 16
     auxiliary_heads: bool = True
     """Two more heads, for training only; a checkpoint written in training holds them."""
+    sub_pixels: int = 1
+    """The final head gives so many rows and columns of logits per cell of its map (Shi et al., arXiv 1609.05158): what
+    is narrower than a cell, as a pole is in a small picture, has a place. The released network has one."""
+    align_corners: bool = True
+    """How logits are enlarged to the image: as released, the centres of the corner cells are the corners of the image,
+    which moves logits by up to three quarters of a cell, differently at every size; without it they stay in place."""
 
 
 P2AT_S = P2ATConfig()
 P2AT_M = replace(P2AT_S, encoder=RESNETS["resnet34"])
 P2AT_L = replace(P2AT_S, encoder=RESNETS["resnet50"])
 P2AT_COMPACT = P2ATConfig(
-    encoder=ResNetConfig(depths=(1, 2, 2, 2), widths=(32, 64, 128, 192)), dim=32, num_heads=4, auxiliary_heads=True
-)
+    encoder=ResNetConfig(depths=(1, 2, 2, 2), widths=(32, 64, 128, 192)), dim=32, num_heads=4, auxiliary_heads=True,
+    sub_pixels=4, align_corners=False,
+)  # fmt: skip
 
 
 class ConvBlock(nn.Module):
@@ -322,31 +328,30 @@ class Refine(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """Pre-activated 3x3 and 1x1 convolutions to one logit per class."""
+    """Pre-activated 3x3 and 1x1 convolutions to one logit per class and sub-pixel."""
 
-    def __init__(self, dim: int, num_classes: int) -> None:
+    def __init__(self, dim: int, num_classes: int, sub_pixels: int = 1) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(dim)
         self.conv1 = nn.Conv2d(dim, dim, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(dim)
-        self.conv2 = nn.Conv2d(dim, num_classes, 1)
+        self.conv2 = nn.Conv2d(dim, num_classes * sub_pixels**2, 1)
+        self.sub_pixels = sub_pixels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, D, H, W) to (B, K, H, W)."""
+        """Map (B, D, H, W) to (B, K, H * sub_pixels, W * sub_pixels)."""
         x = self.conv1(F.relu(self.bn1(x)))
         out: Tensor = self.conv2(F.relu(self.bn2(x)))
-        return out
+        return out if self.sub_pixels == 1 else F.pixel_shuffle(out, self.sub_pixels)
 
 
 class P2AT(nn.Module):
-    """Logits per class at stride 4, for images of any size from 8x8."""
-
-    ALIGN_CORNERS: ClassVar[bool] = True
-    """How the released weights want their logits enlarged to the image's size."""
+    """Logits per class at stride 4, or that over `sub_pixels`, for images of any size from 8x8."""
 
     def __init__(self, config: P2ATConfig = P2AT_S) -> None:
         super().__init__()
         self.config = config
+        self.align_corners = config.align_corners
         dim, channels = config.dim, config.encoder.channels
         self.conv1_x = nn.Conv2d(3, config.encoder.widths[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.encoder.widths[0])
@@ -368,29 +373,21 @@ class P2AT(nn.Module):
         self.refine3 = Refine(dim)
         self.fuse1 = ConvBlock(2 * dim, dim, 3, act=True)
         self.fuse2 = ConvBlock(2 * dim, dim, 3, act=True)
-        self.final_seg_head = SegmentationHead(dim, config.num_classes)
+        self.final_seg_head = SegmentationHead(dim, config.num_classes, config.sub_pixels)
         if config.auxiliary_heads:
             self.aux_seg_head1 = SegmentationHead(dim, config.num_classes)
             self.aux_seg_head2 = SegmentationHead(dim, config.num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map a normalised RGB image (B, 3, H, W) to logits (B, K, ceil(H / 4), ceil(W / 4))."""
+        """Map a normalised RGB image (B, 3, H, W) to logits (B, K, S ceil(H / 4), S ceil(W / 4)), S `sub_pixels`."""
         refined, _, _ = self._features(image)
         logits: Tensor = self.final_seg_head(refined)
         return logits
 
-    def forward_training(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map (B, 3, H, W) to the logits of the final and the two auxiliary heads, each (B, K, H, W)."""
+    def with_auxiliary(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logits of the final head, and of the auxiliary heads at strides 8 and 4."""
         refined, fused8, fused4 = self._features(image)
-        final, aux1, aux2 = (
-            enlarged_logits(head(features), (image.shape[2], image.shape[3]))
-            for head, features in (
-                (self.final_seg_head, refined),
-                (self.aux_seg_head1, fused8),
-                (self.aux_seg_head2, fused4),
-            )
-        )
-        return final, aux1, aux2
+        return self.final_seg_head(refined), self.aux_seg_head1(fused8), self.aux_seg_head2(fused4)
 
     def _features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the refined map @4, and what the auxiliary heads read: the fused maps @8 and @4."""
@@ -410,9 +407,10 @@ class P2AT(nn.Module):
         return x, fused8, fused4
 
     def parts(self) -> Mapping[str, Part]:
-        """Return the one part, `segment`: image (B, 3, H, W) to logits (B, K, ceil(H / 4), ceil(W / 4))."""
+        """Return the one part, `segment`: what `forward` does."""
         batch, height, width = Axis("batch", 1, 1, 8), Axis("height", 8, 512, 2176), Axis("width", 8, 1024, 4096)
-        rows, columns = Axis("rows", 2, 128, 544), Axis("columns", 2, 256, 1024)
+        s = self.config.sub_pixels
+        rows, columns = Axis("rows", 2 * s, 128 * s, 544 * s), Axis("columns", 2 * s, 256 * s, 1024 * s)
         part = Part(
             name="segment",
             module=self,
@@ -425,7 +423,7 @@ class P2AT(nn.Module):
 
 def enlarged_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge logits (B, K, h, w) to an image's (H, W): bilinear, corners aligned, as released."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=P2AT.ALIGN_CORNERS)
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:

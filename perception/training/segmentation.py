@@ -96,24 +96,24 @@ class SegmentationTask:
         view = Letterbox.of(rgb.shape[:2], self.card.image.size)
         image = view.apply(rgb, Normalization(self.card.image.mean, self.card.image.std)).to(self.device)
         logits = self.network(image).float().cpu().numpy()
-        align_corners: bool = cast("Any", self.network).ALIGN_CORNERS
+        align_corners: bool = cast("Any", self.network).align_corners
         return view.segmented(logits[0], align_corners, confidence=False, entropy=False).label
 
 
 def ddrnet_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Return the loss of DDRNet, and its two parts."""
     final, auxiliary = cast("DDRNet", network).with_auxiliary(batch.image)
-    main = hard_cross_entropy(_enlarged(final, batch.labels, align_corners=False), batch.labels, weight)
-    early = hard_cross_entropy(_enlarged(auxiliary, batch.labels, align_corners=False), batch.labels, weight)
+    main = hard_cross_entropy(final, batch.labels, weight)
+    early = hard_cross_entropy(auxiliary, _labels_of(auxiliary, batch), weight)
     return main + AUXILIARY * early, {"final": main, "auxiliary": early}
 
 
 def p2at_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Return the loss of P2AT, and its three parts."""
-    final, at8, at4 = cast("P2AT", network).forward_training(batch.image)
+    final, at8, at4 = cast("P2AT", network).with_auxiliary(batch.image)
     main = hard_cross_entropy(final, batch.labels, weight)
-    early = hard_cross_entropy(at8, batch.labels, weight)
-    boundary = boundary_cross_entropy(at4, batch.labels, weight)
+    early = hard_cross_entropy(at8, _labels_of(at8, batch), weight)
+    boundary = boundary_cross_entropy(at4, _labels_of(at4, batch), weight)
     return main + AUXILIARY * (early + boundary), {"final": main, "auxiliary": early, "boundary": boundary}
 
 
@@ -122,7 +122,7 @@ def ddrnet_task(recipe: Recipe, world: str, device: torch.device) -> Segmentatio
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_head=True), DDRNet)
     return SegmentationTask(
-        network, ddrnet_loss, recipe, street_samples(world), Augmentation((128, 224), (96, 168), (0.7, 2.0)), device
+        network, ddrnet_loss, recipe, street_samples(world), Augmentation((128, 224), (64, 112), (0.7, 2.0)), device
     )
 
 
@@ -144,5 +144,7 @@ def _with(card: Card, **configuration: bool) -> Card:
     return card.model_copy(update={"configuration": {**card.configuration, **configuration}})
 
 
-def _enlarged(logits: Tensor, labels: Tensor, *, align_corners: bool) -> Tensor:
-    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=align_corners)
+def _labels_of(logits: Tensor, batch: Example) -> Tensor:
+    """Return the labels at the centres of the cells of logits (B, K, h, w): (B, h, w)."""
+    size = (logits.shape[2], logits.shape[3])
+    return F.interpolate(batch.labels[:, None].float(), size, mode="nearest-exact")[:, 0].long()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from perception.networks.ddrnet import DDRNET_23, DDRNET_23_SLIM, DDRNET_39, DDRNET_COMPACT, DDRNet, DDRNetConfig
+from perception.networks.ddrnet import (
+    DDRNET_23,
+    DDRNET_23_SLIM,
+    DDRNET_39,
+    DDRNET_COMPACT,
+    DDRNet,
+    DDRNetConfig,
+    SegmentationHead,
+)
 from perception.networks.weights import fill
 
 DATA = os.environ.get("PERCEPTION_DATA")
@@ -55,11 +64,25 @@ def test_the_state_has_the_published_names_in_the_published_shapes(config: DDRNe
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (136, 72), (100, 94)])
-def test_any_size_gives_logits_at_an_eighth(height: int, width: int) -> None:
-    network = DDRNet(DDRNET_COMPACT).eval()
+@pytest.mark.parametrize("sub_pixels", [1, 4])
+def test_any_size_gives_logits_at_an_eighth_or_that_over_the_sub_pixels(
+    height: int, width: int, sub_pixels: int
+) -> None:
+    network = DDRNet(replace(DDRNET_COMPACT, sub_pixels=sub_pixels)).eval()
     with torch.no_grad():
         logits, auxiliary = network.with_auxiliary(torch.rand(2, 3, height, width))
-    assert logits.shape == auxiliary.shape == (2, 19, -(-height // 8), -(-width // 8))
+    rows, columns = -(-height // 8), -(-width // 8)
+    assert auxiliary.shape == (2, 19, rows, columns)
+    assert logits.shape == (2, 19, sub_pixels * rows, sub_pixels * columns)
+
+
+def test_sub_pixels_lie_where_they_belong() -> None:
+    # One cell, one class, 2 x 2 sub-pixels: the channels are its rows, left to right.
+    head = SegmentationHead(1, 1, 1, sub_pixels=2).eval()
+    with torch.no_grad():
+        head.conv2.weight.zero_()
+        head.conv2.bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        torch.testing.assert_close(head(torch.zeros(1, 1, 1, 1)), torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
 
 
 def test_the_pools_count_their_padding() -> None:

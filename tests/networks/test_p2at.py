@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,14 +59,19 @@ def test_the_state_has_the_published_names_in_the_published_shapes(
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (33, 70), (96, 64)])
-def test_any_size_gives_logits_at_a_quarter(height: int, width: int) -> None:
-    network = P2AT(P2AT_COMPACT).eval()
+@pytest.mark.parametrize("sub_pixels", [1, 4])
+def test_any_size_gives_logits_at_a_quarter_or_that_over_the_sub_pixels(
+    height: int, width: int, sub_pixels: int
+) -> None:
+    network = P2AT(replace(P2AT_COMPACT, sub_pixels=sub_pixels)).eval()
     image = torch.rand(2, 3, height, width)
     with torch.no_grad():
-        logits, trained = network(image), network.forward_training(image)
-    assert logits.shape == (2, 19, -(-height // 4), -(-width // 4))
-    assert [head.shape for head in trained] == [(2, 19, height, width)] * 3
-    torch.testing.assert_close(trained[0], enlarged_logits(logits, (height, width)))
+        logits, (final, at8, at4) = network(image), network.with_auxiliary(image)
+    rows, columns = -(-height // 4), -(-width // 4)
+    assert logits.shape == (2, 19, sub_pixels * rows, sub_pixels * columns)
+    assert at8.shape == (2, 19, -(-height // 8), -(-width // 8))
+    assert at4.shape == (2, 19, rows, columns)
+    torch.testing.assert_close(final, logits)
 
 
 def test_the_logits_grow_to_the_picture_corner_on_corner() -> None:
