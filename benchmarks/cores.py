@@ -1,7 +1,7 @@
 """Do threads and cores per node matter? The whole graph of car.yaml with and without: python -m benchmarks.cores
 
-Rates of the outputs at the end of a run, in turns; on two cores, each network in a process of its own: threads that
-share both cores freely, and one core each.
+Rates of the outputs at the end of a run, in turns, on two cores: the slowest network with one thread or two, and with a
+core of its own beside all others.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import sys
 from typing import Any
 
 OUTPUTS = ("objects", "lidar/detections", "cam_front/mask")
-APART = ("nodes.segmenter.process=segmenter", "nodes.detector.process=detector")
+OTHERS = ("segmenter", "sides", "detector", "second", "recognizer", "pose", "fuser", "tracker", "ground", "accuracy")
 WAYS = {
-    "as shipped, one process, 1 thread": (),
-    "own processes, 1 thread each": APART,
-    "own processes, 2 threads each": (*APART, "nodes.segmenter.threads=2", "nodes.detector.threads=2"),
-    "own processes, a core each": (*APART, "nodes.segmenter.cores=[0]", "nodes.detector.cores=[1]"),
+    "as shipped, 1 thread each": (),
+    "surround with 2 threads": ("nodes.surround.threads=2",),
+    "surround on core 0, the others on 1": ("nodes.surround.cores=[0]", *(f"nodes.{n}.cores=[1]" for n in OTHERS)),
 }
 
 

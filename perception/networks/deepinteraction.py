@@ -107,23 +107,23 @@ class DeepInteractionConfig:
 DEEPINTERACTION_PLUSPLUS = DeepInteractionConfig()
 DEEPINTERACTION_COMPACT = DeepInteractionConfig(
     image_size=(128, 256),
-    point_range=(-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
+    point_range=(-25.6, -51.2, -5.0, 25.6, 51.2, 3.0),
     voxel_size=(0.2, 0.2, 0.2),
     max_voxels=60_000,
     pillar_size=(1.6, 1.6, 8.0),
     max_pillars=10_000,
-    keep_box_range=(-60.0, -60.0, -10.0, 60.0, 60.0, 10.0),
+    keep_box_range=(-30.0, -60.0, -10.0, 30.0, 60.0, 10.0),
     radii=(1.0, 61.0, 2.0),
     swin=SwinConfig(embed_dims=32, depths=(2, 2, 2), num_heads=(1, 2, 4)),
     pyramid_channels=64,
-    sparse=SparseEncoderConfig((41, 512, 512), 5, (16, 16, 32, 64), out_channels=64),
+    sparse=SparseEncoderConfig((41, 512, 256), 5, (16, 16, 32, 64), out_channels=64),
     second=SecondConfig(128, (64, 128), (3, 3), neck_channels=(64, 64)),
     interaction=InteractionConfig(64, 64, 64, layers=1, heads=4, points=2, hidden=128, radii=30),
     decoder=DecoderConfig(
-        64, 5, queries=100, layers=2, heads=4, every_cell_classes=(3, 4), origin=(-51.2, -51.2), cell=(1.6, 1.6)
+        64, 5, queries=100, layers=2, heads=4, every_cell_classes=(3, 4), origin=(-25.6, -51.2), cell=(1.6, 1.6)
     ),
 )
-"""For the demo and for training on the synthetic world."""
+"""For the demo and for training on the synthetic world, whose street is 50 m wide at most."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,17 @@ import pytest
 
 import perception
 from perception.cli.main import main
-from perception.messages import Detections3D, FreeSpace, Message, PaintedPoints, SegmentationMask, TrackedObjects, host
+from perception.messages import (
+    Detections3D,
+    FreeSpace,
+    Message,
+    PaintedPoints,
+    Pose3D,
+    Recognition,
+    SegmentationMask,
+    TrackedObjects,
+    host,
+)
 from perception.runtime.subscriber import Received
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +125,12 @@ def test_dry_run_prints_the_resolved_file_and_starts_nothing(capsys: pytest.Capt
     assert "score_min: 0.3" in capsys.readouterr().out
 
 
+SEVEN = (
+    "ddrnet_compact", "p2at_compact", "dsvt_compact", "flatformer_compact", "deepinteraction_compact", "estf_cabin",
+    "egoposeformer_cabin",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], list[Received], Path]:
     """The shipped car for a few seconds, a planner beside it, and a recording."""
@@ -144,8 +160,11 @@ def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full
     assert summary["missing_outputs"] == []
     by_topic = {item.topic: item.message for item in received}
     kinds: dict[str, type[Message]] = {
-        "objects": TrackedObjects, "lidar/detections": Detections3D, "cam_front/mask": SegmentationMask,
-             "cam_rear/mask": SegmentationMask, "painted": PaintedPoints, "freespace": FreeSpace}  # fmt: skip
+        "objects": TrackedObjects, "lidar/detections": Detections3D, "lidar/detections_2": Detections3D,
+        "surround/detections": Detections3D, "cam_front/mask": SegmentationMask, "cam_rear/mask": SegmentationMask,
+        "cam_left/mask": SegmentationMask, "cam_right/mask": SegmentationMask, "painted": PaintedPoints,
+        "freespace": FreeSpace, "recognition": Recognition, "skeleton": Pose3D,
+    }  # fmt: skip
     for topic, kind in kinds.items():
         message = by_topic[topic]
         assert isinstance(message, Message)
@@ -154,9 +173,9 @@ def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full
         assert header.schema == kind.SCHEMA
         assert header.run
         assert header.calibration
-        assert all(not model.trained for model in header.models)
         assert header.models
-        assert any("untrained" in reason for reason in header.degraded)  # nobody may believe these weights
+        assert all(model.trained for model in header.models)
+        assert not any("untrained" in reason for reason in header.degraded)
         assert abs(time.time_ns() - header.t_sensor_ns) < 120e9
         assert timing.t_received_ns <= timing.t_published_ns
         assert timing.spans
@@ -166,7 +185,10 @@ def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full
     assert isinstance(objects, TrackedObjects)
     assert objects.odom_from_base_link is not None
     stages = [span.stage for span in objects.timing.spans]
-    assert {"detector", "segmenter", "fuser"} <= set(stages)
+    assert set(stages) & {"detector", "second", "surround"}
+    known = {name.partition(" ")[0] for item in received if isinstance(item.message, Message)
+             for name in (model.id for model in item.message.header.models)}  # fmt: skip
+    assert {name.partition("@")[0] for name in known} == set(SEVEN)
 
 
 def test_the_recording_of_a_run_replays_alone_and_gives_the_same_twice(

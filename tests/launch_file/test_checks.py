@@ -15,7 +15,8 @@ from perception.runtime.launch_file import graph_checks
 from perception.runtime.launch_file.faults import CODES, Fault
 from perception.runtime.launch_file.load import check_launch, load_launch
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 LAUNCH, RIG, FRONT, REAR = (
     "car.yaml",
     "simulated_car/rig.yaml",
@@ -159,8 +160,8 @@ SEEDS = (
 
 @pytest.fixture
 def car(tmp_path: Path) -> Path:
-    """A copy of the shipped car that a test may spoil."""
-    shutil.copy(ROOT / "launch" / "car.yaml", tmp_path)
+    """A graph with the shipped rig that a test may spoil."""
+    shutil.copy(HERE / LAUNCH, tmp_path)
     shutil.copytree(ROOT / "calibration" / "simulated_car", tmp_path / "simulated_car")
     return tmp_path
 
@@ -208,7 +209,7 @@ def test_every_kind_of_fault_has_a_seed() -> None:
     assert set(CODES) == {seed.code for seed in SEEDS}
 
 
-def test_the_shipped_car_has_no_fault(car: Path) -> None:
+def test_what_is_spoiled_has_no_fault_before(car: Path) -> None:
     assert found(car) == []
 
 
@@ -223,7 +224,7 @@ outputs:"""
 def test_an_optional_input_whose_pattern_matches_nothing_is_left_unconnected(car: Path) -> None:
     file = car / LAUNCH
     for truth, connected in (("true", {"masks", "true_masks"}), ("false", {"masks"})):
-        text = (ROOT / "launch" / LAUNCH).read_text().replace("\noutputs:", SCORED)
+        text = (HERE / LAUNCH).read_text().replace("\noutputs:", SCORED)
         file.write_text(text.replace("speed_mps: 8,", f"speed_mps: 8, truth: {truth},"))
         assert found(car) == []
         (scored,) = (node for node in load_launch(file).nodes if node.name == "scored")
