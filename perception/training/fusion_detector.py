@@ -1,14 +1,17 @@
 """DeepInteraction++ learns to detect with surround cameras and a LiDAR in the synthetic world.
 
 Paper      Yang et al., "DeepInteraction++", TPAMI 2025; its losses are TransFusion's: query_losses.py
-Differs    cameras are left out by chance, so that the network also learns to do without one
+Differs    rare objects of other instants are pasted, and cameras are left out by chance, so that the network also
+           learns to do without one: surround.py
 Frames     the card's: origin in the LiDAR, x right, y forward, z up
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,18 +29,20 @@ from perception.networks.load import build_network
 from perception.networks.part import run_in_torch
 from perception.ops.image import Normalization, normalised
 from perception.ops.pinhole import pinhole_view
-from perception.simulation.world import is_in_cabin
 from perception.training.center_losses import STARTS_AT
 from perception.training.detection_scores import detection_scores
 from perception.training.query_losses import query_losses
 from perception.training.recipe import Recipe
-from perception.training.sweeps import CLASSES, LabelledSweep, instant_of, lidar_of, swept, upright
-from perception.training.world import VALIDATION_SEEDS, Sample, Samples, training_seed, world_of, world_rig
+from perception.training.surround import SurroundDrawing, drawing_of, drawn_surround, pasted, street_cameras
+from perception.training.sweeps import CLASSES, Beams, LabelledSweep, lidar_of, upright
+from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, world_rig
 
 VALIDATED = 100
 """Samples, of as many worlds, that the metrics of a training are of."""
 LEFT_OUT = 0.1
 """Share of the pictures that a sample goes without."""
+PASTED = 8
+"""At most so many rare objects of the next instant are put into one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +65,7 @@ class SurroundSample:
 
 
 DEEPINTERACTION_RECIPE = Recipe(
-    "deepinteraction_compact", seed=2, steps=1500, batch_size=1, learning_rate=1e-3, average_decay=0.98, warm_up=0.2,
+    "deepinteraction_compact", seed=2, steps=2000, batch_size=1, learning_rate=1e-3, average_decay=0.98, warm_up=0.2,
     limit_mb=12.2,
 )  # fmt: skip
 
@@ -101,34 +106,37 @@ class SurroundDetection:
         if card.points.origin != "sensor" or card.points.axes != "x right, y forward, z up":
             raise WeightsError(f"card '{card.name}': its frame is not the LiDAR's of nuScenes, x right, y forward")
         self.network, self.card, self.rig, self.recipe = network, card, rig, recipe
-        street = [s for s in rig.sensors.values() if s.kind == "camera" and not is_in_cabin(rig, s)]
-        self.cameras = [sensor.name for sensor in street]
+        self.cameras, self.beams = street_cameras(rig), Beams.of_rig(rig)
         self._views = {name: pinhole_view(rig.camera(name), *network.config.image_size) for name in self.cameras}
         mount = rig.base_link_from(lidar_of(rig).frame).translation_m
         self._card_from_base_link = Transform.from_yaw(mount, -np.pi / 2).inverse()
-        self._samples = Samples(rig, "deskewed_surround", drawn_surround)
+        samples = Samples(rig, "deskewed_surround", drawn_surround)
+        self._drawing = lru_cache(maxsize=4)(lambda seed: drawing_of(samples.sample(seed, 0), self.cameras))
 
     def batch(self, step: int) -> list[SurroundSample]:
-        """Return the samples of a step, cameras left out by chance."""
+        """Return the samples of a step, with objects of the next one pasted, and cameras left out by chance."""
         random = np.random.default_rng((self.recipe.seed, step, 14))
         first = step * self.recipe.batch_size
-        return [
-            self.sample(training_seed(self.recipe.seed, first + k), random.random(len(self.cameras)) >= LEFT_OUT)
-            for k in range(self.recipe.batch_size)
+        seeds = [training_seed(self.recipe.seed, first + k) for k in range(self.recipe.batch_size + 1)]
+        drawings = [
+            pasted(self._drawing(seed), self._drawing(donor), PASTED, random, self.beams)
+            for seed, donor in pairwise(seeds)
         ]
+        return [self._sample(drawing, random.random(len(self.cameras)) >= LEFT_OUT) for drawing in drawings]
 
     def sample(self, seed: int, used: NDArray[np.bool_] | None = None) -> SurroundSample:
         """Return the sample of a seed with the cameras that are `used`, by default all."""
-        drawn = self._samples.sample(seed, 0)
-        pictures = {name: drawn.pop(name) for name in self.cameras}
-        truth = in_frame(LabelledSweep(**drawn), self._card_from_base_link)
+        return self._sample(self._drawing(seed), used)
+
+    def _sample(self, drawing: SurroundDrawing, used: NDArray[np.bool_] | None) -> SurroundSample:
+        truth = in_frame(drawing.sweep, self._card_from_base_link)
         normalization = Normalization(self.card.image.mean, self.card.image.std)
         images, projections, poses = [], [], []
         for name in [name for k, name in enumerate(self.cameras) if used is None or used[k]]:
             view = self._views[name]
             optical = self.rig.base_link_from(self.rig.sensor(name).frame)
             card_from_optical = self._card_from_base_link @ optical
-            images.append(view.apply(normalised(pictures[name][None], normalization))[0])
+            images.append(view.apply(normalised(drawing.pictures[name].rgb[None], normalization))[0])
             projections.append(view.image_from_optical @ card_from_optical.inverse().matrix)
             poses.append(card_from_optical.matrix)
         height, width = self.network.config.image_size
@@ -167,15 +175,6 @@ class SurroundDetection:
         given = (sample.images, sample.image_from_lidar, sample.lidar_from_camera)
         images, projections, poses = (values[None].to(device) for values in given)
         return self.network.decoded(images, [sample.cloud], projections, poses, run)
-
-
-def drawn_surround(rig: Rig, seed: int) -> list[Sample]:
-    """Return the sweep of a seed and the pictures of all cameras in the street at its stamp: see `Samples`."""
-    world, t_ns = world_of(seed), instant_of(seed)
-    sweep = swept(rig, world, t_ns)
-    street = [s for s in rig.sensors.values() if s.kind == "camera" and not is_in_cabin(rig, s)]
-    pictures = {sensor.name: world.camera(rig, sensor.name, t_ns).rgb for sensor in street}
-    return [{**{field.name: getattr(sweep, field.name) for field in fields(LabelledSweep)}, **pictures}]
 
 
 def in_frame(sweep: LabelledSweep, target_from_base_link: Transform) -> LabelledSweep:

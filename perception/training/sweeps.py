@@ -135,6 +135,11 @@ def instant_of(seed: int) -> int:
 
 def swept(rig: Rig, world: World, t_ns: int) -> LabelledSweep:
     """Simulate the sweep of a rig's first LiDAR that ends at an instant, deskewed."""
+    return swept_with_ids(rig, world, t_ns)[0]
+
+
+def swept_with_ids(rig: Rig, world: World, t_ns: int) -> tuple[LabelledSweep, NDArray[np.int64]]:
+    """Return that sweep, and the world's ids (M,) of the objects whose boxes it has."""
     sensor = lidar_of(rig)
     assert sensor.lidar is not None
     sweep, objects = world.lidar(rig, sensor.name, t_ns), world.objects(t_ns)
@@ -146,7 +151,8 @@ def swept(rig: Rig, world: World, t_ns: int) -> LabelledSweep:
     number = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int16)
     owner = np.where(sweep.thing >= 0, number[sweep.thing], -1).astype(np.int16)
     label = np.array([_LABEL[int(kind)] for kind in objects.kind[kept]], np.int64)
-    return LabelledSweep(points, owner, boxes[kept], label, objects.velocity_mps[kept, :2].astype(np.float32))
+    velocity = objects.velocity_mps[kept, :2].astype(np.float32)
+    return LabelledSweep(points, owner, boxes[kept], label, velocity), objects.ids[kept]
 
 
 def deskewed(points: Float, lag_ns: NDArray[np.int32], motion: Motion, t_ns: int) -> Float:
@@ -198,13 +204,19 @@ def pasted(
     Source: Yan et al., "SECOND: Sparsely Embedded Convolutional Detection", Sensors 2018, section 3.2.3; the beams are
     ours, which keep shadows behind what is pasted.
     """
-    rare = random.permutation(np.flatnonzero(np.isin(other.label, RARE)))[:most]
-    for number in rare:
-        sweep = _with_object(sweep, other, int(number), beams)
+    for number in rare_objects(other, most, random):
+        sweep = with_object(sweep, other, number, beams)
     return sweep
 
 
-def _with_object(sweep: LabelledSweep, other: LabelledSweep, number: int, beams: Beams) -> LabelledSweep:
+def rare_objects(sweep: LabelledSweep, most: int, random: np.random.Generator) -> list[int]:
+    """Return the numbers of rare objects of a sweep, at most so many, in an order of chance."""
+    found: list[int] = random.permutation(np.flatnonzero(np.isin(sweep.label, RARE)))[:most].tolist()
+    return found
+
+
+def with_object(sweep: LabelledSweep, other: LabelledSweep, number: int, beams: Beams) -> LabelledSweep:
+    """Return a sweep with one object of another as its last box; the same sweep where that has no place in it."""
     box = other.boxes[number : number + 1]
     if len(sweep.boxes) and bev_iou(_flat(box), _flat(sweep.boxes)).max() > 0:
         return sweep
@@ -260,7 +272,10 @@ __all__ = [
     "instant_of",
     "lidar_of",
     "pasted",
+    "rare_objects",
     "simulated_sweep",
     "swept",
+    "swept_with_ids",
     "upright",
+    "with_object",
 ]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from perception.geometry.rig import Rig, load_rig
+from perception.training.surround import DrawnPicture, SurroundDrawing, drawing_of, drawn_surround
+from perception.training.surround import pasted as pasted_surround
 from perception.training.sweeps import (
     CLASSES,
     Augmentation,
@@ -139,3 +141,34 @@ def _scene(points: np.ndarray) -> LabelledSweep:
     return LabelledSweep(
         points, np.full(len(points), -1, np.int16), nothing, np.zeros(0, np.int64), np.zeros((0, 2), np.float32)
     )
+
+
+def test_a_bus_is_pasted_into_the_pictures_that_show_it_and_stays_behind_what_is_nearer(rig: Rig) -> None:
+    beams = Beams.of_rig(rig)
+    sensor = beams.base_link_from_lidar.translation_m
+    bus = _with_points(_one_box([21.0, 0.0, 1.5, 12.0, 2.5, 3.0, 0.0]), [[15.0, 0.0, sensor[2], 0.5]])
+    # three pixels: a wall behind the bus, a lamp before it, and one that does not show it
+    street = _picture([10, 20, 30], owner=[-1, -1, -1], distance_m=[40, 5, 40])
+    with_bus = _picture([110, 120, 130], owner=[0, 0, -1], distance_m=[14, 14, 14])
+    into = SurroundDrawing(_scene(np.array([[40.0, 0.0, sensor[2], 0.2]], np.float32)), {"cam_front": street})
+    after = pasted_surround(into, SurroundDrawing(bus, {"cam_front": with_bus}), 6, np.random.default_rng(0), beams)
+    assert after.sweep.label.tolist() == [BUS]
+    assert after.pictures["cam_front"].rgb[0, :, 0].tolist() == [110, 20, 30]
+    assert after.pictures["cam_front"].distance_m[0].tolist() == [14, 5, 40]
+
+
+def _picture(grey: list[int], owner: list[int], distance_m: list[float]) -> DrawnPicture:
+    rgb = np.repeat(np.array(grey, np.uint8)[None, :, None], 3, axis=2)
+    return DrawnPicture(rgb, np.array([owner], np.int16), np.array([distance_m], np.float16))
+
+
+def test_pixels_of_a_drawing_lie_where_their_boxes_are(rig: Rig) -> None:
+    (drawing,) = (drawing_of(sample, ["cam_front"]) for sample in drawn_surround(rig, 1_000_001))
+    picture, sweep = drawing.pictures["cam_front"], drawing.sweep
+    camera_m = rig.base_link_from("cam_front").translation_m
+    seen = np.unique(picture.owner[picture.owner >= 0])
+    assert len(seen) > 3
+    for number in seen:
+        nearest = float(picture.distance_m[picture.owner == number].min())
+        center, half = sweep.boxes[number, :3] - camera_m, np.linalg.norm(sweep.boxes[number, 3:6]) / 2
+        assert abs(nearest - np.linalg.norm(center)) < half + 0.5
