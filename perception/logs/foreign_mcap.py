@@ -1,6 +1,7 @@
 """MCAP files of other writers: ROS 2 CDR and Foxglove's schemas in JSON or protobuf; other topics are counted.
 
-Stamps are the message's own, and the time of logging where it has none.
+Stamps are the message's own, and the time of logging where it has none. The rig of a Foxglove log comes of its
+transforms from `base_link` and its CameraCalibrations.
 """
 
 from __future__ import annotations
@@ -8,21 +9,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, ClassVar
 
 from mcap.records import Channel, Schema
 
 from perception.errors import LogError, NotInstalledError, PerceptionError
+from perception.geometry.rig import Rig
 from perception.logs import foxglove
 from perception.logs.log import Span
 from perception.logs.mcap_file import McapFile
 from perception.logs.ros.ego_transform import LOOKED_AT, EgoTransform, ego_frames
 from perception.logs.ros.messages import CONVERTERS, stamp_ns
+from perception.logs.static_rig import StaticRig
 from perception.logs.streamed_log import StreamedLog
 from perception.logs.topic_names import our_topics
-from perception.messages import Header, Message, Odometry
+from perception.messages import CameraInfo, Header, Message, Odometry
 
 
 class ForeignMcapLog(StreamedLog):
@@ -63,14 +66,10 @@ class ForeignMcapLog(StreamedLog):
 
     def _look_for_ego(self, kinds: dict[str, str]) -> None:
         """Take the vehicle's motion from the first topic of transforms that holds it."""
-        for key, channel in self._file.channels.items():
-            schema = self._file.schema_of(channel)
-            if schema is None or schema.name not in foxglove.TRANSFORMS or channel.message_encoding not in ENCODINGS:
-                continue
+        for key, channel, schema in self._transform_channels():
             try:
                 parse = _parser(channel, schema)
-                records = islice(self._file.records(None, partial(_is_channel, key)), LOOKED_AT)
-                frames = ego_frames(foxglove.transforms(parse(record.data)) for record in records)
+                frames = ego_frames(self._transforms(key, parse))
             except Exception as error:  # noqa: BLE001 - bytes of another writer may raise errors of any kind
                 self.notes.append(f"{channel.topic}: transforms that cannot be read: {type(error).__name__}")
                 continue
@@ -81,6 +80,51 @@ class ForeignMcapLog(StreamedLog):
                 self._ego = key
                 self.notes.append(f"ego is the transform {' to '.join(frames)} of {channel.topic}")
                 return
+
+    def _transform_channels(self) -> Iterator[tuple[int, Channel, Schema]]:
+        for key, channel in self._file.channels.items():
+            schema = self._file.schema_of(channel)
+            if schema is not None and schema.name in foxglove.TRANSFORMS and channel.message_encoding in ENCODINGS:
+                yield key, channel, schema
+
+    def _transforms(self, key: int, parse: _Parser) -> Iterator[Any]:
+        """Yield the first transforms of a channel."""
+        for record in islice(self._file.records(None, partial(_is_channel, key)), LOOKED_AT):
+            yield foxglove.transforms(parse(record.data))
+
+    @property
+    def rig(self) -> Rig | None:
+        return self._rig
+
+    @cached_property
+    def _rig(self) -> Rig | None:
+        found: list[Any] = []
+        for key, channel, schema in self._transform_channels():
+            try:
+                found.extend(self._transforms(key, _parser(channel, schema)))
+            except Exception:  # noqa: BLE001 - bytes of another writer; `_look_for_ego` has said so
+                continue
+        static = StaticRig.read(found, self._frames())
+        rig = static.rig(self.path.stem) if static is not None else None
+        self.notes += [] if rig is None else ["the rig is that of the transforms from base_link"]
+        return rig
+
+    def _frames(self) -> dict[str, tuple[str, CameraInfo | None]]:
+        """Return the frame that the first message of each Foxglove topic names, and its intrinsics."""
+        first: dict[str, tuple[str, CameraInfo | None]] = {}
+        for key, read in self._readers.items():
+            channel = self._file.channels[key]
+            schema = self._file.schema_of(channel)
+            if schema is None or schema.name not in foxglove.CONVERTERS:
+                continue
+            try:
+                record = next(self._file.records(None, partial(_is_channel, key)))
+                frame = str(_parser(channel, schema)(record.data)["frame_id"]).lstrip("/")
+                message = read(record.data, frame, record.t_log_ns, 0)
+            except Exception:  # noqa: BLE001 - an empty channel, or bytes of another writer: reading it will say so
+                continue
+            first[self._named[channel.topic]] = (frame, message if isinstance(message, CameraInfo) else None)
+        return first
 
     def topics(self) -> Mapping[str, type[Message]]:
         return dict(sorted((self._named[topic], found) for topic, found in self._types.items()))

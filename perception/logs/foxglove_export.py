@@ -1,8 +1,9 @@
 """Export a log to MCAP with Foxglove's schemas in JSON, which Foxglove and Rerun open.
 
-Pictures become CompressedImage (raw ones as PNG), clouds PointCloud, boxes and objects SceneUpdate, GNSS LocationFix,
-odometry FrameTransforms, intrinsics CameraCalibration; the rig's frames and intrinsics are sent once. The rest is
-counted.
+Pictures become CompressedImage (raw ones as PNG), packets of events pictures too (brighter pixels red, darker ones
+blue), clouds PointCloud, boxes and objects SceneUpdate, GNSS LocationFix, odometry FrameTransforms, intrinsics
+CameraCalibration; the rig's frames and intrinsics are sent once. Foxglove has no schema for inertial measurements: they
+go out under ours, as numbers that its plots draw. The rest is counted.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from perception.logs.log import Log
 from perception.messages import (
     CameraInfo,
     Detections3D,
+    EventPacket,
     Gnss,
     Image,
+    Imu,
     Message,
     Odometry,
     PointCloud,
@@ -126,10 +129,22 @@ def _image(message: Image) -> Document:
     return {**_head(message), "data": base64.b64encode(packed).decode(), "format": kind}
 
 
+def _events(message: EventPacket) -> Document:
+    pixels = np.full((message.height_px, message.width_px, 3), 255, np.uint8)
+    rows, columns = host(message.y), host(message.x)
+    pixels[rows, columns] = np.where(
+        host(message.polarity)[:, None] > 0, np.uint8((214, 39, 40)), np.uint8((31, 119, 180))
+    )
+    return {**_head(message), "data": base64.b64encode(_packed(pixels)).decode(), "format": "png"}
+
+
 def _png(message: Image, data: Any) -> bytes:
+    return _packed(np.ascontiguousarray(data[..., ::-1]) if message.encoding == "bgr8" else data)
+
+
+def _packed(pixels: Any) -> bytes:
     from PIL import Image as PillowImage
 
-    pixels = np.ascontiguousarray(data[..., ::-1]) if message.encoding == "bgr8" else data
     buffer = io.BytesIO()
     PillowImage.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
@@ -201,6 +216,14 @@ def _fix(message: Gnss) -> Document:
     }  # fmt: skip
 
 
+def _inertial(message: Imu) -> Document:
+    turned = {} if message.orientation_xyzw is None else {"orientation": _xyzw(message.orientation_xyzw)}
+    return {
+        **_head(message), **turned, "angular_velocity_radps": _xyz(message.angular_velocity_radps),
+        "acceleration_mps2": _xyz(message.acceleration_mps2),
+    }  # fmt: skip
+
+
 def _intrinsics(message: CameraInfo) -> Document:
     (fx, fy), (cx, cy) = message.focal_px, message.center_px
     return {
@@ -227,6 +250,8 @@ CONVERTERS: Mapping[type[Message], tuple[str, Callable[[Any], Document]]] = {
     TrackedObjects: ("foxglove.SceneUpdate", _objects),
     Odometry: ("foxglove.FrameTransforms", _odometry),
     Gnss: ("foxglove.LocationFix", _fix),
+    EventPacket: ("foxglove.CompressedImage", _events),
+    Imu: (Imu.SCHEMA, _inertial),
     CameraInfo: ("foxglove.CameraCalibration", _intrinsics),
 }
 

@@ -1,10 +1,14 @@
 """Logs of other writers become ours and go out again; recordings are cut, merged, recovered and compared."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mcap.reader import make_reader
+from PIL import Image as PillowImage
 
 from perception.cli.main import main
 from perception.errors import LogError
@@ -13,7 +17,7 @@ from perception.logs.mcap_writer import McapWriter
 from perception.logs.merged_log import MergedLog
 from perception.logs.open_log import FORMATS, open_log
 from perception.logs.topic_names import our_topics
-from perception.messages import Gnss, Header, Image, Imu, Message, Odometry, PointCloud
+from perception.messages import EventPacket, Gnss, Header, Image, Imu, Message, Odometry, PointCloud
 from perception.messages.array import host
 from perception.messages.codec import encode
 
@@ -102,6 +106,23 @@ def test_an_export_for_foxglove_reads_back_through_its_json(drive: Path, tmp_pat
     assert (pictures[0].encoding, pictures[0].width_px, pictures[0].height_px) == ("png", 6, 4)
     ego = [m.translation_m for _, m in back.messages(topics=["ego"]) if isinstance(m, Odometry)]
     assert ego == [(1.0, 2.0, 0.0)] * 3
+
+
+def test_foxglove_sees_events_as_pictures_and_inertial_measurements_as_numbers(tmp_path: Path) -> None:
+    events = EventPacket(
+        header=header(0, "events"), height_px=2, width_px=3, t_ns=np.array([1, 2], np.int64),
+        x=np.array([0, 2], np.uint16), y=np.array([0, 1], np.uint16), polarity=np.array([1, 0], np.uint8),
+    )  # fmt: skip
+    turning = next(message for topic, message in messages() if topic == "imu/imu")
+    record(tmp_path / "drive.mcap", [("event/events", events), ("imu/imu", turning)])
+    assert run("export", tmp_path / "drive.mcap", "--out", tmp_path / "view.mcap") == 0
+    with (tmp_path / "view.mcap").open("rb") as file:
+        found = {schema.name: json.loads(one.data) for schema, _, one in make_reader(file).iter_messages()}
+    pixels = np.asarray(PillowImage.open(io.BytesIO(base64.b64decode(found["foxglove.CompressedImage"]["data"]))))
+    assert pixels[0, 0, 0] > pixels[0, 0, 2]  # brighter: red
+    assert pixels[1, 2, 2] > pixels[1, 2, 0]  # darker: blue
+    assert (pixels[0, 1] == 255).all()
+    assert found["perception.imu/1"]["angular_velocity_radps"] == {"x": 0.1, "y": 0.2, "z": 0.3}
 
 
 def test_a_cut_keeps_the_wanted_instants_and_topics(

@@ -64,9 +64,18 @@ def test_a_rig_goes_out_to_ros_2_and_comes_back(drive: Path, tmp_path: Path) -> 
     assert (back_camera.model, back_camera.focal_px) == (camera.model, camera.focal_px)
 
 
-def test_foxglove_gets_the_intrinsics_too(drive: Path, tmp_path: Path) -> None:
+def test_a_rig_goes_out_to_foxglove_and_comes_back(drive: Path, tmp_path: Path) -> None:
     export(drive, tmp_path / "view.mcap")
-    assert open_log(tmp_path / "view.mcap").counts()["cam_front/camera_info"] == 1
+    log, rig = open_log(tmp_path / "view.mcap"), load_rig(RIG)
+    assert log.counts()["cam_front/camera_info"] == 1
+    assert log.rig is not None
+    assert {"cam_front", "lidar"} <= set(log.rig.sensors)
+    for frame in ("lidar", "cam_front_optical"):
+        back, there = log.rig.base_link_from(frame).matrix, rig.base_link_from(frame).matrix
+        np.testing.assert_allclose(back, there, atol=1e-9)
+    back_camera, camera = log.rig.camera("cam_front"), rig.camera("cam_front")
+    assert (back_camera.model, back_camera.focal_px) == (camera.model, camera.focal_px)
+    assert back_camera.coefficients == camera.coefficients
 
 
 def transforms(store: Any, t_ns: int, pairs: list[tuple[str, str, float]]) -> Any:

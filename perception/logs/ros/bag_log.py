@@ -27,11 +27,11 @@ from perception.logs.log import Log, Span
 from perception.logs.ordering import in_stamp_order, within
 from perception.logs.ros.definitions import PACKET_SCANS
 from perception.logs.ros.ego_transform import LOOKED_AT, TRANSFORMS, EgoTransform, ego_frames
-from perception.logs.ros.messages import CONVERTERS, stamp_ns
-from perception.logs.ros.static_rig import StaticRig
+from perception.logs.ros.messages import CONVERTERS, camera_info, stamp_ns
+from perception.logs.static_rig import StaticRig
 from perception.logs.streamed_log import StreamedLog
 from perception.logs.topic_names import our_topics
-from perception.messages import Header, Message, Odometry, PointCloud
+from perception.messages import CameraInfo, Header, Message, Odometry, PointCloud
 
 SCANS = {"velodyne_msgs/msg/VelodyneScan": "Velodyne", "pandar_msgs/msg/PandarScan": "Hesai"}
 STATIC_TOPICS = ("/tf_static", "/tf")
@@ -131,12 +131,14 @@ class RosBagLog(StreamedLog):
         return rig
 
     @cached_property
-    def _frames(self) -> dict[str, tuple[str, Any]]:
-        """Return frame and first message by our topic."""
-        first: dict[str, tuple[str, Any]] = {}
+    def _frames(self) -> dict[str, tuple[str, CameraInfo | None]]:
+        """Return the frame of the first message by our topic, and its intrinsics."""
+        first: dict[str, tuple[str, CameraInfo | None]] = {}
         for topic, message, _ in self._raw(set(self._named)):
-            if self._named[topic] not in first and hasattr(message, "header"):
-                first[self._named[topic]] = (str(message.header.frame_id).lstrip("/"), message)
+            ours = self._named[topic]
+            if ours not in first and hasattr(message, "header"):
+                frame = str(message.header.frame_id).lstrip("/")
+                first[ours] = (frame, _intrinsics(message, frame) if ours.endswith("/camera_info") else None)
                 if len(first) == len(self._named):
                     break
         return first
@@ -232,6 +234,13 @@ def open_bag(path: Path) -> Log:
     bag = RosBagLog(path)
     events = bag.events_alone()
     return bag if events is None else events
+
+
+def _intrinsics(message: Any, frame: str) -> CameraInfo | None:
+    try:
+        return camera_info(message, Header(frame_id=frame, t_sensor_ns=0))
+    except LogError:
+        return None
 
 
 __all__ = ["RosBagLog", "open_bag"]

@@ -1,4 +1,4 @@
-"""Make a rig of what a ROS log says: the static transforms from `base_link`, CameraInfo, and a first cloud."""
+"""Make a rig of what a ROS or Foxglove log says: the static transforms from `base_link`, intrinsics, a first cloud."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perception.errors import GeometryError, LogError
+from perception.errors import GeometryError
 from perception.geometry.rig import Rig
 from perception.geometry.rig_file import LidarFile
 from perception.geometry.transforms import Transform
 from perception.logs.log_rig import LogCamera, LogLidar, rig_of
-from perception.logs.ros.messages import camera_info
-from perception.messages import Header
+from perception.messages import CameraInfo
 
 BASE = "base_link"
 
@@ -23,15 +22,15 @@ class StaticRig:
 
     Attributes:
         base_link_from: transform by frame.
-        frames: (frame, first message) by our topic.
+        frames: frame by our topic, and its intrinsics where these are what the topic tells.
     """
 
     base_link_from: Mapping[str, Transform]
-    frames: Mapping[str, tuple[str, Any]]
+    frames: Mapping[str, tuple[str, CameraInfo | None]]
 
     @classmethod
-    def read(cls, messages: Iterable[Any], frames: Mapping[str, tuple[str, Any]]) -> StaticRig | None:
-        """Return what static transforms tell, None where they tell nothing of `base_link`."""
+    def read(cls, messages: Iterable[Any], frames: Mapping[str, tuple[str, CameraInfo | None]]) -> StaticRig | None:
+        """Return what static transforms, in messages like ROS' TFMessage, tell; None where nothing of `base_link`."""
         parents: dict[str, tuple[str, Transform]] = {}
         for message in messages:
             for stamped in message.transforms:
@@ -49,15 +48,11 @@ class StaticRig:
         """Return the rig of the sensors whose frames are known, None where there is none."""
         cameras = {}
         lidar: LogLidar | None = None
-        for topic, (frame, message) in self.frames.items():
-            sensor, _, kind = topic.partition("/")
+        for topic, (frame, info) in self.frames.items():
+            sensor = topic.partition("/")[0]
             if frame not in self.base_link_from:
                 continue
-            if kind == "camera_info":
-                try:
-                    info = camera_info(message, Header(frame_id=frame, t_sensor_ns=0))
-                except LogError:
-                    continue
+            if info is not None:
                 cameras[sensor] = LogCamera(
                     (info.width_px, info.height_px), info.focal_px, info.center_px, self.base_link_from[frame], 10.0,
                     info.model, info.coefficients,
