@@ -39,6 +39,7 @@ from perception.messages import (
 
 Document: TypeAlias = dict[str, Any]
 FLOAT32 = 7
+_DARKER_BRIGHTER = np.array([(31, 119, 180), (214, 39, 40)], np.uint8)
 _COLOUR = {"r": 0.1, "g": 0.8, "b": 0.2, "a": 0.4}
 
 
@@ -132,9 +133,7 @@ def _image(message: Image) -> Document:
 def _events(message: EventPacket) -> Document:
     pixels = np.full((message.height_px, message.width_px, 3), 255, np.uint8)
     rows, columns = host(message.y), host(message.x)
-    pixels[rows, columns] = np.where(
-        host(message.polarity)[:, None] > 0, np.uint8((214, 39, 40)), np.uint8((31, 119, 180))
-    )
+    pixels[rows, columns] = _DARKER_BRIGHTER[(host(message.polarity) > 0).astype(np.intp)]
     return {**_head(message), "data": base64.b64encode(_packed(pixels)).decode(), "format": "png"}
 
 

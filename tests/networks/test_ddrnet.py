@@ -79,6 +79,7 @@ def test_any_size_gives_logits_at_an_eighth_or_that_over_the_sub_pixels(
 def test_sub_pixels_lie_where_they_belong() -> None:
     # One cell, one class, 2 x 2 sub-pixels: the channels are its rows, left to right.
     head = SegmentationHead(1, 1, 1, sub_pixels=2).eval()
+    assert head.conv2.bias is not None
     with torch.no_grad():
         head.conv2.weight.zero_()
         head.conv2.bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
