@@ -40,6 +40,32 @@ def hard_cross_entropy(
     return _mean(known[hard], labels[labels != IGNORED][hard], weight)
 
 
+def soft_jaccard(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return 1 - IoU, of probabilities in the place of decisions, as the mean over the classes that are there.
+
+    A class counts as much as any other however few its pixels are, as in the mIoU that is to be reached.
+
+    Args:
+        logits: (B, K, H, W).
+        labels: (B, H, W) int64, IGNORED where there is no class.
+
+    Source: Rahman & Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks for Image Segmentation",
+    ISVC 2016, eq. 3 to 5.
+    """
+    known = labels != IGNORED
+    chosen = torch.where(known, labels, 0)
+    probability = logits.softmax(1) * known[:, None]
+    right = probability.gather(1, chosen[:, None])[:, 0]
+    classes = logits.shape[1]
+    true = torch.bincount(labels[known], minlength=classes).to(logits.dtype)
+    shared = right.new_zeros(classes).index_add(0, chosen.flatten(), right.flatten())
+    either = probability.sum((0, 2, 3)) + true - shared
+    there = true > 0
+    if not bool(there.any()):
+        return logits.sum() * 0.0
+    return (1 - shared[there] / either[there]).mean()
+
+
 def boundary_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None, width_px: int = 1) -> Tensor:
     """Return the weighted mean cross entropy of the pixels that have one of another class within `width_px`.
 
@@ -79,4 +105,6 @@ def _mean(each: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
     return (each * of_each).sum() / of_each.sum()
 
 
-__all__ = ["IGNORED", "boundaries", "boundary_cross_entropy", "hard_cross_entropy", "rare_class_weights"]
+__all__ = [
+    "IGNORED", "boundaries", "boundary_cross_entropy", "hard_cross_entropy", "rare_class_weights", "soft_jaccard",
+]  # fmt: skip

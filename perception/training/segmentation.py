@@ -1,6 +1,6 @@
 """DDRNet and P2AT, trained on pictures of the street.
 
-Losses, in which rare classes weigh more
+Losses, in which rare classes weigh more; the final heads also learn their IoU as such (losses.soft_jaccard)
   DDRNet  hard cross entropy of the final head, and 0.4 times that of the auxiliary head (paper, section 4.3).
   P2AT    hard cross entropy of the final head, 0.4 times that of the auxiliary head at stride 8, and 0.4 times the
           cross entropy at the boundaries of classes of the auxiliary head at stride 4. The released loss calls that
@@ -26,7 +26,7 @@ from perception.networks.ddrnet import DDRNet
 from perception.networks.load import build_network
 from perception.networks.p2at import P2AT
 from perception.ops.image import Letterbox, Normalization
-from perception.training.losses import boundary_cross_entropy, hard_cross_entropy, rare_class_weights
+from perception.training.losses import boundary_cross_entropy, hard_cross_entropy, rare_class_weights, soft_jaccard
 from perception.training.pictures import PICTURES, Augmentation, Example, TrainingPictures, street_pictures
 from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
@@ -68,7 +68,8 @@ class SegmentationTask:
         return Example(image.to(self.device), drawn.labels.to(self.device))
 
     def loss(self, batch: Example) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return self._loss(self.network, batch, self._weight)
+        with torch.autocast(self.device.type, torch.bfloat16):  # the convolutions; losses are in float32
+            return self._loss(self.network, batch, self._weight)
 
     @functools.cached_property
     def _weight(self) -> Tensor:
@@ -101,20 +102,21 @@ class SegmentationTask:
 
 
 def ddrnet_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """Return the loss of DDRNet, and its two parts."""
-    final, auxiliary = cast("DDRNet", network).with_auxiliary(batch.image)
-    main = hard_cross_entropy(final, batch.labels, weight)
+    """Return the loss of DDRNet, and its parts."""
+    final, auxiliary = (logits.float() for logits in cast("DDRNet", network).with_auxiliary(batch.image))
+    main, overlap = hard_cross_entropy(final, batch.labels, weight), soft_jaccard(final, batch.labels)
     early = hard_cross_entropy(auxiliary, _labels_of(auxiliary, batch), weight)
-    return main + AUXILIARY * early, {"final": main, "auxiliary": early}
+    return main + overlap + AUXILIARY * early, {"final": main, "overlap": overlap, "auxiliary": early}
 
 
 def p2at_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """Return the loss of P2AT, and its three parts."""
-    final, at8, at4 = cast("P2AT", network).with_auxiliary(batch.image)
-    main = hard_cross_entropy(final, batch.labels, weight)
+    """Return the loss of P2AT, and its parts."""
+    final, at8, at4 = (logits.float() for logits in cast("P2AT", network).with_auxiliary(batch.image))
+    main, overlap = hard_cross_entropy(final, batch.labels, weight), soft_jaccard(final, batch.labels)
     early = hard_cross_entropy(at8, _labels_of(at8, batch), weight)
     boundary = boundary_cross_entropy(at4, _labels_of(at4, batch), weight)
-    return main + AUXILIARY * (early + boundary), {"final": main, "auxiliary": early, "boundary": boundary}
+    parts = {"final": main, "overlap": overlap, "auxiliary": early, "boundary": boundary}
+    return main + overlap + AUXILIARY * (early + boundary), parts
 
 
 def ddrnet_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationTask:
@@ -122,7 +124,7 @@ def ddrnet_task(recipe: Recipe, world: str, device: torch.device) -> Segmentatio
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_head=True), DDRNet)
     return SegmentationTask(
-        network, ddrnet_loss, recipe, street_samples(world), Augmentation((128, 224), (64, 112), (0.7, 2.0)), device
+        network, ddrnet_loss, recipe, street_samples(world), Augmentation((160, 256), (80, 128), (0.8, 2.5)), device
     )
 
 

@@ -24,6 +24,7 @@ from perception.training.losses import (
     boundary_cross_entropy,
     hard_cross_entropy,
     rare_class_weights,
+    soft_jaccard,
 )
 from perception.training.pictures import PICTURES, Augmentation, TrainingPictures
 from perception.training.tasks import training_of
@@ -134,6 +135,17 @@ def test_a_world_is_drawn_once(tmp_path: Path) -> None:
 def test_a_world_that_names_no_rig_is_refused() -> None:
     with pytest.raises(UserError, match="Did you mean 'simulated_car'"):
         world_rig("simulated_cra")
+
+
+def test_the_overlap_of_probabilities_worked_by_hand() -> None:
+    # two pixels of class 0, given to it with 0.9 and 0.6; one of class 1, given to it with 0.8; one without a class
+    shares = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]])
+    logits = shares.log().T.reshape(1, 2, 1, 4)
+    labels = torch.tensor([[[0, 0, 1, IGNORED]]])
+    expected = 1 - (1.5 / (1.7 + 2 - 1.5) + 0.8 / (1.3 + 1 - 0.8)) / 2
+    assert float(soft_jaccard(logits, labels)) == pytest.approx(expected, rel=1e-5)
+    sure = torch.tensor([[40.0, 40.0, -40.0, 0.0], [-40.0, -40.0, 40.0, 0.0]]).reshape(1, 2, 1, 4)
+    assert float(soft_jaccard(sure, labels)) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_rare_class_weighs_more() -> None:
