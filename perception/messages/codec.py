@@ -219,13 +219,21 @@ def content(data: Bytes) -> memoryview:
     return view[: len(view) - len(_split(view)[-1])]
 
 
-def with_timing(data: Bytes, timing: Timing) -> bytes:
+def with_timing(data: Bytes, timing: Timing, before: Timing | None = None) -> bytes:
     """Return the same record with another timing.
+
+    Args:
+        data: the record.
+        timing: the new one.
+        before: the timing that it was decoded with, if it was: then its end is known without reading all of it.
 
     Raises:
         MessageError: the bytes are not a record.
     """
-    return b"".join((content(data), _encode(timing)))
+    view = _view(data)
+    old = b"" if before is None else _encode(before)
+    kept = view[: len(view) - len(old)] if old and view[-len(old) :] == old else content(view)
+    return b"".join((kept, _encode(timing)))
 
 
 def _view(data: Bytes) -> memoryview:

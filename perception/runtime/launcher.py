@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from perception.errors import GraphError, UserError
-from perception.messages import GraphState, LinkStatus, Message, NodeStatus, SensorState, Status, Timing
-from perception.messages.codec import content, encode
+from perception.messages import GraphState, LinkStatus, Message, NodeStatus, SensorState, Status
+from perception.messages.codec import encode, with_timing
 from perception.runtime.curve_keys import publisher_keys
 from perception.runtime.deadlines import Deadlines, record_of
 from perception.runtime.graph import Graph
@@ -315,7 +315,7 @@ class _Run:
         if output is not None and self.deadlines.arrived(topic, message):
             self.health.output_message(topic, now_ns)
             self.summary.outputs[output.publish_as] += 1
-            self.publisher.publish(output.publish_as, self._published(message, record, output.deadline_ns, now_ns))
+            self.publisher.publish(output.publish_as, published(message, record, output.deadline_ns, now_ns))
         if self.recorder is not None:
             self.recorder.record(topic, record, now_ns)
 
@@ -328,15 +328,6 @@ class _Run:
             if message is not None:
                 self.publisher.publish(output.publish_as, record_of(message, now_ns))
         self.summary.late = self.deadlines.missed
-
-    def _published(
-        self, message: Message, record: bytes | memoryview, deadline_ns: int | None, now_ns: int
-    ) -> bytes | memoryview:
-        """Return the record with the time of publication and whether the deadline was met; content is not touched."""
-        since_ns = message.timing.t_received_ns
-        met = None if deadline_ns is None or not since_ns else now_ns - since_ns <= deadline_ns
-        timing = msgspec.structs.replace(message.timing, t_published_ns=now_ns, deadline_met=met)
-        return b"".join((content(record), _timing_bytes(timing)))
 
     def _tell_state(self) -> None:
         now_s = time.monotonic()
@@ -364,8 +355,19 @@ class _Run:
         return summary
 
 
-def _timing_bytes(timing: Timing) -> bytes:
-    return msgspec.msgpack.encode(timing)
+def published(message: Message, record: bytes | memoryview, deadline_ns: int | None, now_ns: int) -> bytes:
+    """Return a record with the time of publication and whether its deadline was met; its content is not touched.
+
+    Args:
+        message: what the record says.
+        record: as its node wrote it.
+        deadline_ns: from the sensor's data arriving here to publication; None for none.
+        now_ns: host time.
+    """
+    since_ns = message.timing.t_received_ns
+    met = None if deadline_ns is None or not since_ns else now_ns - since_ns <= deadline_ns
+    timing = msgspec.structs.replace(message.timing, t_published_ns=now_ns, deadline_met=met)
+    return with_timing(record, timing, before=message.timing)
 
 
 def _own_pid() -> int:
@@ -374,4 +376,4 @@ def _own_pid() -> int:
     return os.getpid()
 
 
-__all__ = ["Summary", "run_graph"]
+__all__ = ["Summary", "published", "run_graph"]

@@ -98,6 +98,14 @@ def test_publishing_changes_the_timing_and_nothing_before_it() -> None:
     assert decode_header(published).seq == 7
 
 
+@pytest.mark.parametrize("message", [cloud(), TrackedObjects(header=HEADER, objects=(), valid_until_ns=5)])
+def test_a_known_timing_is_replaced_as_any_other(message: Message) -> None:
+    data, later = encode(message).to_bytes(), Timing(t_published_ns=99, deadline_met=True)
+    assert with_timing(data, later, before=message.timing) == with_timing(data, later)
+    other = Timing(t_received_ns=12345)  # not what the record holds: then it is read
+    assert with_timing(data, later, before=other) == with_timing(data, later)
+
+
 def test_arrays_that_are_not_contiguous_or_big_endian_arrive_the_same() -> None:
     pixels = np.arange(2 * 6 * 3, dtype=np.uint8).reshape(6, 2, 3).transpose(1, 0, 2)
     image = Image(header=HEADER, encoding="rgb8", height_px=2, width_px=6, data=pixels)
