@@ -116,7 +116,8 @@ class Fuser(Node):
     def _header(
         self, sweep: PointCloud, masks: Sequence[SegmentationMask], boxes: Detections3D | None, ego: Odometry | None
     ) -> Header:
-        sources = [sweep.header, *(mask.header for mask in masks), *([boxes.header] if boxes is not None else [])]
+        found = [] if boxes is None else [boxes.header]  # first: objects are known by the model that detected them
+        sources = [sweep.header, *found, *(mask.header for mask in masks)]
         header = derived(*sources, frame_id="base_link")
         reasons = [NO_EGO_MOTION] if ego is None else []
         if len(masks) < self.cameras:

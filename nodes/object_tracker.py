@@ -6,7 +6,7 @@ in:  fused, the fuser's objects with the semantics of their points; detections, 
      ego, by which tracks live in `odom` while the vehicle moves.
 out: objects, in `base_link` at the newest stamp that any detector has spoken of, at each word of a detector.
 
-A detector is known by its first model's name; `reliability` says what its scores are worth. A word that comes late is
+A detector is known by its first model's card; `reliability` says what its scores are worth. A word that comes late is
 inserted at its own time. Without ego motion tracks live in the moving `base_link`: they have no velocity over ground,
 and the list says so.
 """
@@ -75,7 +75,7 @@ class ObjectTrackerConfig(NodeConfig):
     """Settings of the tracker of objects."""
 
     reliability: dict[str, ReliabilityConfig] = Field(default_factory=dict)
-    """By detector: the name of its model up to the first `@`, or `default`."""
+    """By detector: the name of its model's card (or all of its name before a space or `@`), or `default`."""
     matching: Literal["hungarian", "greedy"] = "hungarian"
     """How detections are given to tracks."""
     affinity: Literal["giou", "mahalanobis"] | None = None
@@ -385,8 +385,13 @@ def _known(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _detector(header: Header) -> str:
-    """Return the name of who speaks: its first model's, or the frame that it speaks in."""
-    return header.models[0].id.partition("@")[0] if header.models else header.frame_id or "detections"
+    """Return the name of who speaks: its first model's card, or the frame that it speaks in."""
+    return _card_of(header.models[0].id) if header.models else header.frame_id or "detections"
+
+
+def _card_of(model: str) -> str:
+    """Return the name before the hash of the weights, `dsvt_compact sha256:...`, or before a version, `dsvt@1`."""
+    return model.partition(" ")[0].partition("@")[0]
 
 
 def _prefix(header: Header) -> int:
