@@ -5,8 +5,9 @@
     python -m perception.benchmarks.reliability run.mcap ...
 
 For each detector, probability = 1 / (1 + exp(-(slope * log-odds of the score + offset))): the most likely slope and
-offset given which of its boxes are right (`perception.evaluation.reliability`). A box is right if a true object of its class that the LiDAR hits, and that no
-box of a higher score has taken, lies within 2 m. Seeds of the fit should be those of validation (docs/training.md).
+offset given which of its boxes are right (`perception.evaluation.reliability`). A box is right if a true object of its
+class that the LiDAR hits, and that no box of a higher score has taken, lies within 2 m. Fit on seeds of validation
+(docs/training.md).
 """
 
 from __future__ import annotations
