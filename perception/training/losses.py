@@ -90,10 +90,10 @@ def boundaries(labels: Tensor, width_px: int) -> Tensor:
     return (largest != smallest)[:, 0]
 
 
-def rare_class_weights(counts: Tensor, floor: float = 1.2) -> Tensor:
+def rare_class_weights(counts: Tensor, floor: float = 1.02) -> Tensor:
     """Return a weight per class that grows as the class gets rarer, up to 1 / log(floor); counts (K,) of pixels.
 
-    Source: Paszke et al., "ENet", arXiv 1606.02147, section 5.2, there with a floor of 1.02.
+    Source: Paszke et al., "ENet", arXiv 1606.02147, section 5.2.
     """
     return 1 / torch.log(floor + counts / counts.sum())
 

@@ -19,6 +19,8 @@ from perception.training.world import Sample, Samples, training_seed, world_of
 SECOND_NS = 1_000_000_000
 PICTURES = 8
 """In each world."""
+SMALL = 0.02
+"""A class is small in a picture where it has less than this share of it."""
 
 
 def street_pictures(rig: Rig, seed: int) -> Iterator[Sample]:
@@ -37,9 +39,9 @@ class Augmentation:
 
     Attributes:
         crop: height and width of the network's input in training. Half of the crops lie anywhere; the others around a
-            pixel of a class that is drawn from those in the picture, so that small classes are seen as often as roads.
+            pixel of a class that is drawn from the small ones in the picture.
         label: height and width of the labels of a crop.
-        scale: least and most that a picture is enlarged.
+        scale: least and most that a picture is enlarged; the network will see it enlarged by its input over its size.
     """
 
     crop: tuple[int, int]
@@ -72,8 +74,8 @@ class Example:
 def _corner(label: NDArray[np.uint8], size: tuple[int, int], random: np.random.Generator) -> tuple[int, int]:
     """Return top and left of a crop of so many rows and columns."""
     free = [whole - side for whole, side in zip(label.shape, size, strict=True)]
-    kinds = np.unique(label)
-    kinds = kinds[kinds != IGNORED]
+    kinds, counts = np.unique(label[label != IGNORED], return_counts=True)
+    kinds = kinds[counts < SMALL * label.size] if (counts < SMALL * label.size).any() else kinds
     if not len(kinds) or random.random() < 0.5:
         return int(random.integers(free[0] + 1)), int(random.integers(free[1] + 1))
     places = np.flatnonzero(label == random.choice(kinds))
