@@ -28,7 +28,7 @@ def test_a_bundled_file_loads_strictly_and_says_what_it_is(name: str) -> None:
     assert not loaded.untrained
     assert loaded.notes == (SYNTHETIC,)
     assert loaded.model_id == f"{name} sha256:{file_sha256(NAMES[name])[:12]}"
-    assert NAMES[name].stat().st_size < 6.3e6
+    assert NAMES[name].stat().st_size < (12.2e6 if name.startswith("deepinteraction") else 6.2e6)
     state, _ = read_weights(NAMES[name])
     assert all(value.dtype == torch.float16 for value in state.values() if value.is_floating_point())
 
