@@ -16,7 +16,7 @@ from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
 from perception.runtime.histories import BEFORE_ALL
 from perception.runtime.inputs import CLOCK_JUMP_NS
-from perception.runtime.node import On
+from perception.runtime.node import Join, On
 from perception.runtime.node_factory import node_class
 
 Item = tuple[str, Message]
@@ -144,7 +144,7 @@ class PacedSource:
     def __init__(self, spec: NodeSpec, graph: Graph) -> None:
         assert spec.paced_by is not None
         self.spec, self.paced_by = spec, spec.paced_by
-        references = {edge.topic for edge in graph.node(spec.paced_by).edges} & set(spec.outputs.values())
+        references = instant_topics(spec, graph)
         frames = paced_topics(spec, graph)
         self.pacer = Pacer(references, frames - references)
         self._readers = [_Reader(node, frames | references) for node in paced_readers(spec, graph)]
@@ -206,6 +206,22 @@ class PacedSource:
         return 0 if self._admitted_ns is None else self._newest_ns - self._admitted_ns
 
 
+def instant_topics(spec: NodeSpec, graph: Graph) -> frozenset[str]:
+    """Return the topics of a source that make an instant: what the first input of its pacing node reads of it.
+
+    Of a join that is the reference; what is looked up makes no instant, however often it comes.
+    """
+    assert spec.paced_by is not None
+    node, outputs = graph.node(spec.paced_by), set(spec.outputs.values())
+    for name, port in node_class(node.target).inputs().items():
+        if isinstance(port, On | Join):
+            place = name if isinstance(port, On) else f"{name}.{next(iter(port.members))}"
+            found = {edge.topic for edge in node.edges if edge.input == place} & outputs
+            if found:
+                return frozenset(found)
+    return frozenset({edge.topic for edge in node.edges} & outputs)
+
+
 def paced_topics(spec: NodeSpec, graph: Graph) -> frozenset[str]:
     """Return the topics of a source that come in instants: sweeps, pictures, events; not the truth of a simulator."""
     kinds = (Image, PointCloud, EventPacket)
@@ -231,4 +247,4 @@ def paced_readers(spec: NodeSpec, graph: Graph) -> tuple[NodeSpec, ...]:
     return tuple(found)
 
 
-__all__ = ["PacedSource", "Pacer", "paced_readers"]
+__all__ = ["PacedSource", "Pacer", "instant_topics", "paced_readers"]

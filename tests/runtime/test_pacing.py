@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+import yaml
+
 from perception.messages import Message
-from perception.runtime.pacing import Pacer
+from perception.runtime.launch_file.load import load_launch
+from perception.runtime.pacing import Pacer, instant_topics
 from tests.runtime.graphs import MS, cloud, image, odometry
+
+ROOT = Path(__file__).parents[2]
 
 
 def stamps(items: list[tuple[str, Message]]) -> list[tuple[str, int]]:
@@ -46,3 +54,30 @@ def test_bounds_say_what_is_held_back() -> None:
     paced.offer("cam/image", image(90))
     paced.offer("lidar/points", cloud(100))
     assert [paced.bound_ns(topic, 120 * MS) // MS for topic in ("lidar/points", "cam/image", "ego")] == [100, 90, 120]
+
+
+@pytest.mark.parametrize(
+    ("pacing", "node", "inputs"),
+    [
+        ("detector", "lidar_sweeps_detector", {"sweep": "lidar/points"}),  # it also looks up `ego`, which is no instant
+        (
+            "fusion", "fusion_detector",
+            {"scene.sweep": "lidar/points", "scene.images": "cam_*/image", "pictures": "cam_*/image"},
+        ),
+    ],
+)  # fmt: skip
+def test_an_instant_is_what_the_first_input_of_the_pacing_node_reads_and_no_lookup(
+    tmp_path: Path, pacing: str, node: str, inputs: dict[str, str]
+) -> None:
+    weights = {"lidar_sweeps_detector": "filled:dsvt_compact", "fusion_detector": "filled:deepinteraction_compact"}
+    document = {
+        "name": "paced", "rig": str(ROOT / "calibration" / "simulated_car"), "ego_motion": "ego",
+        "nodes": {
+            "street": {"node": "simulator", "settings": {"sensors": ["lidar", "cam_front", "ego"]}, "paced_by": pacing},
+            pacing: {"node": node, "settings": {"weights": weights[node]}, "inputs": inputs},
+        },
+        "outputs": {"found": {"topic": f"{pacing}/detections"}},
+    }  # fmt: skip
+    (tmp_path / "paced.yaml").write_text(yaml.safe_dump(document))
+    graph = load_launch(tmp_path / "paced.yaml")
+    assert instant_topics(graph.node("street"), graph) == {"lidar/points"}
