@@ -26,6 +26,8 @@ from perception.runtime.ownership import message_bytes
 
 CLOCK_JUMP_NS = 500_000_000
 """Live, an input that goes back by more has a clock that was set back; less is waited out."""
+KEPT_NS = 10_000_000_000
+"""Live, a lookup keeps messages for calls as late as this."""
 MANY = 1024
 """Messages of a lookup, after which those are forgotten that no call can see any more."""
 
@@ -92,6 +94,8 @@ class NodeInputs:
         self.newest_ns = BEFORE_ALL
         """The last instant that any input spoke of, by a message or a bound."""
         self._bounds = {edge.topic: BEFORE_ALL for edge in spec.edges}
+        """What is known not to come any more, by messages and promises."""
+        self._promised = dict(self._bounds)
         self._bind_ports()
         self._readers = {topic: self._readers_of(topic) for topic in self.counters}
         waits = self._joins or self._lookups or self._ticks or self._batched or context.lockstep
@@ -142,9 +146,13 @@ class NodeInputs:
             lookup.history.add(t_ns, message)
             lookup.history.bound_ns = max(lookup.history.bound_ns, t_ns)
             if not self.context.lockstep:
-                lookup.history.forget_before(t_ns - lookup.history_ns)
+                lookup.history.forget_before(self._oldest_called_ns(t_ns) - lookup.history_ns)
             elif len(lookup.history) % MANY == 0:  # nothing has called for long
                 lookup.history.forget_older(min(self.output_bound(), t_ns) - lookup.history_ns)
+
+    def _oldest_called_ns(self, newest_ns: int) -> int:
+        """Return the stamp before which, live, no call is to come: what waits, and what slow topics may still bring."""
+        return max(min(self.output_bound(), newest_ns), newest_ns - KEPT_NS)
 
     def _enqueue(self, queue: _Queue, message: Message, counters: InputCounters) -> None:
         queue.bound_ns = max(queue.bound_ns, message.header.t_sensor_ns)
@@ -159,8 +167,11 @@ class NodeInputs:
 
     def bound(self, topic: str, t_ns: int) -> None:
         """Take the promise that nothing below `t_ns` comes on the topic any more."""
-        if BEFORE_ALL < t_ns < self._bounds[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
+        if BEFORE_ALL < t_ns < self._promised[topic] - CLOCK_JUMP_NS and not self.context.lockstep:
             self.forget("clock set back", "clock jump")
+        self._promised[topic] = (
+            t_ns  # a promise may lag behind the messages, and is repeated with those of other topics
+        )
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         if t_ns < AFTER_ALL:
             self.newest_ns = max(self.newest_ns, t_ns)
@@ -351,6 +362,7 @@ class NodeInputs:
             lookup.history.clear()
             lookup.history.bound_ns = BEFORE_ALL
         self._bounds = dict.fromkeys(self._bounds, BEFORE_ALL)
+        self._promised = dict.fromkeys(self._bounds, BEFORE_ALL)
         self._ticks = dict.fromkeys(self._ticks)
         self.newest_ns, self._first_ns = BEFORE_ALL, None
         self.node.reset(reason)

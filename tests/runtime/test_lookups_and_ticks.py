@@ -8,7 +8,7 @@ from perception.messages import Odometry, PointCloud
 from perception.runtime.graph import Edge
 from perception.runtime.histories import AFTER_ALL
 from perception.runtime.node import Every, Lookup, Node, On
-from tests.runtime.executors import executor, lidar_edge, run_all
+from tests.runtime.executors import Watcher, executor, lidar_edge, run_all
 from tests.runtime.graphs import MS, cloud, odometry
 
 
@@ -37,6 +37,32 @@ def test_a_lookup_interpolates_and_the_node_waits_until_it_can() -> None:
     running.offer("ego", odometry(50, 10.0))
     run_all(running)
     assert node.found == [5.0]
+
+
+def test_a_sweep_that_comes_seconds_late_still_finds_its_ego_motion_while_it_is_awaited() -> None:
+    node = Mover()
+    running = executor(node, [lidar_edge(keep="all"), EGO])
+    running.bound("lidar/points", 0)  # what detects in the sweeps is at work with that of 0 s
+    for t_ms in range(0, 6001, 50):
+        running.offer("ego", odometry(t_ms, t_ms / 100))
+    running.offer("lidar/points", cloud(25))
+    run_all(running)
+    assert node.found == [0.25]
+
+
+def test_a_promise_that_lags_behind_the_messages_and_is_repeated_is_no_clock_set_back() -> None:
+    node = Watcher()
+    running = executor(node, [lidar_edge(keep="all")])
+    running.bound("lidar/points", 100 * MS)
+    running.offer("lidar/points", cloud(5000))
+    running.bound("lidar/points", 100 * MS)
+    run_all(running)
+    running.bound("lidar/points", 6000 * MS)
+    running.offer("lidar/points", cloud(6100))
+    running.bound("lidar/points", 3000 * MS)  # this one goes back: what waits is of another time
+    run_all(running)
+    assert node.calls == [5000]
+    assert running.counters["lidar/points"].dropped == {"clock set back": 1}
 
 
 def test_a_lookup_that_never_answers_holds_a_node_no_longer_than_its_deadline() -> None:
