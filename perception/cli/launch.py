@@ -45,7 +45,8 @@ def launch(
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the log's end.")] = False,
     remap: Annotated[list[str] | None, typer.Option(help="LOG_TOPIC=TOPIC; may be repeated.")] = None,
     use_recorded: Annotated[
-        list[str] | None, typer.Option(help="Take this topic from the log although a node makes it; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Take this topic or output from the log although a node makes it; may be repeated."),
     ] = None,
     assume_rate: Annotated[float, typer.Option(min=0.01, help="Rate in Hz of sensors whose log has no times.")] = 10.0,
     duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds from the first source message.")] = None,
@@ -130,10 +131,6 @@ def _replay(
         if old not in topics:
             raise UserError(f"--remap {pair}: the log has no topic '{old}'.{did_you_mean(old, topics)}")
         pairs[old] = new
-    known = {pairs.get(topic, topic) for topic in topics}
-    for topic in use_recorded:
-        if topic not in known:
-            raise UserError(f"--use-recorded {topic}: the log has no such topic.{did_you_mean(topic, known)}")
     start_ns = log.span().start_ns
     kind: Literal["realtime", "lockstep"] = "lockstep" if mode == "lockstep" else "realtime"
     return Replay(
