@@ -73,7 +73,11 @@ def detection(
 
 
 def _nuscenes(truth: Path, results: Path, classes: list[str]) -> dict[str, Any]:
-    from perception.evaluation.detection_nuscenes import evaluate
+    import numpy as np
+
+    from perception.evaluation.breakdown import by_distance, matched
+    from perception.evaluation.calibration import reliability
+    from perception.evaluation.detection_nuscenes import CLASS_RANGE_M, evaluate
     from perception.evaluation.nuscenes_boxes import read_nuscenes_boxes
 
     there, samples = read_nuscenes_boxes(truth, truth=True)
@@ -85,6 +89,10 @@ def _nuscenes(truth: Path, results: Path, classes: list[str]) -> dict[str, Any]:
             f"{truth}: no box with points lies in its class's range of the vehicle; "
             "where translations are in a global frame, give every box its ego_translation"
         )
+    near = there.within(CLASS_RANGE_M)
+    known = given.within(CLASS_RANGE_M)
+    near, known = near[np.isin(near.name, names)], known[np.isin(known.name, names)]
+    found = matched(near, known)
     return {
         "mAP": scores.mean_ap,
         "NDS": scores.nds,
@@ -94,6 +102,8 @@ def _nuscenes(truth: Path, results: Path, classes: list[str]) -> dict[str, Any]:
         },
         "TP": scores.errors,
         "mean_TP": scores.mean_errors,
+        "by_distance": by_distance(near, known, found),
+        "calibration_error": reliability(np.clip(known.score, 0, 1), found >= 0).expected_error,
         "n_gt": scores.num_truth,
         "n_pred": scores.num_results,
         "n_samples": len(samples),

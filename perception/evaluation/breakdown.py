@@ -30,8 +30,12 @@ def matched(truth: SceneBoxes, results: SceneBoxes) -> NDArray[np.int64]:
     """Return (R,) the index of the true box that each result found, -1 for none."""
     found = np.full(len(results), -1, np.int64)
     taken = np.zeros(len(truth), bool)
+    in_order = np.argsort(truth.sample, kind="stable")
+    first = np.searchsorted(truth.sample[in_order], results.sample, "left")
+    after = np.searchsorted(truth.sample[in_order], results.sample, "right")
     for index in np.argsort(-results.score, kind="stable"):
-        near = np.flatnonzero((truth.sample == results.sample[index]) & (truth.name == results.name[index]) & ~taken)
+        near = in_order[first[index] : after[index]]  # of its sample
+        near = near[(truth.name[near] == results.name[index]) & ~taken[near]]
         apart = np.linalg.norm(truth.center_m[near, :2] - results.center_m[index, :2], axis=1)
         if len(near) and apart.min() < MATCH_M:
             found[index] = near[apart.argmin()]
