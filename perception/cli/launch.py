@@ -77,7 +77,7 @@ def launch(
         raise UserError("--runner is of --mode lockstep: everything else runs as processes")
     if replay is None and (loop or mode == "lockstep" or from_s is not None or until_s is not None):
         raise UserError("--mode lockstep, --from, --until and --loop are of a replay: give --replay LOG")
-    if record is None and not (max_bytes is split_bytes is split_s is last is None):
+    if record is None and any(value is not None for value in (max_bytes, split_bytes, split_s, last)):
         raise UserError("--max-bytes, --split-bytes, --split-seconds and --last are of a recording: give --record OUT")
 
     def writer(path: Path, attachments: Mapping[str, bytes]) -> Writer:

@@ -117,7 +117,8 @@ def test_boxes_are_told_apart_by_distance_and_by_what_can_be_seen_of_them() -> N
     assert {band: of["recall"] for band, of in scores.by_visibility.items()} == {
         "0 to 40 % visible": 0.0, "60 to 80 % visible": 1.0, "80 to 100 % visible": 1.0,
     }  # fmt: skip
-    assert scores.curves["right over score"]["results"] == [(0.75, pytest.approx(2 / 3, abs=1e-4))]
+    (trust,) = scores.curves["right over score"]["results"]
+    assert trust == pytest.approx((0.75, 2 / 3), abs=1e-4)
     recall, precision = scores.curves["precision over recall"]["car"][-1]
     assert recall == pytest.approx(2 / 3, abs=0.02)
     assert precision == pytest.approx(2 / 3, abs=0.05)
