@@ -6,7 +6,7 @@ import typer
 import typer.core
 
 from perception.cli.evaluate_graph import compare, graph
-from perception.cli.evaluate_results import detection, pose, recognition
+from perception.cli.evaluate_results import detection, pose, recognition, segmentation
 from perception.cli.evaluate_tracking import tracking
 
 
@@ -27,5 +27,5 @@ def evaluate() -> None:
     """Score a graph on a recorded log (perception evaluate car.yaml --replay LOG), or result files against truth."""
 
 
-for command in (graph, compare, detection, tracking, pose, recognition):
+for command in (graph, compare, detection, tracking, segmentation, pose, recognition):
     app.command()(command)

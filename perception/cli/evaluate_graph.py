@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from perception.evaluation.deliveries import Delivered
     from perception.evaluation.html_report import FramePicture
     from perception.evaluation.run_report import OutputScores, RunReport
+    from perception.evaluation.worst_frames import WorstFrame
     from perception.logs.log import Log
     from perception.messages import Message
     from perception.runtime.graph import Graph
@@ -53,7 +54,9 @@ def graph(
     report, worst = _report(built, str(replay), str(launch_file), latency, outputs, truths)
     document = report.document()
     if out is not None:
-        _write(out, document, worst)
+        from perception.cli.evaluate_pictures import pictures_of
+
+        _write(out, document, pictures_of(worst, log, built.rig))
     if as_json:
         print(json.dumps(document, indent=1))
         return
@@ -148,12 +151,13 @@ def _report(
     latency: str,
     outputs: Mapping[str, Sequence[Delivered]],
     truths: Mapping[str, Sequence[Message]],
-) -> tuple[RunReport, dict[str, list[FramePicture]]]:
+) -> tuple[RunReport, dict[str, list[WorstFrame]]]:
     from perception.evaluation.run_report import RunReport, score_output
+    from perception.evaluation.worst_frames import worst_frames
 
     frames = None if built.rig is None else built.rig.frames
     scored: dict[str, OutputScores] = {}
-    worst: dict[str, list[FramePicture]] = {}
+    worst: dict[str, list[WorstFrame]] = {}
     for topic, delivered in outputs.items():
         truth_topic = _truth_of(topic, delivered[0].message, truths)
         if truth_topic is None:
@@ -161,7 +165,7 @@ def _report(
         found = score_output(truth_topic, truths[truth_topic], delivered, frames)
         if found is not None:
             scored[topic] = found
-            worst[topic] = _worst(truths[truth_topic], delivered)
+            worst[topic] = worst_frames(truths[truth_topic], delivered, WORST)
     untrained = [t for t, d in outputs.items() if any(not m.trained for m in d[-1].message.header.models)]
     stages = _stage_medians(outputs)
     return RunReport(log, launch, latency, scored, stages, tuple(untrained)), worst
@@ -193,12 +197,6 @@ def _stage_medians(outputs: Mapping[str, Sequence[Delivered]]) -> dict[str, floa
     return {stage: sorted(values)[len(values) // 2] / 1e6 for stage, values in times.items()}
 
 
-def _worst(truth: Sequence[Message], outputs: Sequence[Delivered]) -> list[FramePicture]:
-    from perception.evaluation.worst_frames import worst_frames
-
-    return worst_frames(truth, outputs, WORST)
-
-
 def _write(folder: Path, document: Mapping[str, Any], worst: Mapping[str, Sequence[FramePicture]]) -> None:
     from perception.errors import UserError
     from perception.evaluation.html_report import html_report
@@ -228,22 +226,30 @@ def compare(
     a: Annotated[Path, typer.Argument(help="Report to compare with: a folder, or its report.json.")],
     b: Annotated[Path, typer.Argument(help="Report to judge.")],
     max_drop: Annotated[
-        float | None, typer.Option(help="End with 1 where a headline figure falls by more than this, and surely.")
+        float | None,
+        typer.Option(min=0, help="End with 1 where a headline figure surely falls by more than this, or is lost."),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="End with 1 unless B has this, such as objects:mAP>=0.5 or objects:latency_ms.p99<=100."),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Compare two reports, with 95 % intervals over scenes: perception evaluate compare a/ b/ --max-drop 0.01."""
     from dataclasses import asdict
 
-    from perception.evaluation.compare import LESS_IS_BETTER
     from perception.evaluation.compare import compare as compared
+    from perception.evaluation.compare import regressions, unmet
     from perception.evaluation.run_report import read_report
 
-    found = compared(read_report(a), read_report(b))
-    failed = []
-    for topic, c in found.items():
-        drop = c.difference if c.figure in LESS_IS_BETTER else -c.difference
-        if max_drop is not None and drop > max_drop and c.verdict != "better":
-            failed.append(topic)
-    show({**{topic: asdict(c) for topic, c in found.items()}, "failed": ", ".join(failed) or "none"}, as_json=as_json)
+    before, after = read_report(a), read_report(b)
+    found = compared(before, after)
+    failed = [] if max_drop is None else regressions(before, found, max_drop)
+    failed += [why for requirement in require or () if (why := unmet(after, requirement))]
+    outputs = {topic: asdict(one) for topic, one in found.items()}
+    if as_json:
+        show({"outputs": outputs, "failed": failed, "passed": not failed}, as_json=True)
+        return 1 if failed else 0
+    show(outputs, as_json=False)
+    print("\n".join([*(f"failed: {why}" for why in failed)] or ["passed"]))
     return 1 if failed else 0

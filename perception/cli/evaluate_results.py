@@ -1,4 +1,4 @@
-"""`perception evaluate detection|pose|recognition`: result files against files of truth."""
+"""`perception evaluate detection|segmentation|pose|recognition`: result files against files of truth."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perception.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from perception.evaluation.segmentation import Confusion
 
 Truth = Annotated[Path, typer.Option("--truth", help="File or folder of the truth.")]
 Results = Annotated[Path, typer.Option("--results", help="File or folder of the results.")]
@@ -70,7 +73,11 @@ def detection(
 
 
 def _nuscenes(truth: Path, results: Path, classes: list[str]) -> dict[str, Any]:
-    from perception.evaluation.detection_nuscenes import evaluate
+    import numpy as np
+
+    from perception.evaluation.breakdown import by_distance, matched
+    from perception.evaluation.calibration import reliability
+    from perception.evaluation.detection_nuscenes import CLASS_RANGE_M, evaluate
     from perception.evaluation.nuscenes_boxes import read_nuscenes_boxes
 
     there, samples = read_nuscenes_boxes(truth, truth=True)
@@ -82,6 +89,10 @@ def _nuscenes(truth: Path, results: Path, classes: list[str]) -> dict[str, Any]:
             f"{truth}: no box with points lies in its class's range of the vehicle; "
             "where translations are in a global frame, give every box its ego_translation"
         )
+    near = there.within(CLASS_RANGE_M)
+    known = given.within(CLASS_RANGE_M)
+    near, known = near[np.isin(near.name, names)], known[np.isin(known.name, names)]
+    found = matched(near, known)
     return {
         "mAP": scores.mean_ap,
         "NDS": scores.nds,
@@ -91,6 +102,8 @@ def _nuscenes(truth: Path, results: Path, classes: list[str]) -> dict[str, Any]:
         },
         "TP": scores.errors,
         "mean_TP": scores.mean_errors,
+        "by_distance": by_distance(near, known, found),
+        "calibration_error": reliability(np.clip(known.score, 0, 1), found >= 0).expected_error,
         "n_gt": scores.num_truth,
         "n_pred": scores.num_results,
         "n_samples": len(samples),
@@ -111,6 +124,60 @@ def _kitti(truth: Path, results: Path, classes: list[str]) -> dict[str, Any]:
         scores = {measure: evaluate(frames, name, measure) for measure in MEASURES}
         table[name] = {f"AP_{measure}": of.ap for measure, of in scores.items()} | {"AOS": scores["image"].aos}
     return {"recalls": 40, "AP": table, "n_frames": len(frames)}
+
+
+def segmentation(
+    truth: Truth,
+    results: Results,
+    rules: Annotated[
+        str, typer.Option(help="cityscapes (folders of PNG labels) or scalabel (JSON, its numbers in percent).")
+    ] = "cityscapes",
+    classes: Annotated[
+        str, typer.Option(help="Class of label 0, 1, ..., comma separated; by default the 19 of Cityscapes.")
+    ] = "",
+    ignore: Annotated[int, typer.Option(help="cityscapes: the label of true pixels without a class.")] = 255,
+    as_json: AsJson = False,
+) -> None:
+    """Score masks, for example: perception evaluate segmentation --rules cityscapes --truth labels/ --results ours/."""
+    from perception.errors import ShapeError
+    from perception.evaluation.mask_files import CITYSCAPES, read_mask_folders, read_scalabel_masks
+    from perception.evaluation.segmentation import Confusion
+
+    names = tuple(name.strip() for name in classes.split(",") if name.strip()) or CITYSCAPES
+    official = choose(rules, ("cityscapes", "scalabel")) == "scalabel"
+    pairs = read_scalabel_masks(truth, results, names) if official else read_mask_folders(truth, results, ignore)
+    counts, pictures = Confusion(len(names)), 0
+    for pair in pairs:
+        pictures += 1
+        try:
+            counts.add(pair.truth, pair.results)
+        except ShapeError as error:
+            raise UserError(f"{pair.name}: {error}; --classes names the classes of other labels") from None
+    show({"rules": rules, **_mask_scores(counts, names, official=official), "n_frames": pictures}, as_json=as_json)
+
+
+def _mask_scores(counts: Confusion, names: tuple[str, ...], *, official: bool) -> dict[str, Any]:
+    """Return the figures, under scalabel's own names where they are its own: its `mAcc` is the mean precision."""
+    there = counts.true_classes
+    scores = counts.scores(there if official else None)
+    if official:
+        figures = {
+            "mIoU": scores.mean_iou, "mAcc": scores.mean_precision, "fIoU": scores.frequency_weighted_iou,
+            "pAcc": scores.pixel_accuracy,
+        }  # fmt: skip
+        return {name: 100 * value for name, value in figures.items()} | {
+            "IoU": {names[k]: 100 * float(scores.iou[k]) for k in there}
+        }
+    seen = [k for k in range(len(names)) if not math.isnan(scores.iou[k])]  # NaN: nowhere true, nowhere answered
+    return {
+        "mIoU": scores.mean_iou, "pixel_accuracy": scores.pixel_accuracy, "mean_accuracy": scores.mean_accuracy,
+        "frequency_weighted_IoU": scores.frequency_weighted_iou,
+        "IoU": {names[k]: float(scores.iou[k]) for k in seen},
+        "accuracy": {names[k]: float(scores.accuracy[k]) for k in seen},
+        "confusion": {
+            names[k]: {[*names, "none"][j]: int(n) for j, n in enumerate(counts.counts[k]) if n} for k in there
+        },
+    }  # fmt: skip
 
 
 def pose(

@@ -7,20 +7,22 @@ import signal
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from perception.cli.recording import Last, MaxBytes, SplitBytes, SplitSeconds, end_of, files_written, writer_of
+
 if TYPE_CHECKING:
     from perception.cli.live_view import View
+    from perception.cli.recording import Writer
     from perception.logs.log import Log
     from perception.runtime.graph import Graph
     from perception.runtime.launch_file.replay import Replay
     from perception.runtime.launcher import Runner
-    from perception.runtime.recorder import Recorder
     from perception.runtime.replay_request import ReplayRequest
 
 Seconds = Annotated[float, typer.Option(min=0)]
@@ -45,11 +47,16 @@ def launch(
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the log's end.")] = False,
     remap: Annotated[list[str] | None, typer.Option(help="LOG_TOPIC=TOPIC; may be repeated.")] = None,
     use_recorded: Annotated[
-        list[str] | None, typer.Option(help="Take this topic from the log although a node makes it; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Take this topic or output from the log although a node makes it; may be repeated."),
     ] = None,
     assume_rate: Annotated[float, typer.Option(min=0.01, help="Rate in Hz of sensors whose log has no times.")] = 10.0,
     duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds from the first source message.")] = None,
     record: Annotated[Path | None, typer.Option(help="Record every topic to this MCAP file.")] = None,
+    max_bytes: MaxBytes = None,
+    split_bytes: SplitBytes = None,
+    split_s: SplitSeconds = None,
+    last: Last = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE in place of the file's.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, print the resolved file, start nothing.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines, also in a terminal.")] = False,
@@ -70,6 +77,12 @@ def launch(
         raise UserError("--runner is of --mode lockstep: everything else runs as processes")
     if replay is None and (loop or mode == "lockstep" or from_s is not None or until_s is not None):
         raise UserError("--mode lockstep, --from, --until and --loop are of a replay: give --replay LOG")
+    if record is None and any(value is not None for value in (max_bytes, split_bytes, split_s, last)):
+        raise UserError("--max-bytes, --split-bytes, --split-seconds and --last are of a recording: give --record OUT")
+
+    def writer(path: Path, attachments: Mapping[str, bytes]) -> Writer:
+        return writer_of(path, attachments, split_bytes=split_bytes, split_s=split_s, last=last)
+
     with tempfile.TemporaryDirectory(prefix="perception-launch-") as folder:
         log = _open(replay, assume_rate)
         file = _launch_file(launch_file, log, Path(folder))
@@ -77,7 +90,7 @@ def launch(
                         use_recorded=use_recorded or [], assume_rate=assume_rate)  # fmt: skip
         return _run(
             file, given, sets or [], duration=duration, record=record, dry_run=dry_run, plain=plain, as_json=as_json,
-            runner="ray" if runner == "ray" else "inline",
+            runner="ray" if runner == "ray" else "inline", make_writer=writer, max_bytes=max_bytes,
         )  # fmt: skip
 
 
@@ -130,10 +143,6 @@ def _replay(
         if old not in topics:
             raise UserError(f"--remap {pair}: the log has no topic '{old}'.{did_you_mean(old, topics)}")
         pairs[old] = new
-    known = {pairs.get(topic, topic) for topic in topics}
-    for topic in use_recorded:
-        if topic not in known:
-            raise UserError(f"--use-recorded {topic}: the log has no such topic.{did_you_mean(topic, known)}")
     start_ns = log.span().start_ns
     kind: Literal["realtime", "lockstep"] = "lockstep" if mode == "lockstep" else "realtime"
     return Replay(
@@ -153,10 +162,14 @@ def _run(
     plain: bool,
     as_json: bool,
     runner: Runner,
+    make_writer: Callable[[Path, Mapping[str, bytes]], Writer],
+    max_bytes: int | None,
 ) -> int:
     from perception.cli.live_view import summary_document, summary_lines, view
     from perception.runtime.launch_file.load import load_launch
     from perception.runtime.launcher import run_graph
+    from perception.runtime.recorded_files import attachments_of
+    from perception.runtime.recorder import Recorder
 
     graph = load_launch(file, sets=sets, replay=replay)
     if dry_run:
@@ -166,7 +179,8 @@ def _run(
     say = (lambda _: None) if as_json else shown.line
     for line in (*_introduction(file, graph, replay), *_budget(graph)):
         say(line)
-    recorder = None if record is None else _recorder(record, graph)
+    writer = None if record is None else make_writer(record, attachments_of(graph))
+    recorder = None if writer is None else Recorder(writer, max_bytes, lossless=graph.mode == "lockstep")
     commands: deque[ReplayRequest] = deque()
     try:
         with stopped_by_signals() as stop, _keys(graph, shown, commands):
@@ -177,10 +191,12 @@ def _run(
             )  # fmt: skip
     finally:
         shown.close()
-        if recorder is not None:
+        if writer is not None and recorder is not None:
+            end_of(writer)
             recorder.close()
-    if recorder is not None:
-        summary.recording, summary.recording_dropped = str(record), (recorder.dropped + summary.missed).total()
+    if writer is not None and recorder is not None:
+        summary.recording = f"{record}{files_written(writer)}"
+        summary.recording_dropped = (recorder.dropped + summary.missed).total()
         if recorder.stopped:
             say(f"the recording ended early: {recorder.stopped}")
     print(json.dumps(summary_document(summary), indent=1) if as_json else "\n".join(summary_lines(summary)), flush=True)
@@ -216,19 +232,13 @@ def _introduction(file: Path, graph: Graph, replay: Replay | None) -> Iterator[s
         if node.own_code:
             yield f"  own code: node '{node.name}' is {node.target}"
     if replay is not None:
+        from perception.runtime.recorded_files import other_weights
+
         yield f"  replaying {replay.log.path} ({replay.log.FORMAT}), {graph.mode}"
         for note in replay.log.notes:
             yield f"  log: {note}"
+        yield from (f"  warning: {line}" for line in other_weights(graph, replay.log.attachments()))
     yield f"  results: {graph.endpoint} ({', '.join(output.publish_as for output in graph.outputs) or 'no outputs'})"
-
-
-def _recorder(path: Path, graph: Graph) -> Recorder:
-    from perception.logs.mcap_writer import McapWriter
-    from perception.runtime.recorder import Recorder, attachments_of
-
-    files = {} if graph.rig is None else graph.rig.files
-    writer = McapWriter(path, attachments_of(graph.launch_text, files))
-    return Recorder(writer, lossless=graph.mode == "lockstep")
 
 
 @contextmanager

@@ -27,7 +27,8 @@ def simulate(
     from perception.cli.graph_of import graph_of
     from perception.errors import UserError
     from perception.logs.mcap_writer import McapWriter
-    from perception.runtime.recorder import attachments_of
+    from perception.runtime.fingerprint import fingerprint_file
+    from perception.runtime.recorded_files import calibration_files
     from perception.simulation.drive import Drive
     from perception.simulation.motion import Motion
     from perception.simulation.parallel import records
@@ -39,7 +40,7 @@ def simulate(
         graph.rig, seed, START_NS, Motion(speed_mps=speed), weather=weather, sensors=sensor or None,
     )  # fmt: skip
     started_s, count = time.monotonic(), 0
-    stored = {name: data for name, data in attachments_of("", graph.rig.files).items() if name != "launch.yaml"}
+    stored = {"fingerprint.json": fingerprint_file(), **calibration_files(graph.rig.files)}
     with McapWriter(out, stored, flush_s=None) as writer:
         for topic, record, t_ns in records(drive, duration, processes or len(os.sched_getaffinity(0))):
             writer.write(topic, record, t_ns)

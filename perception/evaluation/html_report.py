@@ -1,7 +1,8 @@
-"""Write an evaluation as one HTML file that needs nothing else: tables, bars, confusion, worst frames from above."""
+"""Write an evaluation as one HTML file that needs nothing else: tables, curves, bars, confusion, worst frames."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,18 +17,25 @@ _STYLE = """body{font:14px system-ui,sans-serif;max-width:70rem;margin:2rem auto
 table{border-collapse:collapse;margin:.5rem 0 1.5rem}
 td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
 .warn{background:#fde;padding:.6rem 1rem}svg{background:#f7f7f7;margin:.3rem}
-figure{display:inline-block;margin:.3rem}figcaption{font-size:12px}"""
+figure{display:inline-block;margin:.3rem}figcaption{font-size:12px}img{margin:.3rem;max-width:100%}"""
+_COLOURS = ("#1b6ca8", "#c23b22", "#2e8b57", "#8a4fa3", "#d98a00", "#5a5a5a", "#00868b", "#b5397d")
 _PIXELS_A_METRE = 4.0
 _VIEW_M = 50.0
 
 
 @dataclass(frozen=True, eq=False)
 class FramePicture:
-    """One instant from above: true boxes and reported ones, in `base_link`."""
+    """One instant.
+
+    Attributes:
+        caption: what was wrong.
+        boxes: true ones and reported ones in `base_link`, shown from above; None for what has none.
+        images: JPEGs of cameras at that instant, with boxes or masks in them.
+    """
 
     caption: str
-    truth: SceneBoxes
-    results: SceneBoxes
+    boxes: tuple[SceneBoxes, SceneBoxes] | None = None
+    images: tuple[bytes, ...] = ()
 
 
 def html_report(document: Mapping[str, Any], worst: Mapping[str, Sequence[FramePicture]]) -> str:
@@ -60,12 +68,9 @@ def _output(topic: str, scores: Mapping[str, Any], worst: Sequence[FramePicture]
         _table(("", "offline", "streaming"), rows),
     ]
     if offline["by_class"]:
-        columns = list(next(iter(offline["by_class"].values())))
-        parts.append(
-            _table(
-                ("class", *columns), [(name, *(of.get(c) for c in columns)) for name, of in offline["by_class"].items()]
-            )
-        )
+        parts.append(_by("class", offline["by_class"]))
+    parts += [_by(kind, offline[f"by_{kind}"]) for kind in ("distance", "visibility") if offline.get(f"by_{kind}")]
+    parts += [_chart(name, curves) for name, curves in (offline.get("curves") or {}).items()]
     if offline["confusion"]:
         answers = list(dict.fromkeys(answer for of in offline["confusion"].values() for answer in of))
         parts.append("<h3>Confusion: rows are true, columns answered</h3>")
@@ -75,8 +80,33 @@ def _output(topic: str, scores: Mapping[str, Any], worst: Sequence[FramePicture]
             )
         )
     if worst:
-        parts.append("<h3>Worst frames, from above (green: true, red: reported)</h3>" + "".join(map(_picture, worst)))
+        parts.append("<h3>Worst frames (boxes: green true, red reported; masks: wrong pixels red)</h3>")
+        parts += map(_picture, worst)
     return parts
+
+
+def _by(what: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(next(iter(rows.values())))
+    return _table((what, *columns), [(name, *(of.get(c) for c in columns)) for name, of in rows.items()])
+
+
+def _chart(name: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Draw curves within 0 and 1; their names stand beside them, in their colours."""
+    side, edge = 260, 30
+    frame = f"<rect x='{edge}' y='0' width='{side}' height='{side}' fill='none' stroke='#bbb'/>"
+    marks = "".join(
+        f"<text x='{edge + side * k / 4:.0f}' y='{side + 14}' text-anchor='middle'>{k / 4:g}</text>"
+        f"<text x='{edge - 4}' y='{side - side * k / 4 + 10 * (k == 4):.0f}' text-anchor='end'>{k / 4:g}</text>"
+        for k in range(5)
+    )
+    lines, names = [], []
+    for place, (label, points) in enumerate(curves.items()):
+        colour = _COLOURS[place % len(_COLOURS)]
+        path = " ".join(f"{edge + side * x:.1f},{side - side * y:.1f}" for x, y in points)
+        lines.append(f"<polyline points='{path}' fill='none' stroke='{colour}' stroke-width='1.5'/>")
+        names.append(f"<span style='color:{colour}'>{escape(label)}</span>")
+    svg = f"<svg width='{side + edge + 12}' height='{side + 20}' font-size='10'>{frame}{marks}{''.join(lines)}</svg>"
+    return f"<figure>{svg}<figcaption>{escape(name)}: {', '.join(names)}</figcaption></figure>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -102,13 +132,18 @@ def _bars(values: Mapping[str, float], unit: str) -> str:
 
 
 def _picture(frame: FramePicture) -> str:
+    images = "".join(
+        f"<img src='data:image/jpeg;base64,{base64.b64encode(data).decode()}' alt=''>" for data in frame.images
+    )
+    above = "" if frame.boxes is None else _from_above(*frame.boxes)
+    return f"<figure>{above}{images}<figcaption>{escape(frame.caption)}</figcaption></figure>"
+
+
+def _from_above(truth: SceneBoxes, results: SceneBoxes) -> str:
     size = 2 * _VIEW_M * _PIXELS_A_METRE
     ego = _polygon(Boxes(np.zeros((1, 3)), np.array([[4.5, 1.9, 1.5]]), np.zeros(1)), "#888", fill=True)
-    shapes = ego + _polygon(_as_boxes(frame.truth), "#2a2") + _polygon(_as_boxes(frame.results), "#d33")
-    return (
-        f"<figure><svg width='{size:.0f}' height='{size:.0f}'>{shapes}</svg>"
-        f"<figcaption>{escape(frame.caption)}</figcaption></figure>"
-    )
+    shapes = ego + _polygon(_as_boxes(truth), "#2a2") + _polygon(_as_boxes(results), "#d33")
+    return f"<svg width='{size:.0f}' height='{size:.0f}'>{shapes}</svg>"
 
 
 def _as_boxes(boxes: SceneBoxes) -> Boxes:

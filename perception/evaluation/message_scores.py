@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.evaluation import pose, recognition
+from perception.evaluation.breakdown import Curves, Table, all_curves, by_distance, by_visibility, matched
 from perception.evaluation.calibration import reliability
 from perception.evaluation.deliveries import Pair
 from perception.evaluation.detection_nuscenes import SceneBoxes, evaluate
@@ -23,13 +24,21 @@ from perception.evaluation.tracking_clear import clear
 from perception.evaluation.tracking_hota import hota
 from perception.geometry.frames import FrameTree
 from perception.geometry.transforms import Transform
-from perception.messages import Detections3D, Message, Pose3D, Recognition, SegmentationMask, TrackedObjects, host
+from perception.messages import (
+    Detections3D,
+    FusedObject,
+    Message,
+    Pose3D,
+    Recognition,
+    SegmentationMask,
+    TrackedObjects,
+    host,
+)
 from perception.messages.masks import mask_labels
 
 RANGE_M = 50.0
 TRACK_DISTANCE_M = 2.0
 _SAME = {"person": "pedestrian", "cyclist": "bicycle", "rider": "bicycle", "vehicle": "car"}
-Table: TypeAlias = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class TaskScores:
         by_class: figures by class.
         frames: true instants that were scored.
         confusion: counts by (true class, answer), for masks and recognitions.
+        by_distance, by_visibility: figures of boxes by band.
+        curves: points (x, y) by curve, by what they show.
     """
 
     task: str
@@ -49,18 +60,22 @@ class TaskScores:
     by_class: dict[str, Table] = field(default_factory=dict)
     frames: int = 0
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
+    by_distance: dict[str, Table] = field(default_factory=dict)
+    by_visibility: dict[str, Table] = field(default_factory=dict)
+    curves: Mapping[str, Curves] = field(default_factory=dict)
 
 
-def score(pairs: Sequence[Pair], frames: FrameTree | None = None) -> TaskScores | None:
+def score(pairs: Sequence[Pair], frames: FrameTree | None = None, *, details: bool = False) -> TaskScores | None:
     """Score an output of any type that has a truth, None for the others.
 
     Args:
         pairs: truth and output by instant; truths of one type.
         frames: the rig's, by which poses are brought into one frame; without it they must be in the same one.
+        details: also by distance and visibility, and curves; it takes about as long again.
     """
     truth = pairs[0].truth if pairs else None
     if isinstance(truth, TrackedObjects | Detections3D):
-        return _objects(pairs)
+        return _objects(pairs, details=details)
     if isinstance(truth, SegmentationMask):
         return _masks(pairs)
     if isinstance(truth, Pose3D):
@@ -76,7 +91,7 @@ def canonical(name: str) -> str:
     return _SAME.get(plain, plain)
 
 
-def _objects(pairs: Sequence[Pair]) -> TaskScores:
+def _objects(pairs: Sequence[Pair], *, details: bool) -> TaskScores:
     poses = {p.truth.header.t_sensor_ns: _pose_of(p.truth) for p in pairs if isinstance(p.truth, TrackedObjects)}
     there = [_boxes_of(pair.truth, place, None, seen_only=True) for place, pair in enumerate(pairs)]
     given = [_boxes_of(pair.output, place, _moved(pair, poses)) for place, pair in enumerate(pairs)]
@@ -88,19 +103,29 @@ def _objects(pairs: Sequence[Pair]) -> TaskScores:
     scores = evaluate(truth, known, classes, dict.fromkeys(classes, RANGE_M))
     summary = {"mAP": scores.mean_ap, "NDS": scores.nds, **scores.mean_errors}
     by_class = {name: {"AP": scores.class_ap[name], **scores.errors[name]} for name in classes}
+    found = matched(truth, known)
+    trust = reliability(np.clip(known.score, 0, 1), found >= 0)
+    more: dict[str, Any] = {}
+    if details:
+        visible = np.concatenate([_visible(pair.truth) for pair in pairs])
+        visible[truth.range_m >= RANGE_M] = np.nan
+        more = {
+            "by_distance": by_distance(truth, known, found), "by_visibility": by_visibility(visible, found),
+            "curves": all_curves(scores, classes, trust),
+        }  # fmt: skip
     tracked = isinstance(pairs[0].truth, TrackedObjects) and any(
         isinstance(pair.output, TrackedObjects) and _has_ids(pair.output) for pair in pairs
     )
     if not tracked:
-        summary["calibration_error"] = _calibration(truth, known)
-        return TaskScores("detection", summary, by_class, len(pairs))
+        summary["calibration_error"] = trust.expected_error
+        return TaskScores("detection", summary, by_class, len(pairs), **more)
     frames = [_frame(pair, _moved(pair, poses)) for pair in pairs]
     counts = clear([frames], float(np.nextafter(0.0, 1.0)))
     summary |= {
         **hota([frames]).summary(), "MOTA": counts.mota, "IDF1": counts.idf1, "switches": float(counts.switches),
-        "fragmentations": float(counts.fragmentations), "calibration_error": _calibration(truth, known),
+        "fragmentations": float(counts.fragmentations), "calibration_error": trust.expected_error,
     }  # fmt: skip
-    return TaskScores("tracking", summary, by_class, len(pairs))
+    return TaskScores("tracking", summary, by_class, len(pairs), **more)
 
 
 def _pose_of(message: TrackedObjects) -> Transform | None:
@@ -135,8 +160,20 @@ def _boxes_of(message: object, sample: int, moved: Transform | None, *, seen_onl
     )  # fmt: skip
 
 
+def _kept(message: TrackedObjects, *, seen_only: bool) -> list[FusedObject]:
+    return [o for o in message.objects if o.classes and not (seen_only and o.num_points == 0)]
+
+
+def _visible(truth: Message) -> Float:
+    """Return the share of each true box that nothing hides, NaN where it is not known."""
+    if not isinstance(truth, TrackedObjects):
+        return np.full(len(_boxes_of(truth, 0, None)), np.nan)
+    kept = _kept(truth, seen_only=True)
+    return np.array([np.nan if thing.visibility is None else thing.visibility for thing in kept], np.float64)
+
+
 def _boxes_of_objects(message: TrackedObjects, sample: int, *, seen_only: bool) -> SceneBoxes:
-    kept = [o for o in message.objects if o.classes and not (seen_only and o.num_points == 0)]
+    kept = _kept(message, seen_only=seen_only)
     count = len(kept)
     center = np.array([o.center_m for o in kept], np.float64).reshape(count, 3)
     rotation = np.array([o.rotation_xyzw for o in kept], np.float64).reshape(count, 4)
@@ -182,18 +219,6 @@ def _joined(parts: Sequence[SceneBoxes]) -> SceneBoxes:
     )
 
 
-def _calibration(truth: SceneBoxes, results: SceneBoxes) -> float:
-    """Return the expected calibration error of scores, a box being right within 2 m of a free true one."""
-    right = np.zeros(len(results), bool)
-    taken = np.zeros(len(truth), bool)
-    for index in np.argsort(-results.score, kind="stable"):
-        near = np.flatnonzero((truth.sample == results.sample[index]) & (truth.name == results.name[index]) & ~taken)
-        apart = np.linalg.norm(truth.center_m[near, :2] - results.center_m[index, :2], axis=1)
-        if len(near) and apart.min() < TRACK_DISTANCE_M:
-            taken[near[apart.argmin()]] = right[index] = True
-    return reliability(np.clip(results.score, 0, 1), right).expected_error
-
-
 def _has_ids(message: TrackedObjects) -> bool:
     return any(thing.id for thing in message.objects)
 
@@ -212,9 +237,8 @@ def _frame(pair: Pair, moved: Transform | None) -> TrackFrame:
 
 
 def _ids(message: object, *, seen_only: bool = False) -> NDArray[np.int64]:
-    things = message.objects if isinstance(message, TrackedObjects) else ()
-    kept = [thing.id for thing in things if thing.classes and not (seen_only and thing.num_points == 0)]
-    return np.array(kept, np.uint64).astype(np.int64)
+    kept = _kept(message, seen_only=seen_only) if isinstance(message, TrackedObjects) else []
+    return np.array([thing.id for thing in kept], np.uint64).astype(np.int64)
 
 
 def _masks(pairs: Sequence[Pair]) -> TaskScores:
@@ -242,6 +266,12 @@ def _masks(pairs: Sequence[Pair]) -> TaskScores:
         names[k]: {answers[j]: int(n) for j, n in enumerate(counts.counts[k]) if n} for k in counts.true_classes
     }
     return TaskScores("segmentation", summary, by_class, len(pairs), confusion)
+
+
+def compared_labels(truth: SegmentationMask, output: SegmentationMask) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return both masks (H, W) as labels of the truth's classes, 255 for all else."""
+    names = list(dict.fromkeys(map(canonical, truth.identities or truth.classes)))
+    return _labels_as(truth, names), _labels_as(output, names)
 
 
 def _labels_as(mask: SegmentationMask, names: Sequence[str]) -> NDArray[np.uint8]:
@@ -304,4 +334,4 @@ def _recognitions(pairs: Sequence[Pair]) -> TaskScores:
     )
 
 
-__all__ = ["RANGE_M", "TaskScores", "canonical", "object_boxes", "score"]
+__all__ = ["RANGE_M", "TaskScores", "canonical", "compared_labels", "object_boxes", "score"]

@@ -69,7 +69,7 @@ def score_output(
 ) -> OutputScores | None:
     """Score one output against one truth, None where its type has no score or no instant is shared."""
     pairs = offline(truth, outputs)
-    whole = score(pairs, frames) if pairs else None
+    whole = score(pairs, frames, details=True) if pairs else None
     if whole is None:
         return None
     start = pairs[0].truth.header.t_sensor_ns

@@ -56,6 +56,7 @@ class SplitWriter:
         if self._began_ns is None:
             self._began_ns = t_log_ns
         full = self._max_bytes is not None and self._writer.size() >= self._max_bytes
+        full = full and self._writer.messages > 0  # attachments alone may be more: a file holds at least one record
         if full or (self._max_ns is not None and t_log_ns - self._began_ns >= self._max_ns):
             self._next_file(t_log_ns)
         self._writer.write(topic, record, t_log_ns)

@@ -143,6 +143,7 @@ class _Run:
         self._sources_ended = dict.fromkeys(graph.processes(), False)
         self._state_seq = 0
         self._next_state_s = 0.0
+        self._recording_ended = False
         folders = [] if recorder is None else [recorder.folder]
         self._machine, self._own_faults, self._next_look_s = MachineWatch(folders), list[str](), 0.0
         self.first_message_s: float | None = None
@@ -214,8 +215,15 @@ class _Run:
             self._take_requests(None)
             reading.sleep(TICK_S)
 
+    def _tell_recording(self) -> None:
+        """Say once that the recording has ended, when it has: the graph goes on without it."""
+        if self.recorder is not None and self.recorder.stopped and not self._recording_ended:
+            self._recording_ended = True
+            self.on_line(f"the recording has ended, the graph goes on: {self.recorder.stopped}")
+
     def _tell_status(self, now_s: float) -> None:
         if now_s >= self._next_state_s:
+            self._tell_recording()
             self._next_state_s = max(self._next_state_s + STATE_S, now_s)
             self.on_status(self.summary)
 
@@ -334,6 +342,7 @@ class _Run:
         if now_s < self._next_state_s:
             return
         self._next_state_s = max(self._next_state_s + STATE_S, now_s)
+        self._tell_recording()
         state = self.health.state(time.time_ns(), self._state_seq, self.lock.run, self.deadlines.missed)
         self._state_seq += 1
         self.summary.last_state = state

@@ -6,13 +6,12 @@ import queue
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, Self
 
 from perception.errors import PerceptionError
 from perception.messages.codec import Bytes
-from perception.runtime.fingerprint import fingerprint_file
 
 QUEUE = 256
 FULL = 0.95
@@ -100,13 +99,4 @@ class Recorder:
         return self
 
 
-def attachments_of(launch_text: str, rig_files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return what makes a recording replay alone, and what its numbers depend on: launch file, rig, fingerprint."""
-    return {
-        "launch.yaml": launch_text.encode(),
-        "fingerprint.json": fingerprint_file(),
-        **{f"calibration/{name}": data for name, data in rig_files.items()},
-    }
-
-
-__all__ = ["RecordWriter", "Recorder", "attachments_of"]
+__all__ = ["RecordWriter", "Recorder"]

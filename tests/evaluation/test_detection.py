@@ -39,6 +39,10 @@ def test_nuscenes_scores_equal_the_official_code_on_real_detections(
         for error, value in expected["TP"][name].items():
             assert scores["TP"][name][error] == pytest.approx(value, abs=1e-9)
     assert (scores["n_gt"], scores["n_pred"], scores["n_samples"]) == (714, 1135, 184)
+    bands = scores["by_distance"]
+    assert sum(of["boxes"] for of in bands.values()) == 714
+    assert 0 < scores["calibration_error"] < 1
+    assert bands["0 to 20 m"]["recall"] > bands["35 to 50 m"]["recall"]  # as of every LiDAR
 
 
 def test_perfect_boxes_score_one_and_no_boxes_score_nothing() -> None:

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from perception.cli.main import main
-from perception.evaluation.compare import compare
+from perception.errors import UserError
+from perception.evaluation.compare import compare, regressions, unmet
 from perception.evaluation.deliveries import Delivered, offline, streaming
 from perception.evaluation.message_scores import score
 from perception.geometry.transforms import Transform
@@ -97,6 +100,31 @@ def test_objects_without_a_point_on_them_and_beyond_the_range_do_not_count() -> 
     assert scores is not None
     assert scores.summary["mAP"] == pytest.approx(1.0)
     assert scores.summary["MOTA"] == 1.0
+
+
+def test_boxes_are_told_apart_by_distance_and_by_what_can_be_seen_of_them() -> None:
+    # A near car that is found, 19.5 m away and reported at 20.5 m; two far ones of which one is missed; one invention.
+    truth = [objects(k, (1, 19.5, 0.0), (2, 30.0, 5.0), (3, 40.0, 5.0)) for k in range(10)]
+    seen = {1: 1.0, 2: 0.7, 3: 0.3}
+    truth = [replace(m, objects=tuple(replace(thing, visibility=seen[thing.id]) for thing in m.objects)) for m in truth]
+    answers = [objects(k, (7, 20.5, 0.0), (8, 30.0, 5.0), (9, 30.0, -9.0), score=0.75) for k in range(10)]
+    scores = score(offline(truth, delivered(answers)), details=True)
+    assert scores is not None
+    found = {band: (of["recall"], of["precision"]) for band, of in scores.by_distance.items()}
+    assert found["0 to 20 m"] == (1.0, 1.0)  # what it found is near, though it was reported beyond the edge
+    assert found["20 to 35 m"] == (1.0, 0.5)
+    assert found["35 to 50 m"][0] == 0.0
+    assert {band: of["recall"] for band, of in scores.by_visibility.items()} == {
+        "0 to 40 % visible": 0.0, "60 to 80 % visible": 1.0, "80 to 100 % visible": 1.0,
+    }  # fmt: skip
+    (trust,) = scores.curves["right over score"]["results"]
+    assert trust == pytest.approx((0.75, 2 / 3), abs=1e-4)
+    recall, precision = scores.curves["precision over recall"]["car"][-1]
+    assert recall == pytest.approx(2 / 3, abs=0.02)
+    assert precision == pytest.approx(2 / 3, abs=0.05)
+    plain = score(offline(truth, delivered(answers)))
+    assert plain is not None
+    assert (plain.summary, plain.curves) == (scores.summary, {})
 
 
 def mask(
@@ -193,6 +221,8 @@ def test_a_graph_on_perfect_perception_scores_one(
     assert report["outputs"]["objects"]["offline"]["summary"]["HOTA"] == pytest.approx(1.0)
     page = (tmp_path / "report" / "report.html").read_text()
     assert "objects: tracking" in page
+    for part in ("0 to 20 m", "<polyline", "precision over recall", "right over score"):
+        assert part in page, part
     assert "http" not in page  # nothing is loaded from elsewhere
 
 
@@ -206,6 +236,10 @@ def test_a_given_latency_lowers_the_streaming_score_alone(
     assert slow["streaming"]["summary"]["mAP"] < 1.0  # car 2 moves 2.5 m meanwhile
     assert slow["latency_ms"]["p50"] == pytest.approx(2500.0)
     assert run("compare", tmp_path / "slow", tmp_path / "slow", "--max-drop", "0.0") == 0
+    requirement = ("--require", "objects:latency_ms.p50<=100", "--json")
+    capsys.readouterr()
+    assert run("compare", tmp_path / "slow", tmp_path / "slow", *requirement) == 1
+    assert json.loads(capsys.readouterr().out)["failed"] == ["objects: latency_ms.p50 is 2500.0000, <= 100 is required"]
     assert run("compare", tmp_path / "slow", tmp_path / "none") == 2
 
 
@@ -235,3 +269,49 @@ def test_a_difference_that_holds_in_every_scene_is_shown_and_chance_is_not() -> 
     ]
     assert noise.verdict == "no difference shown"
     assert noise.low < 0 < noise.high
+
+
+def reported(**scenes: list[float]) -> dict[str, Any]:
+    """A report of outputs by their scores in each scene."""
+    return {
+        "outputs": {
+            topic: {
+                "offline": {"summary": {"mAP": float(np.mean(of)) if of else None}}, "scenes": of,
+                "streaming": {"summary": {"mAP": 0.25}}, "latency_ms": {"p50": 40.0, "p99": 90.0},
+            }
+            for topic, of in scenes.items()
+        }
+    }  # fmt: skip
+
+
+def test_what_fell_surely_or_was_lost_fails_and_what_chance_may_be_does_not() -> None:
+    def failed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+        return regressions(before, compare(before, after), 0.02)
+
+    base = [0.5, 0.6, 0.7, 0.4, 0.5, 0.6]
+    before = reported(objects=base, boxes=base)
+    assert failed(before, reported(objects=[s - 0.01 for s in base], boxes=base)) == []
+    (line,) = failed(before, reported(objects=[s - 0.05 for s in base], boxes=base))
+    assert line == "objects: mAP is worse by 0.0500, 0.02 is allowed"
+    by_chance = [s - d for s, d in zip(base, (0.4, -0.3) * 3, strict=True)]  # 0.05 in the mean, either way in a scene
+    assert failed(before, reported(objects=by_chance, boxes=base)) == []
+    assert failed(before, reported(objects=base)) == ["boxes: the second report has no such output"]
+    (line,) = failed(before, reported(objects=[], boxes=base))
+    assert line == "objects: mAP was 0.5500 and is not known any more"
+    assert len(failed(reported(objects=[0.5]), reported(objects=[0.4]))) == 1  # a single scene counts as it is
+
+
+def test_requirements_are_met_or_say_by_what_not() -> None:
+    report = reported(objects=[0.5], none=[])
+    for met in ("objects:mAP>=0.5", "objects:streaming.mAP<=0.25", "objects:latency_ms.p99<=100"):
+        assert unmet(report, met) == ""
+    assert unmet(report, "objects:streaming.mAP>=0.4") == "objects: streaming.mAP is 0.2500, >= 0.4 is required"
+    assert unmet(report, "none:mAP>=0.1") != ""
+    assert unmet(report, "none:mAP<=0.1") != ""  # what is not known meets nothing
+    for wrong, said in (
+        ("objects:mAP>0.5", "expected TOPIC:FIGURE>=VALUE"),
+        ("object:mAP>=0.5", "Did you mean 'objects'"),
+        ("objects:mAp>=0.5", "Did you mean 'mAP'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            unmet(report, wrong)

@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from PIL import Image
 
+from perception.cli.main import main
 from perception.errors import ShapeError
 from perception.evaluation.segmentation import Confusion
-
-CLASSES = (
-    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
-    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
-)  # fmt: skip
 
 
 def test_a_count_by_hand() -> None:
@@ -73,54 +68,66 @@ def test_other_labels_and_sizes_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("predictions", "perfect"), [("sem_seg_preds.json", False), ("sem_seg_sample.json", True)])
-def test_scores_equal_those_that_scalabel_asserts(data_folder: Path, predictions: str, perfect: bool) -> None:
+def test_scores_equal_those_that_scalabel_asserts(
+    data_folder: Path, predictions: str, perfect: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = data_folder / "metrics_scalabel"
     expected = json.loads((folder / "expected.json").read_text())["sem_seg"]
-    truth = json.loads((folder / "sem_seg" / "sem_seg_sample.json").read_text())
-    results = {frame["name"]: frame for frame in json.loads((folder / "sem_seg" / predictions).read_text())}
-    counts = Confusion(len(CLASSES))
-    for frame in truth:
-        counts.add(_mask(frame), _mask(results[frame["name"]]))
-    scores = counts.scores(classes=counts.true_classes)
-    found = {
-        "mIoU": scores.mean_iou, "mAcc": scores.mean_precision, "fIoU": scores.frequency_weighted_iou,
-        "pAcc": scores.pixel_accuracy,
-    }  # fmt: skip
-    assert {key: 100 * value for key, value in found.items()} == pytest.approx(
+    files = ("--truth", folder / "sem_seg" / "sem_seg_sample.json", "--results", folder / "sem_seg" / predictions)
+    assert run("--rules", "scalabel", *files, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {name: found[name] for name in expected} == pytest.approx(
         dict.fromkeys(expected, 100.0) if perfect else expected, abs=1e-6
     )
 
 
-def test_predictions_of_nothing_score_zero(data_folder: Path) -> None:
+def test_predictions_of_nothing_score_zero(data_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = data_folder / "metrics_scalabel" / "sem_seg"
-    (truth,) = json.loads((folder / "sem_seg_sample.json").read_text())
-    (nothing,) = json.loads((folder / "sem_seg_preds_empty.json").read_text())
-    counts = Confusion(len(CLASSES))
-    counts.add(_mask(truth), _mask(nothing))
-    assert counts.scores(classes=counts.true_classes).mean_iou == 0
+    files = ("--truth", folder / "sem_seg_sample.json", "--results", folder / "sem_seg_preds_empty.json")
+    assert run("--rules", "scalabel", *files, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["mIoU"] == 0
 
 
-def _mask(frame: dict[str, Any]) -> NDArray[np.int64]:
-    """Draw a frame of labels in the compressed runs of COCO; later labels cover earlier ones."""
-    mask = np.full((720, 1280), 255)
-    for label in frame["labels"]:
-        if label["rle"] is not None and label["category"] in CLASSES:
-            mask[_area(label["rle"])] = CLASSES.index(label["category"])
-    return mask
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "segmentation", *map(str, arguments)])
+    return int(ended.value.code or 0)
 
 
-def _area(rle: dict[str, Any]) -> NDArray[np.bool_]:
-    counts: list[int] = []
-    value = shift = 0
-    for character in rle["counts"].encode():
-        digit = character - 48
-        value |= (digit & 31) << shift
-        shift += 5
-        if digit & 32:
-            continue
-        if digit & 16:
-            value |= -1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return flat.reshape(rle["size"][::-1]).T  # by columns
+def drawn(folder: Path, **pictures: list[list[int]]) -> Path:
+    """Write pictures of labels, each below a folder of its city."""
+    for name, labels in pictures.items():
+        (folder / "ulm").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.array(labels, np.uint8)).save(folder / "ulm" / f"{name}.png")
+    return folder
+
+
+def test_folders_of_pictures_are_scored_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The count by hand above, as files; 9 has no class here.
+    truth = drawn(tmp_path / "truth", a=[[0, 0, 1], [0, 1, 1]], b=[[1, 2, 9], [2, 2, 9]])
+    ours = drawn(tmp_path / "ours", a=[[0, 1, 1], [0, 1, 0]], b=[[1, 0, 2], [2, 255, 0]], unused=[[0]])
+    arguments = ("--truth", truth, "--results", ours, "--classes", "road, car, sky", "--ignore", "9")
+    assert run(*arguments, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["IoU"] == pytest.approx({"road": 2 / 5, "car": 3 / 5, "sky": 1 / 3})
+    assert found["pixel_accuracy"] == pytest.approx(6 / 10)
+    assert found["confusion"]["sky"] == {"road": 1, "sky": 1, "none": 1}
+    assert found["n_frames"] == 2
+
+
+def test_masks_that_do_not_go_together_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = drawn(tmp_path / "truth", a=[[0, 1]])
+    for results, said in (
+        (drawn(tmp_path / "none", b=[[0, 1]]), "lacks 1 pictures of the truth, the first ulm/a.png"),
+        (drawn(tmp_path / "size", a=[[0, 1, 1]]), "the truth has (1, 2)"),
+        (drawn(tmp_path / "label", a=[[0, 77]]), "label 77"),
+    ):
+        assert run("--truth", truth, "--results", results) == 2
+        assert said in capsys.readouterr().err
+    (tmp_path / "label" / "ulm" / "a.png").write_bytes(b"no picture")
+    assert run("--truth", truth, "--results", tmp_path / "label") == 2
+    (tmp_path / "a.json").write_text(
+        json.dumps([{"name": "a", "labels": [{"category": "car", "rle": {"counts": "04", "size": [9, 9]}}]}])
+    )
+    assert run("--rules", "scalabel", "--truth", tmp_path / "a.json", "--results", tmp_path / "a.json") == 2
+    assert "runs over 4 pixels in a picture of 9 x 9" in capsys.readouterr().err

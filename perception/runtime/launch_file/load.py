@@ -17,7 +17,14 @@ from perception.runtime.launch_file.files import CALIBRATION, apply_sets, valida
 from perception.runtime.launch_file.fusion_checks import FusionChecks
 from perception.runtime.launch_file.graph_checks import GraphChecks
 from perception.runtime.launch_file.models import LaunchFile, OutputFile, SensorHealthFile
-from perception.runtime.launch_file.replay import LOG_NODE, Replay, log_node, take_sources_out, with_recorded
+from perception.runtime.launch_file.replay import (
+    LOG_NODE,
+    Replay,
+    log_node,
+    take_sources_out,
+    with_outputs_resolved,
+    without_recorded,
+)
 from perception.runtime.launch_file.rig_checks import ReadRig, read_rig
 from perception.runtime.launch_file.wiring import MS, Wiring, connected, expand_outputs, find_classes, find_topics
 from perception.runtime.launch_file.yaml_lines import Document, read_yaml
@@ -30,7 +37,7 @@ def load_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None =
 
     Raises:
         LaunchFileError: it has faults; all of them, a line each.
-        UserError: a `--set` that is none.
+        UserError: a `--set` that is none, or a recorded topic that the log does not have.
     """
     graph, faults = check_launch(file, sets=sets, replay=replay)
     faults.raise_if_any()
@@ -62,9 +69,11 @@ def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None 
     unknown = ("rig",) in document.left_out or (replay is None and _waits_for_a_log(launch))
     found = ReadRig(None) if unknown else _rig(document, launch, faults, replay)
     folder = file.parent.resolve()
+    replay = None if replay is None else with_outputs_resolved(replay, launch.outputs)
     wiring = Wiring(
-        document, launch, found.rig, faults, (folder,), hidden_sensors=found.hidden, unsound_sensors=found.unsound
-    )
+        document, launch, found.rig, faults, (folder,), hidden_sensors=found.hidden, unsound_sensors=found.unsound,
+        recorded=frozenset() if replay is None else replay.use_recorded,
+    )  # fmt: skip
     find_classes(wiring)
     if replay is None and _waits_for_a_log(launch):
         return None, faults
@@ -74,6 +83,7 @@ def check_launch(file: Path, *, sets: Sequence[str] = (), replay: Replay | None 
     if replay is not None and launch.ego_motion not in wiring.types:
         wiring.launch = launch.model_copy(update={"ego_motion": "none"})  # the log has none; outputs say so
     nodes = [node for name in launch.nodes if (node := connected(wiring, name)) is not None]
+    nodes = without_recorded(nodes, wiring.recorded)
     if source is not None:
         nodes.insert(0, source)
     if GraphChecks(wiring, nodes, lossless=replay is not None and replay.mode == "lockstep").run():
@@ -147,7 +157,6 @@ def _graph(wiring: Wiring, nodes: list[NodeSpec], replay: Replay | None) -> Grap
         )
         for name, entry in launch.outputs.items()
     )
-    nodes = [with_recorded(node, replay) for node in nodes]
     return Graph(
         name=launch.name, nodes=tuple(nodes), outputs=outputs, sensors=_sensors(wiring), message_types=wiring.types,
         endpoint=launch.endpoint, curve_keys=_beside(wiring, launch.network.curve_keys),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from perception.errors import LaunchFileError
+from perception.errors import LaunchFileError, UserError, did_you_mean
 from perception.messages import Message
 from perception.runtime.graph import NodeSpec
+from perception.runtime.launch_file.models import OutputFile
 from perception.runtime.launch_file.wiring import Wiring
 from perception.runtime.launch_file.yaml_lines import Document
 from perception.runtime.node import Source
@@ -35,7 +38,7 @@ class Replay:
     remap: dict[str, str] = field(default_factory=dict)
     """New topic name by the log's."""
     use_recorded: frozenset[str] = frozenset()
-    """Topics taken from the log although a node of the graph publishes them."""
+    """Topics, or names of outputs, that are taken from the log although a node of the graph makes them."""
     assume_rate_hz: float = 10.0
 
 
@@ -84,13 +87,11 @@ def log_node(wiring: Wiring, replay: Replay, place: LogPlace) -> NodeSpec:
     """Return the source that reads the log, and publish its topics."""
     target = f"perception.nodes.{LOG_NODE}:LogReplay"
     cls = node_class(target)
-    made = {f"{name}/{port}" for name, found in wiring.classes.items() for port in found.outputs()}
+    made = list(_made_topics(wiring))
     topics: dict[str, type[Message]] = {}
     for topic, message_type in replay.log.topics().items():
         name = replay.remap.get(topic, topic)
-        # the outputs of a node are made anew; one per sensor is <node>/<sensor>/<port>
-        first, _, last = name.partition("/")
-        is_made = f"{first}/{last.rpartition('/')[2]}" in made
+        is_made = any(fnmatchcase(name, pattern) for pattern in made)
         if name not in OWN_TOPICS and (not is_made or name in replay.use_recorded):
             topics[name] = message_type
     config = cls.Config.model_validate(
@@ -110,12 +111,48 @@ def log_node(wiring: Wiring, replay: Replay, place: LogPlace) -> NodeSpec:
     )  # fmt: skip
 
 
-def with_recorded(node: NodeSpec, replay: Replay | None) -> NodeSpec:
-    """Leave out the outputs that are taken from the log instead."""
-    if replay is None or node.is_source or not replay.use_recorded:
-        return node
-    kept = {port: topic for port, topic in node.outputs.items() if topic not in replay.use_recorded}
-    return replace(node, outputs=kept)
+def _made_topics(wiring: Wiring) -> Iterator[str]:
+    """Yield what the nodes publish, with * for a sensor: they make it anew, so the log's is not replayed."""
+    for name, found in wiring.classes.items():
+        renamed = wiring.launch.nodes[name].outputs
+        for port, out in found.outputs().items():
+            usual = f"{name}/{port}" if out.per is None else f"{name}/{{sensor}}/{port}"
+            yield renamed.get(port, usual).replace("{sensor}", "*")
 
 
-__all__ = ["LOG_NODE", "LogPlace", "Replay", "log_node", "take_sources_out", "with_recorded"]
+def with_outputs_resolved(replay: Replay, outputs: Mapping[str, OutputFile]) -> Replay:
+    """Return the replay with `use_recorded` as topics, where it names outputs of the graph.
+
+    A log that was recorded off the wire holds an output under its published name, and gets the name of its topic.
+
+    Raises:
+        UserError: the log has no such topic.
+    """
+    held = {replay.remap.get(topic, topic): topic for topic in replay.log.topics()}
+    remap, recorded = dict(replay.remap), set()
+    for name in replay.use_recorded:
+        topic = outputs[name].topic if name in outputs else name
+        if topic not in held and name not in held:
+            raise UserError(f"--use-recorded {name}: the log has no such topic.{did_you_mean(name, held)}")
+        if topic not in held:
+            remap[held[name]] = topic
+        recorded.add(topic)
+    return replace(replay, remap=remap, use_recorded=frozenset(recorded))
+
+
+def without_recorded(nodes: Sequence[NodeSpec], recorded: frozenset[str]) -> list[NodeSpec]:
+    """Leave out the outputs that are taken from the log, and the nodes that then have nothing to give."""
+    kept: list[NodeSpec] = []
+    gone: set[str] = set()
+    for node in nodes:
+        left = {port: topic for port, topic in node.outputs.items() if topic not in recorded}
+        if node.is_source or left or not node.outputs:
+            kept.append(node if node.is_source else replace(node, outputs=left))
+        else:
+            gone.add(node.name)
+    return [replace(node, paced_by=None) if node.paced_by in gone else node for node in kept]
+
+
+__all__ = [
+    "LOG_NODE", "LogPlace", "Replay", "log_node", "take_sources_out", "with_outputs_resolved", "without_recorded",
+]  # fmt: skip

@@ -47,6 +47,8 @@ class Wiring:
     """Sensors of the rig that were left out for their faults."""
     unsound_sensors: frozenset[str] = frozenset()
     """Sensors whose numbers have faults: what follows from them is not reported again."""
+    recorded: frozenset[str] = frozenset()
+    """Topics that come from the log of a replay although a node publishes them."""
     faulty: set[str] = field(default_factory=set)
     """Nodes with faults: what follows from them is not reported again."""
 
@@ -158,6 +160,8 @@ def find_topics(wiring: Wiring) -> None:
                 )
         wiring.outputs[name] = {port: topic for port, (topic, _) in published.items()}
         for topic, message_type in published.values():
+            if topic in wiring.recorded:
+                continue
             if topic in wiring.publishers:
                 other = wiring.publishers[topic]
                 wiring.add(
