@@ -13,6 +13,7 @@ GROUPS = {"runtime": PROCESSES, "cli": PROCESSES, "calibrate": RENDERED}
 and a drive that is rendered once serves a whole folder."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of a file, or of a group of folders, in one worker where pytest-xdist spreads them."""
     if not config.pluginmanager.hasplugin("xdist"):
