@@ -7,21 +7,6 @@ from pathlib import Path
 
 import pytest
 
-PROCESSES, RENDERED = "processes", "rendered"
-GROUPS = {"runtime": PROCESSES, "cli": PROCESSES, "calibrate": RENDERED}
-"""Folder -> group, where its files belong together: graphs of processes look at what others have left on the machine,
-and a drive that is rendered once serves a whole folder."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of a file, or of a group of folders, in one worker where pytest-xdist spreads them."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        place = item.path.relative_to(Path(__file__).parent)
-        item.add_marker(pytest.mark.xdist_group(GROUPS.get(place.parts[0], str(place))))
-
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many parity cases really ran."""
