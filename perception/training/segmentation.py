@@ -32,7 +32,7 @@ from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
 
 DDRNET_RECIPE = Recipe(
-    card="ddrnet_compact", seed=0, steps=6000, batch_size=8, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
+    card="ddrnet_compact", seed=0, steps=5000, batch_size=6, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 P2AT_RECIPE = Recipe(
@@ -124,7 +124,7 @@ def ddrnet_task(recipe: Recipe, world: str, device: torch.device) -> Segmentatio
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_head=True), DDRNet)
     return SegmentationTask(
-        network, ddrnet_loss, recipe, street_samples(world), Augmentation((160, 256), (80, 128), (1.5, 2.8)), device
+        network, ddrnet_loss, recipe, street_samples(world), Augmentation((192, 320), (96, 160), (0.9, 2.8)), device
     )
 
 
