@@ -138,7 +138,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], 
     endpoint, recording = f"ipc://{folder}/car.ipc", folder / "drive.mcap"
     sets = ["--set", f"endpoint={endpoint}", "--set", "name=launch_test"]
     started = subprocess.Popen(
-        [*COMMAND, "launch", "car.yaml", "--duration", "5", "--json", "--record", str(recording), *sets],
+        [*COMMAND, "launch", "car.yaml", "--duration", "12", "--json", "--record", str(recording), *sets],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "PERCEPTION_CACHE": str(folder / "cache")},
     )  # fmt: skip

@@ -49,7 +49,7 @@ class GraphChecks:
             return False
         self._pacing()
         self._joins()
-        StageChecks(self.wiring, self.nodes, self._period_ns).run()
+        StageChecks(self.wiring, self.nodes, self._period_ns, lossless=self.lossless).run()
         self._memory()
         return True
 

@@ -16,10 +16,14 @@ class StageChecks:
         wiring: the launch file and what is known of it.
         nodes: the connected nodes, without circles.
         period_ns: gives the longest period of the sensors behind a topic.
+        lossless: the source waits for every node, as in lockstep: none is too slow for it.
     """
 
-    def __init__(self, wiring: Wiring, nodes: dict[str, NodeSpec], period_ns: Callable[[str], float | None]) -> None:
-        self.wiring, self.nodes, self._period_ns = wiring, nodes, period_ns
+    def __init__(
+        self, wiring: Wiring, nodes: dict[str, NodeSpec], period_ns: Callable[[str], float | None], *,
+        lossless: bool = False,
+    ) -> None:  # fmt: skip
+        self.wiring, self.nodes, self._period_ns, self.lossless = wiring, nodes, period_ns, lossless
         self._publisher = {topic: node for node in nodes.values() for topic in node.outputs.values()}
         self._waits_ms: dict[str, float] = {}
 
@@ -29,7 +33,7 @@ class StageChecks:
             for port, declared in self.wiring.classes[node.name].inputs().items():
                 if isinstance(declared, Join):
                     self._join(node, port, declared)
-                elif isinstance(declared, On):
+                elif isinstance(declared, On) and not self.lossless:
                     self._rate(node, port)
         for name, output in self.wiring.launch.outputs.items():
             needed = self._wait_ms(output.topic)
