@@ -25,6 +25,7 @@ from perception.evaluation.message_scores import RANGE_M, object_boxes
 from perception.evaluation.reliability import fit_reliability
 from perception.logs.open_log import open_log
 from perception.messages import Detections3D, TrackedObjects
+from perception.tracking.tracks import odds
 
 NEAR_M = 2.0
 TRUTH = "truth/objects"
@@ -41,12 +42,6 @@ def right_boxes(found: SceneBoxes, truth: SceneBoxes) -> NDArray[np.bool_]:
         if len(apart) and apart.min() < NEAR_M:
             right[index] = taken[apart.argmin()] = True
     return right
-
-
-def log_odds(score: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ln(p / (1 - p)), bounded as the tracker bounds it."""
-    kept = np.clip(score, 1e-3, 1 - 1e-3)
-    return np.asarray(np.log(kept / (1 - kept)))
 
 
 def pairs_of(log: Path, pairs: Pairs) -> None:
@@ -66,9 +61,7 @@ def pairs_of(log: Path, pairs: Pairs) -> None:
             continue
         found = object_boxes(message)
         near = np.linalg.norm(found.center_m[:, :2], axis=1) < RANGE_M
-        pairs[message.header.models[0].id.partition(" ")[0]].append(
-            (found.score[near], right_boxes(found, truth[stamp])[near])
-        )
+        pairs[message.header.models[0].card].append((found.score[near], right_boxes(found, truth[stamp])[near]))
 
 
 def main() -> None:
@@ -80,7 +73,7 @@ def main() -> None:
     print("reliability:")
     for name, each in sorted(pairs.items()):
         score, right = (np.concatenate(column) for column in zip(*each, strict=True))
-        slope, offset = fit_reliability(log_odds(score), right)
+        slope, offset = fit_reliability(odds(score), right)
         print(
             f'  "{name}": {{slope: {slope:.2f}, offset: {offset:.2f}}} # {len(score)} boxes, {right.mean():.0%} right'
         )

@@ -386,12 +386,7 @@ def _known(names: Sequence[str]) -> tuple[str, ...]:
 
 def _detector(header: Header) -> str:
     """Return the name of who speaks: its first model's card, or the frame that it speaks in."""
-    return _card_of(header.models[0].id) if header.models else header.frame_id or "detections"
-
-
-def _card_of(model: str) -> str:
-    """Return the name before the hash of the weights, `dsvt_compact sha256:...`, or before a version, `dsvt@1`."""
-    return model.partition(" ")[0].partition("@")[0]
+    return header.models[0].card if header.models else header.frame_id or "detections"
 
 
 def _prefix(header: Header) -> int:

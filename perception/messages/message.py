@@ -19,6 +19,11 @@ class ModelId(msgspec.Struct, frozen=True):
     engine: str
     trained: bool = True  # False: filled or random weights, the output means nothing
 
+    @property
+    def card(self) -> str:
+        """The name before the hash of the weights, `dsvt_compact sha256:...`, or before a version, `dsvt@1`."""
+        return self.id.partition(" ")[0].partition("@")[0]
+
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Who speaks of which instant, in which frame, and how far it can be trusted.

@@ -37,9 +37,9 @@ from perception.runtime.topology import Topology, status_topic
 
 LOG = logging.getLogger(__name__)
 IDLE_S = 0.5
+"""Whoever has something for this process wakes it; so long it waits where nobody does."""
 BOUNDS_S = 0.005
 """Bounds are given on at least so often, however much there is to run."""
-"""Whoever has something for this process wakes it; so long it waits where nobody does."""
 STATUS_S = 1.0
 
 
@@ -89,7 +89,7 @@ class Worker:
         self._stop = threading.Event()
         self._sources_running = 0
         self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
-        self._next_status_s = self._forwarded_s = 0.0
+        self._next_status_s = self._bounds_due_s = 0.0
         self._resting = False
         self._last_seq: dict[str, tuple[int, int]] = {}
         self.failure: PerceptionError | None = None
@@ -252,18 +252,14 @@ class Worker:
         """Take what has arrived and run at most one call; False where there was neither."""
         took = self._take_bounds_and_messages()
         ran = self.group.step()
-        if not ran and (took or self._channels.reads_bounds or self._channels.gives_bounds):
-            self._forward_bounds()
-            ran = self.group.step()
-        elif ran and time.monotonic() - self._forwarded_s > BOUNDS_S:  # a node that always has more to do says so, too
-            self._forward_bounds()
+        resting = not ran and (took or self._channels.reads_bounds or self._channels.gives_bounds)
+        if resting or (ran and time.monotonic() > self._bounds_due_s):  # a node that always has more to do says so, too
+            self.group.forward_bounds()
+            self._bounds_due_s = time.monotonic() + BOUNDS_S
+            ran = ran or self.group.step()
         if self._channels.bounds_moved:
             self._channels.give_bounds()
         return took or ran
-
-    def _forward_bounds(self) -> None:
-        self.group.forward_bounds()
-        self._forwarded_s = time.monotonic()
 
     def _take_bounds_and_messages(self) -> bool:
         """Take what has arrived. Bounds are read first and used last: they were sent after their messages."""

@@ -182,6 +182,19 @@ def turn_around(mean: Any, cov: Any, model: Any) -> None:
                     cov[k, 3, i] = -cov[k, 3, i]
 
 
+def convert(mean: Any, cov: Any, before: Any, after: Any) -> None:
+    """Rewrite, in place, the states of tracks whose class, and with it the motion model, has changed."""
+    for k in np.flatnonzero(before != after):
+        cosine, sine = np.cos(mean[k, 2]), np.sin(mean[k, 2])
+        spread = float(cov[k, 3, 3] + cov[k, 4, 4])
+        if after[k] == TURNING:
+            mean[k, 3], mean[k, 4] = cosine * mean[k, 3] + sine * mean[k, 4], 0.0
+        else:
+            mean[k, 3], mean[k, 4] = cosine * mean[k, 3], sine * mean[k, 3]
+        cov[k, 3:, :] = cov[k, :, 3:] = 0.0
+        cov[k, 3, 3], cov[k, 4, 4] = spread, 0.2**2 if after[k] == TURNING else spread
+
+
 def velocities(mean: Any, cov: Any, model: Any) -> tuple[Any, Any]:
     """Return velocities (N, 2) along x and y and their covariances (N, 2, 2)."""
     turning = np.asarray(model) == TURNING
@@ -196,4 +209,4 @@ def velocities(mean: Any, cov: Any, model: Any) -> tuple[Any, Any]:
     return velocity, jacobian @ cov @ jacobian.transpose(0, 2, 1)
 
 
-__all__ = ["STRAIGHT", "TURNING", "predict", "turn_around", "update", "velocities", "wrapped"]
+__all__ = ["STRAIGHT", "TURNING", "convert", "predict", "turn_around", "update", "velocities", "wrapped"]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from perception.errors import MessageError, ShapeError, did_you_mean
 from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
-from perception.tracking.motion import STRAIGHT, TURNING, predict, turn_around, update
+from perception.tracking.motion import STRAIGHT, TURNING, convert, predict, turn_around, update
 from perception.tracking.settings import ClassSettings, Reliability, TrackerSettings
 from perception.tracking.tracks import (
     MAX_ODDS,
@@ -261,7 +261,7 @@ class Tracker:
         found["evidence"] += _class_evidence(label[index], probability(score[index]), len(self.names))
         found["evidence"] -= found["evidence"].max(axis=1, keepdims=True)
         found["label"] = found["evidence"].argmax(axis=1)
-        _convert(found, model, self.motion_models[found["label"]])
+        convert(found["mean"], found["cov"], model, self.motion_models[found["label"]])
         found["seen_ns"], found["score"] = batch.t_ns, score[index]
         found["sources"] |= 1 << source
         tracks[seen] = found
@@ -297,7 +297,7 @@ class Tracker:
             tracks["evidence"][row] -= tracks["evidence"][row].max()
             tracks["label"][row] = tracks["evidence"][row].argmax()
             part = tracks[row : row + 1]
-            _convert(part, self.motion_models[[before]], self.motion_models[part["label"]])
+            convert(part["mean"], part["cov"], self.motion_models[[before]], self.motion_models[part["label"]])
 
     def _miss(self, tracks: Tracks, missed: NDArray[np.bool_], batch: DetectionBatch) -> None:
         """Lower the odds of what this detector looks for and could have seen, and did not."""
@@ -385,20 +385,6 @@ def _class_evidence(label: NDArray[np.int64], sure: NDArray[np.float64], classes
     evidence = np.repeat(other[:, None], classes, axis=1)
     evidence[np.arange(len(label)), label] = 0.0
     return evidence
-
-
-def _convert(tracks: Tracks, before: NDArray[np.int64], after: NDArray[np.int64]) -> None:
-    """Rewrite the state of tracks whose class, and with it the motion model, has changed."""
-    for row in np.flatnonzero(before != after):
-        mean, cov = tracks["mean"][row], tracks["cov"][row]
-        cosine, sine = np.cos(mean[2]), np.sin(mean[2])
-        spread = float(cov[3, 3] + cov[4, 4])
-        if after[row] == TURNING:
-            mean[3], mean[4] = cosine * mean[3] + sine * mean[4], 0.0
-        else:
-            mean[3], mean[4] = cosine * mean[3], sine * mean[3]
-        cov[3:, :] = cov[:, 3:] = 0.0
-        cov[3, 3], cov[4, 4] = spread, 0.2**2 if after[row] == TURNING else spread
 
 
 __all__ = ["Tracker"]
