@@ -20,28 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import UserError
-from perception.evaluation.detection_nuscenes import SceneBoxes
+from perception.evaluation.breakdown import matched
 from perception.evaluation.message_scores import RANGE_M, object_boxes
 from perception.evaluation.reliability import fit_reliability
 from perception.logs.open_log import open_log
 from perception.messages import Detections3D, TrackedObjects
 from perception.tracking.tracks import odds
 
-NEAR_M = 2.0
 TRUTH = "truth/objects"
 Pairs = dict[str, list[tuple[NDArray[np.float64], NDArray[np.bool_]]]]
-
-
-def right_boxes(found: SceneBoxes, truth: SceneBoxes) -> NDArray[np.bool_]:
-    """Return which boxes found (N,) are right."""
-    right = np.zeros(len(found), bool)
-    taken = np.zeros(len(truth), bool)
-    for index in np.argsort(-found.score, kind="stable"):
-        apart = np.linalg.norm(truth.center_m[:, :2] - found.center_m[index, :2], axis=1)
-        apart[taken | (truth.name != found.name[index])] = np.inf
-        if len(apart) and apart.min() < NEAR_M:
-            right[index] = taken[apart.argmin()] = True
-    return right
 
 
 def pairs_of(log: Path, pairs: Pairs) -> None:
@@ -61,7 +48,7 @@ def pairs_of(log: Path, pairs: Pairs) -> None:
             continue
         found = object_boxes(message)
         near = np.linalg.norm(found.center_m[:, :2], axis=1) < RANGE_M
-        pairs[message.header.models[0].card].append((found.score[near], right_boxes(found, truth[stamp])[near]))
+        pairs[message.header.models[0].card].append((found.score[near], matched(truth[stamp], found)[near] >= 0))
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Which boxes of a detector count as right when its reliability is fitted."""
+"""Which boxes count as right, where the reliability of a detector is fitted and where its scores are broken down."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from perception.benchmarks.reliability import right_boxes
+from perception.evaluation.breakdown import matched
 from perception.evaluation.detection_nuscenes import SceneBoxes
 
 
@@ -22,5 +22,5 @@ def boxes(*rows: tuple[str, float, float]) -> SceneBoxes:
 def test_the_surest_box_of_the_class_near_an_object_is_right_and_no_other() -> None:
     truth = boxes(("car", 10.0, np.nan), ("bus", 20.0, np.nan))
     found = boxes(("car", 10.5, 0.4), ("car", 9.0, 0.9), ("car", 20.0, 0.8), ("bus", 22.5, 0.7), ("bus", 21.0, 0.2))
-    assert right_boxes(found, truth).tolist() == [False, True, False, False, True]
-    assert right_boxes(found, boxes()).tolist() == [False] * 5
+    assert (matched(truth, found) >= 0).tolist() == [False, True, False, False, True]
+    assert (matched(boxes(), found) >= 0).tolist() == [False] * 5
