@@ -75,7 +75,8 @@ def _corner(label: NDArray[np.uint8], size: tuple[int, int], random: np.random.G
     """Return top and left of a crop of so many rows and columns."""
     free = [whole - side for whole, side in zip(label.shape, size, strict=True)]
     kinds, counts = np.unique(label[label != IGNORED], return_counts=True)
-    kinds = kinds[counts < SMALL * label.size] if (counts < SMALL * label.size).any() else kinds
+    small = counts < SMALL * label.size
+    kinds = kinds[small] if small.any() else kinds
     if not len(kinds) or random.random() < 0.5:
         return int(random.integers(free[0] + 1)), int(random.integers(free[1] + 1))
     places = np.flatnonzero(label == random.choice(kinds))

@@ -186,9 +186,8 @@ def test_a_planner_beside_the_main_job_gets_objects_masks_and_detections_in_full
     assert objects.odom_from_base_link is not None
     stages = [span.stage for span in objects.timing.spans]
     assert set(stages) & {"detector", "second", "surround"}
-    known = {name.partition(" ")[0] for item in received if isinstance(item.message, Message)
-             for name in (model.id for model in item.message.header.models)}  # fmt: skip
-    assert {name.partition("@")[0] for name in known} == set(SEVEN)
+    messages = [item.message for item in received if isinstance(item.message, Message)]
+    assert {model.card for message in messages for model in message.header.models} == set(SEVEN)
 
 
 def test_the_recording_of_a_run_replays_alone_and_gives_the_same_twice(
