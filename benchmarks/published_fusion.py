@@ -95,7 +95,7 @@ class PublishedFusion:
     def _lidar_block(self, block: LidarBlock, bev: Tensor, image: Tensor, levels: Sequence[Tensor]) -> Tensor:
         looped: Any = _Looped(block, [block.attentions[0], partial(self._polar, block), partial(self._aligned, block)])
         nothing: Any = None  # the loops work out the geometry themselves
-        return LidarBlock.forward(looped, bev, image, levels, nothing, nothing)
+        return LidarBlock.forward(looped, bev, levels, (image, nothing, nothing))
 
     def _polar(self, block: LidarBlock, bev: Tensor, image: Tensor, _: object) -> Tensor:
         attention: Any = block.attentions[1]
