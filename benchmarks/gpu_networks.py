@@ -47,8 +47,8 @@ TINY_DSVT = DSVTConfig(
     backbone=BevBackboneConfig(32, channels=(32, 32, 32), up_channels=(32, 32, 32)),
 )  # fmt: skip
 TINY_FUSION = replace(
-    DEEPINTERACTION_COMPACT, image_size=(64, 96), voxel_size=(0.8, 0.8, 0.2), pillar_size=(6.4, 6.4, 8.0),
-    sparse=replace(DEEPINTERACTION_COMPACT.sparse, grid=(41, 128, 128)),
+    DEEPINTERACTION_COMPACT, image_size=(64, 96), voxel_size=(1.6, 1.6, 0.4), pillar_size=(6.4, 6.4, 8.0),
+    sparse=replace(DEEPINTERACTION_COMPACT.sparse, grid=(21, 64, 64)),
     decoder=replace(DEEPINTERACTION_COMPACT.decoder, queries=40, cell=(6.4, 6.4)),
 )  # fmt: skip
 Use = Callable[[RunPart], Any]

@@ -108,21 +108,22 @@ DEEPINTERACTION_PLUSPLUS = DeepInteractionConfig()
 DEEPINTERACTION_COMPACT = DeepInteractionConfig(
     image_size=(128, 256),
     point_range=(-25.6, -51.2, -5.0, 25.6, 51.2, 3.0),
-    voxel_size=(0.2, 0.2, 0.2),
+    voxel_size=(0.2, 0.2, 0.4),
     max_voxels=60_000,
-    pillar_size=(1.6, 1.6, 8.0),
+    pillar_size=(0.8, 0.8, 8.0),
     max_pillars=10_000,
     keep_box_range=(-30.0, -60.0, -10.0, 30.0, 60.0, 10.0),
-    radii=(1.0, 61.0, 2.0),
-    swin=SwinConfig(embed_dims=32, depths=(2, 2, 2), num_heads=(1, 2, 4)),
-    pyramid_channels=64,
-    sparse=SparseEncoderConfig((41, 512, 256), 5, (16, 16, 32, 64), out_channels=64),
-    second=SecondConfig(128, (64, 128), (3, 3), neck_channels=(64, 64)),
-    interaction=InteractionConfig(64, 64, 64, layers=1, heads=4, points=2, hidden=128, radii=30),
+    radii=(1.0, 61.0, 3.0),
+    swin=SwinConfig(embed_dims=24, depths=(2, 2, 2), num_heads=(1, 2, 4)),
+    pyramid_channels=48,
+    sparse=SparseEncoderConfig((21, 512, 256), 5, (16, 24, 32), ((1, 1, 1), (0, 1, 1)), out_channels=32),
+    second=SecondConfig(64, (64, 96), (2, 2), neck_channels=(48, 48)),
+    interaction=InteractionConfig(48, 48, 48, layers=1, heads=4, points=2, hidden=96, radii=20),
     decoder=DecoderConfig(
-        64, 5, queries=100, layers=2, heads=4, every_cell_classes=(3, 4), origin=(-25.6, -51.2), cell=(1.6, 1.6)
+        48, 5, queries=100, layers=2, heads=4, hidden=128, field_channels=48, bins=5, every_cell_classes=(3, 4),
+        origin=(-25.6, -51.2), cell=(0.8, 0.8),
     ),
-)
+)  # fmt: skip
 """For the demo and for training on the synthetic world, whose street is 50 m wide at most."""
 
 

@@ -1,8 +1,9 @@
 """DeepInteraction++ learns to detect with surround cameras and a LiDAR in the synthetic world.
 
 Paper      Yang et al., "DeepInteraction++", TPAMI 2025; its losses are TransFusion's: query_losses.py
-Differs    rare objects of other instants are pasted, and cameras are left out by chance, so that the network also
-           learns to do without one: surround.py
+Differs    as published, the LiDAR branch learns first and the fusion after it, but in one schedule; rare objects of
+           other instants are pasted, and cameras are left out by chance, so that the network also learns to do
+           without one, or without any: surround.py
 Frames     the card's: origin in the LiDAR, x right, y forward, z up
 """
 
@@ -34,15 +35,28 @@ from perception.training.detection_scores import detection_scores
 from perception.training.query_losses import query_losses
 from perception.training.recipe import Recipe
 from perception.training.surround import SurroundDrawing, drawing_of, drawn_surround, pasted, street_cameras
-from perception.training.sweeps import CLASSES, Beams, LabelledSweep, lidar_of, upright
+from perception.training.sweeps import (
+    CLASSES,
+    Augmentation,
+    Beams,
+    LabelledSweep,
+    augmented,
+    drawn,
+    lidar_of,
+    upright,
+)
 from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, world_rig
 
 VALIDATED = 100
 """Samples, of as many worlds, that the metrics of a training are of."""
-LEFT_OUT = 0.1
-"""Share of the pictures that a sample goes without."""
+LIDAR_FIRST = 0.6
+"""Share of the steps, the first ones, in which the LiDAR branch learns alone: they cost a third of the others."""
+LEFT_OUT, ALL_LEFT_OUT = 0.1, 0.1
+"""Afterwards, the share of the pictures that a sample goes without, and of samples that go without all."""
 PASTED = 8
 """At most so many rare objects of the next instant are put into one."""
+SWEPT = Augmentation(mirrored=0.0, turned_rad=0.05, scaled=0.02, pasted=PASTED)
+"""How a sweep without pictures is changed; none is mirrored, since the street keeps to the right."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +79,7 @@ class SurroundSample:
 
 
 DEEPINTERACTION_RECIPE = Recipe(
-    "deepinteraction_compact", seed=2, steps=2000, batch_size=1, learning_rate=1e-3, average_decay=0.98, warm_up=0.2,
+    "deepinteraction_compact", seed=2, steps=4000, batch_size=1, learning_rate=1e-3, average_decay=0.98, warm_up=0.2,
     limit_mb=12.2,
 )  # fmt: skip
 
@@ -112,17 +126,31 @@ class SurroundDetection:
         self._card_from_base_link = Transform.from_yaw(mount, -np.pi / 2).inverse()
         samples = Samples(rig, "deskewed_surround", drawn_surround)
         self._drawing = lru_cache(maxsize=4)(lambda seed: drawing_of(samples.sample(seed, 0), self.cameras))
+        sweeps = Samples(rig, "deskewed_sweeps", drawn)
+        self._sweep = lru_cache(maxsize=4)(lambda seed: LabelledSweep(**sweeps.sample(seed, 0)))
 
     def batch(self, step: int) -> list[SurroundSample]:
-        """Return the samples of a step, with objects of the next one pasted, and cameras left out by chance."""
+        """Return the samples of a step: sweeps alone at first, then with pictures, of which some are left out.
+
+        Into each, objects of the next one are pasted.
+        """
         random = np.random.default_rng((self.recipe.seed, step, 14))
         first = step * self.recipe.batch_size
         seeds = [training_seed(self.recipe.seed, first + k) for k in range(self.recipe.batch_size + 1)]
+        if step < LIDAR_FIRST * self.recipe.steps:
+            return [self._swept(seed, donor, random) for seed, donor in pairwise(seeds)]
         drawings = [
             pasted(self._drawing(seed), self._drawing(donor), PASTED, random, self.beams)
             for seed, donor in pairwise(seeds)
         ]
-        return [self._sample(drawing, random.random(len(self.cameras)) >= LEFT_OUT) for drawing in drawings]
+        return [self._sample(drawing, self._used(random)) for drawing in drawings]
+
+    def _used(self, random: np.random.Generator) -> NDArray[np.bool_]:
+        return (random.random(len(self.cameras)) >= LEFT_OUT) & (random.random() >= ALL_LEFT_OUT)
+
+    def _swept(self, seed: int, donor: int, random: np.random.Generator) -> SurroundSample:
+        sweep = augmented(self._sweep(seed), self._sweep(donor), SWEPT, random, self.beams)
+        return self._sample(SurroundDrawing(sweep, {}), np.zeros(len(self.cameras), np.bool_))
 
     def sample(self, seed: int, used: NDArray[np.bool_] | None = None) -> SurroundSample:
         """Return the sample of a seed with the cameras that are `used`, by default all."""
@@ -170,8 +198,19 @@ class SurroundDetection:
 
     def _decoded(self, sample: SurroundSample) -> Decoded:
         training, device = self.network.training, next(self.network.parameters()).device
-        run = run_in_torch(self.network.parts(views=len(sample.images)))  # which sets its modules to evaluation
+        parts = run_in_torch(self.network.parts(views=len(sample.images)))  # which sets its modules to evaluation
         self.network.train(training)
+
+        def run(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            """Run a part; in training the map's convolutions in bfloat16, channels last, in half of the time."""
+            if name != "bev_backbone" or not training:
+                return parts(name, inputs)
+            with torch.autocast(device.type, torch.bfloat16):
+                maps = {key: value.contiguous(memory_format=torch.channels_last) for key, value in inputs.items()}
+                return {key: value.float() for key, value in parts(name, maps).items()}
+
+        if training and not len(sample.images):
+            return self.network.decoded_without_images([sample.cloud], run)
         given = (sample.images, sample.image_from_lidar, sample.lidar_from_camera)
         images, projections, poses = (values[None].to(device) for values in given)
         return self.network.decoded(images, [sample.cloud], projections, poses, run)
@@ -193,4 +232,4 @@ def _matrices(rows: Sequence[NDArray[np.float64]]) -> Tensor:
     return torch.from_numpy(np.array(rows, np.float32).reshape(len(rows), 4, 4))
 
 
-__all__ = ["DEEPINTERACTION_RECIPE", "SurroundDetection", "SurroundSample", "fusion_task", "in_frame"]
+__all__ = ["DEEPINTERACTION_RECIPE", "LIDAR_FIRST", "SurroundDetection", "SurroundSample", "fusion_task", "in_frame"]

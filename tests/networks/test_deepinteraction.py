@@ -51,9 +51,9 @@ TINY = replace(
     image_size=(64, 96),
     point_range=(-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
     keep_box_range=(-60.0, -60.0, -10.0, 60.0, 60.0, 10.0),
-    voxel_size=(0.8, 0.8, 0.2),
+    voxel_size=(1.6, 1.6, 0.4),
     pillar_size=(6.4, 6.4, 8.0),
-    sparse=replace(DEEPINTERACTION_COMPACT.sparse, grid=(41, 128, 128)),
+    sparse=replace(DEEPINTERACTION_COMPACT.sparse, grid=(21, 64, 64)),
     decoder=replace(DEEPINTERACTION_COMPACT.decoder, queries=40, origin=(-51.2, -51.2), cell=(6.4, 6.4)),
 )
 """The compact network on a coarse grid and small images, for tests."""

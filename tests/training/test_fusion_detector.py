@@ -18,6 +18,7 @@ from perception.networks.card import find_card
 from perception.networks.deepinteraction import DEEPINTERACTION_COMPACT, DeepInteraction
 from perception.training.fusion_detector import (
     DEEPINTERACTION_RECIPE,
+    LIDAR_FIRST,
     SurroundDetection,
     SurroundSample,
     fusion_task,
@@ -33,9 +34,9 @@ TINY = replace(
     DEEPINTERACTION_COMPACT,
     image_size=(32, 64),
     point_range=(-19.2, -19.2, -5.0, 19.2, 19.2, 3.0),
-    voxel_size=(0.4, 0.4, 0.2),
+    voxel_size=(0.8, 0.8, 0.4),
     pillar_size=(3.2, 3.2, 8.0),
-    sparse=replace(DEEPINTERACTION_COMPACT.sparse, grid=(41, 96, 96)),
+    sparse=replace(DEEPINTERACTION_COMPACT.sparse, grid=(21, 48, 48)),
     decoder=replace(DEEPINTERACTION_COMPACT.decoder, queries=20, origin=(-19.2, -19.2), cell=(3.2, 3.2)),
 )
 """The compact network on a coarse grid of the near field and small images."""
@@ -129,8 +130,20 @@ def test_a_sample_is_learned_by_heart(task: SurroundDetection) -> None:
     assert told.mean() > 0.5, (losses[::6], len(truth.label), float(told.mean()))
 
 
+def test_the_lidar_branch_learns_first_and_alone(task: SurroundDetection) -> None:
+    last = int(LIDAR_FIRST * STEPS) - 1
+    (sample,) = task.batch(last)
+    assert len(sample.images) == 0 < len(sample.cloud)
+    task.network.train()
+    loss, _ = task.loss([sample])
+    loss.backward()  # type: ignore[no-untyped-call]
+    learning = {name.split(".")[0] for name, value in task.network.named_parameters() if value.grad is not None}
+    assert learning == {"pts_middle_encoder", "pts_backbone", "pts_neck", "imgpts_neck", "pts_bbox_head"}
+    task.network.zero_grad()
+
+
 def test_cameras_are_left_out_by_chance_and_none_is_needed(task: SurroundDetection) -> None:
-    counts = [len(task.batch(step)[0].images) for step in range(12)]
+    counts = [len(task.batch(step)[0].images) for step in range(STEPS, STEPS + 12)]
     assert min(counts) < 4 == max(counts)
     blind = task.sample(8_000_000, np.zeros(4, bool))
     assert blind.images.shape == (0, 3, 32, 64)
