@@ -134,7 +134,7 @@ def test_the_lidar_branch_learns_first_and_alone(task: SurroundDetection) -> Non
     last = int(LIDAR_FIRST * STEPS) - 1
     (sample,) = task.batch(last)
     assert len(sample.images) == 0 < len(sample.cloud)
-    task.network.train()
+    task.network.train().zero_grad()
     loss, _ = task.loss([sample])
     loss.backward()  # type: ignore[no-untyped-call]
     learning = {name.split(".")[0] for name, value in task.network.named_parameters() if value.grad is not None}
