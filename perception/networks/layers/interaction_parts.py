@@ -46,6 +46,8 @@ FRAME_INPUTS = (
     "pillar_cells",
     "cell_pillar",
 )
+PATCHES = 16_384
+"""Patches of images that are worked on at a time."""
 FIELD_OUTPUTS = tuple(f"pred_{name}" for name in BoxFields._fields)
 
 
@@ -59,8 +61,14 @@ class ImagePart(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if images.is_cuda or torch.compiler.is_exporting():
             return tuple(self.neck(self.backbone(images), 2))
-        each = [self.neck(self.backbone(image[None]), 2) for image in images]  # see `in_blocks`
+        each = [self.neck(self.backbone(some), 2) for some in images.split(images_at_once(images))]
         return tuple(torch.cat(levels) for levels in zip(*each, strict=True))
+
+
+def images_at_once(images: Tensor) -> int:
+    """Return how many images (N, 3, H, W) a host works on together: large ones alone, for the reason of `in_blocks`."""
+    patches = images.shape[2] * images.shape[3] // 16
+    return max(1, PATCHES // patches)
 
 
 class SparsePart(nn.Module):
