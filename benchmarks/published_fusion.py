@@ -42,15 +42,19 @@ PYRAMID_LEVELS = 5
 
 @contextmanager
 def without_blocks() -> Iterator[None]:
-    """Let layers work on all rows at once, as the published ones do."""
-    names = ((swin, "ROWS"), (deformable_attention, "QUERIES"), (interaction_encoder, "COLUMNS"))
-    before = [getattr(module, name) for module, name in names]
-    for module, name in names:
-        setattr(module, name, 1 << 40)
+    """Let layers work on all rows at once and sample in tensors, as the published ones do."""
+    most = 1 << 40
+    changes: list[tuple[Any, str, int]] = [
+        (swin, "ROWS", most), (deformable_attention, "QUERIES", most), (deformable_attention, "COMPILED", False),
+        (interaction_encoder, "COLUMNS", most),
+    ]  # fmt: skip
+    before = [getattr(module, name) for module, name, _ in changes]
+    for module, name, value in changes:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for (module, name), value in zip(names, before, strict=True):
+        for (module, name, _), value in zip(changes, before, strict=True):
             setattr(module, name, value)
 
 
