@@ -174,22 +174,41 @@ def _on_map(xy: Tensor, config: GeometryConfig) -> Tensor:
 def _cell_grid(
     projection: Tensor, pose: Tensor, image_size: tuple[int, int], config: GeometryConfig
 ) -> tuple[Tensor, Tensor]:
-    x_min, y_min, z_min, x_max, y_max, z_max = config.point_range
-    rows, columns = config.bev
+    if projection.is_cuda:
+        return cells_in_tensors(projection, pose, image_size, config)
+    x, y, z = (axis.numpy() for axis in _cell_centres(projection, config))
+    cameras, radii = pose[:, :2, 3].contiguous().numpy(), np.array(config.radii[:2], np.float32)
+    places, sees = cells_in_views(x, y, z, _matrices(projection), cameras, image_size, radii)
+    return torch.from_numpy(places), torch.from_numpy(sees)
+
+
+def _cell_centres(like: Tensor, config: GeometryConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x, y and z of the centres, metres."""
 
     def centres(count: int, low: float, high: float) -> Tensor:
-        index = torch.arange(count, dtype=projection.dtype, device=projection.device) + 0.5
+        index = torch.arange(count, dtype=like.dtype, device=like.device) + 0.5
         return index / count * (high - low) + low
 
-    axes = centres(rows, y_min, y_max), centres(columns, x_min, x_max), centres(HEIGHTS_PER_CELL, z_min, z_max)
-    start, end, _ = config.radii
-    if not projection.is_cuda:
-        cameras, radii = pose[:, :2, 3].contiguous().numpy(), np.array((start, end), np.float32)
-        y_axis, x_axis, z_axis = (axis.numpy() for axis in axes)
-        places, sees = cells_in_views(x_axis, y_axis, z_axis, _matrices(projection), cameras, image_size, radii)
-        return torch.from_numpy(places), torch.from_numpy(sees)
-    y, x, z = torch.meshgrid(*axes, indexing="ij")
+    x_min, y_min, z_min, x_max, y_max, z_max = config.point_range
+    rows, columns = config.bev
+    return centres(columns, x_min, x_max), centres(rows, y_min, y_max), centres(HEIGHTS_PER_CELL, z_min, z_max)
+
+
+def cells_in_tensors(
+    projection: Tensor, pose: Tensor, image_size: tuple[int, int], config: GeometryConfig
+) -> tuple[Tensor, Tensor]:
+    """Return where the column of each cell lies in each view, and which cells it sees, as `ViewGeometry` has them.
+
+    Args:
+        projection: (V, 4, 4) to (u * depth, v * depth, depth, 1) pixels.
+        pose: (V, 4, 4) of the cameras in the LiDAR's frame.
+        image_size: height and width of the network's images, pixels.
+        config: range, cells and radii.
+    """
+    x_axis, y_axis, z_axis = _cell_centres(projection, config)
+    y, x, z = torch.meshgrid(y_axis, x_axis, z_axis, indexing="ij")
     points = torch.stack([x, y, z], -1).reshape(-1, 3)
+    (rows, columns), (start, end, _) = config.bev, config.radii
     grids, seen_cells = [], []
     for view in range(len(projection)):  # one at a time: ten heights of every cell are many points
         relative, _, seen = project(points, projection[view : view + 1], *image_size)
@@ -241,14 +260,18 @@ def _matrices(projection: Tensor) -> NDArray[np.float32]:
 
 
 def _dense_depth(points: Tensor, projection: Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    if not points.is_cuda:
-        maps = depth_maps(points.numpy(), _matrices(projection), image_size, size)
-        return complete_depth(torch.from_numpy(maps))
+    if points.is_cuda:
+        return complete_depth(depths_in_tensors(points, projection, image_size, size))
+    return complete_depth(torch.from_numpy(depth_maps(points.numpy(), _matrices(projection), image_size, size)))
+
+
+def depths_in_tensors(points: Tensor, projection: Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Write the depths of points (N, 3 or more) into a map of each view (V, 4, 4): (V, *size) metres, 0 for none."""
     relative, depth, seen = project(points[:, :3], projection, *image_size)
     # The published code turns pixels of the image into cells by this product, pixel / H * h
     cells = (relative * relative.new_tensor([size[1], size[0]])).nan_to_num(0.0, 0.0, 0.0)
     pixels = torch.where(seen[..., None], cells, cells.new_zeros(())).long().flip(-1)
-    return complete_depth(sparse_depth(pixels, depth, seen, *size))
+    return sparse_depth(pixels, depth, seen, *size)
 
 
 def _warp_grid(
@@ -269,7 +292,7 @@ def _pillar_samples(
     pillars: Pillars, image_from_lidar: Tensor, image_size: tuple[int, int], config: GeometryConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, cells = len(image_from_lidar), config.bev[0] * config.bev[1]
-    sampled = _samples_in_tensors if pillars.points.is_cuda else _samples_on_host
+    sampled = samples_in_tensors if pillars.points.is_cuda else _samples_on_host
     corners, weights, pillar = sampled(pillars, image_from_lidar, image_size, config)
     if not len(pillar):
         return _no_samples(batch * cells, weights)
@@ -294,7 +317,7 @@ def _samples_on_host(
     return corners, weights, torch.arange(len(found)).repeat_interleave(found)
 
 
-def _samples_in_tensors(
+def samples_in_tensors(
     pillars: Pillars, image_from_lidar: Tensor, image_size: tuple[int, int], config: GeometryConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Do the same where the tensors lie."""

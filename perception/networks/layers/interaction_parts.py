@@ -46,6 +46,9 @@ FRAME_INPUTS = (
     "pillar_cells",
     "cell_pillar",
 )
+IN_TORCH = ("sparse_encoder", "interaction")
+"""Parts that a CPU computes faster in torch than in ONNX Runtime (measured): there, code compiled for the host adds and
+samples row by row; a graph of operators reads empty neighbours, too, and makes every sample before it sums them."""
 PATCHES = 16_384
 """Patches of images that are worked on at a time."""
 FIELD_OUTPUTS = tuple(f"pred_{name}" for name in BoxFields._fields)
