@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Row:
     """Voxelisation and partition, LiDAR only."""
     argsort_ms: float = 0.0
     """A stable argsort of as many cell keys."""
+    by_part: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Medians of each part in torch and in ONNX Runtime, and of all that lies outside; LiDAR only."""
 
     @property
     def speed_up(self) -> float:
@@ -65,6 +67,12 @@ class Row:
             factor, share = self.split_ms / self.argsort_ms, self.split_ms / self.onnx_ms
             text += f"  voxels+partition {self.split_ms:6.1f} ms = {factor:.1f} argsorts, {share:.0%} of the whole"
         return text
+
+    def part_lines(self) -> list[str]:
+        return [
+            f"{'':<26} {name:<26} {'':<9}  torch {torch_ms:8.1f} ms  onnxruntime {onnx_ms:8.1f} ms"
+            for name, (torch_ms, onnx_ms) in self.by_part.items()
+        ]
 
 
 def rows(card: str, threads: int, repeats: int, points: Sequence[int]) -> Iterator[Row | FusionRow]:
@@ -82,7 +90,8 @@ def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
     network: Any = _loaded(card)
     cloud = torch.from_numpy(simulated_cloud(points))
     torch.set_num_threads(threads)
-    eager, engine = run_in_torch(_channels_last(network).parts()), _engine(network, threads, {})
+    eager = Stopwatch(run_in_torch(_channels_last(network).parts()))
+    engine = Stopwatch(_engine(network, threads, {}))
     cells = _cell_keys(network, cloud)
     with torch.inference_mode():
         voxels = len(_split(network, cloud))
@@ -96,7 +105,28 @@ def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
             repeats,
         )
     what = f"{points} points, {voxels} voxels"
-    return Row(card, what, threads, times["torch"], times["onnx"], times["split"], times["argsort"])
+    row = Row(card, what, threads, times["torch"], times["onnx"], times["split"], times["argsort"])
+    parts = {name: (eager.median_ms(name), engine.median_ms(name)) for name in eager.times_ms}
+    outside = row.torch_ms - sum(ms for ms, _ in parts.values()), row.onnx_ms - sum(ms for _, ms in parts.values())
+    return replace(row, by_part={**parts, "outside the parts": outside})
+
+
+class Stopwatch:
+    """Runs parts by another runner and notes how long each takes."""
+
+    def __init__(self, run: RunPart) -> None:
+        self._run = run
+        self.times_ms: dict[str, list[float]] = {}
+
+    def __call__(self, name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        start_s = time.perf_counter()
+        outputs = self._run(name, inputs)
+        self.times_ms.setdefault(name, []).append((time.perf_counter() - start_s) * 1e3)
+        return outputs
+
+    def median_ms(self, name: str) -> float:
+        """Return the median of all runs but the first, which warms up."""
+        return statistics.median(self.times_ms[name][1:])
 
 
 def _loaded(card: str) -> nn.Module:

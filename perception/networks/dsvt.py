@@ -231,7 +231,8 @@ class BevPart(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, bev: Tensor) -> tuple[Tensor, ...]:
-        features = self.backbone(bev)
+        """Map (B, ny, nx, C), as voxels are written and as most convolutions want it, to features and maps."""
+        features = self.backbone(bev.permute(0, 3, 1, 2))
         return (features, *self.head(features))
 
 
@@ -311,13 +312,12 @@ class DSVT(nn.Module):
         return run(f"pool_{number}", {"slots": held.reshape(-1, slots, held.shape[1])})["pooled"], coords
 
     def bev(self, x: Tensor, coords: Tensor, batch: int) -> Tensor:
-        """Scatter the voxels of the last stage onto the map (B, C, ny, nx)."""
+        """Scatter the voxels of the last stage onto the map (B, ny, nx, C)."""
         nx, ny, _ = self.config.grid
         flat = x.new_zeros(batch * ny * nx, x.shape[1])
         sample, _, row, column = coords.long().unbind(1)
         flat[(sample * ny + row) * nx + column] = x
-        found = flat.view(batch, ny, nx, -1).permute(0, 3, 1, 2)
-        return found if found.is_cuda else found.contiguous()  # convolutions on a GPU take channels last as they are
+        return flat.view(batch, ny, nx, -1)
 
     def maps(self, points: Tensor, batch: int, run: RunPart, watch: Watch | None = None) -> Mapping[str, Tensor]:
         """Return the head's raw maps and, for a `watch`, everything on the way to them.
@@ -458,9 +458,9 @@ class DSVT(nn.Module):
         return Part(
             "bev",
             BevPart(self.backbone_2d, self.dense_head).eval(),
-            {"bev": TensorSpec("float32", (batch, c, ny, nx))},
+            {"bev": TensorSpec("float32", (batch, ny, nx, c))},
             outputs,
-            lambda: (torch.rand(1, c, ny, nx, generator=torch.Generator().manual_seed(7)),),
+            lambda: (torch.rand(1, ny, nx, c, generator=torch.Generator().manual_seed(7)),),
         )
 
 

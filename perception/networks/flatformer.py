@@ -227,7 +227,8 @@ class BevPart(nn.Module):
         self.backbone, self.neck, self.head = backbone, neck, head
 
     def forward(self, bev: Tensor) -> tuple[Tensor, ...]:
-        neck = self.neck(self.backbone(bev))
+        """Map (B, ny, nx, C), as pillars are written and as most convolutions want it, to features and maps."""
+        neck = self.neck(self.backbone(bev.permute(0, 3, 1, 2)))
         return (neck, *self.head(neck))
 
 
@@ -332,13 +333,12 @@ class FlatFormer(nn.Module):
         return orders, flat_groups(counts, config.group, beyond=config.published_faults)
 
     def bev(self, x: Tensor, coords: Tensor, batch: int) -> Tensor:
-        """Scatter the pillars onto the map (B, C, ny, nx)."""
+        """Scatter the pillars onto the map (B, ny, nx, C)."""
         nx, ny = self.config.grid
         flat = x.new_zeros(batch * ny * nx, x.shape[1])
         sample, _, row, column = coords.long().unbind(1)
         flat[(sample * ny + row) * nx + column] = x
-        found = flat.view(batch, ny, nx, -1).permute(0, 3, 1, 2)
-        return found if found.is_cuda else found.contiguous()  # convolutions on a GPU take channels last as they are
+        return flat.view(batch, ny, nx, -1)
 
     def maps(self, points: Tensor, batch: int, run: RunPart, watch: Watch | None = None) -> Mapping[str, Tensor]:
         """Return the head's raw maps and, for a `watch`, everything on the way to them.
@@ -447,9 +447,9 @@ class FlatFormer(nn.Module):
             "bev": Part(
                 "bev",
                 BevPart(self.backbone, self.neck, self.bbox_head).eval(),
-                {"bev": TensorSpec("float32", (batch, c, ny, nx))},
+                {"bev": TensorSpec("float32", (batch, ny, nx, c))},
                 {name: TensorSpec("float32", (batch, channels, ny, nx)) for name, channels in maps.items()},
-                lambda: (torch.rand(1, c, ny, nx, generator=torch.Generator().manual_seed(7)),),
+                lambda: (torch.rand(1, ny, nx, c, generator=torch.Generator().manual_seed(7)),),
             ),
         }
 
