@@ -88,9 +88,7 @@ def _read(file: Path, part: Part) -> list[tuple[Tensor, ...]]:
     except OSError:
         whole = False
     if not whole:
-        raise EngineError(
-            f"{file} is damaged: build with --shapes from-log LOG again, or with --shapes auto to forget it"
-        )
+        raise EngineError(f"{file} is damaged; build with --shapes from-log LOG again, or --shapes auto to forget it")
     found = []
     with np.load(file, allow_pickle=False) as stored:
         for number in range(len(stored.files) // len(part.inputs)):

@@ -22,9 +22,11 @@ from torch.nn import functional as F
 
 from perception.networks.layers.attention import Attention
 from perception.networks.layers.boxes import Boxes3D
-from perception.networks.layers.point_encoder import PointEncoder, decorated
+from perception.networks.layers.point_encoder import PointEncoder
 from perception.networks.part import Axis, Part, RunPart, TensorSpec
+from perception.ops.bev_map import bev_map
 from perception.ops.boxes_bev import rotated_nms
+from perception.ops.dynamic_voxels import decorated, numbered
 from perception.ops.flat_windows import FlatGroups, flat_groups, flat_orders
 
 EPS = 1e-3
@@ -227,8 +229,7 @@ class BevPart(nn.Module):
         self.backbone, self.neck, self.head = backbone, neck, head
 
     def forward(self, bev: Tensor) -> tuple[Tensor, ...]:
-        """Map (B, ny, nx, C), as pillars are written and as most convolutions want it, to features and maps."""
-        neck = self.neck(self.backbone(bev.permute(0, 3, 1, 2)))
+        neck = self.neck(self.backbone(bev))
         return (neck, *self.head(neck))
 
 
@@ -287,7 +288,7 @@ class FlatFormer(nn.Module):
         cell = torch.floor(place)
         x, y = cell[:, 0].clamp(0, nx - 1).long(), cell[:, 1].clamp(0, ny - 1).long()
         batch = points[:, 0].long()
-        unique, index = torch.unique((batch * ny + y) * nx + x, return_inverse=True)
+        unique, index = numbered((batch * ny + y) * nx + x, (int(batch.max()) + 1 if len(batch) else 0) * ny * nx)
         rows = unique // nx
         coords = torch.stack((rows // ny, torch.zeros_like(unique), rows % ny, unique % nx), dim=1).int()
         if self.config.published_faults and len(unique):
@@ -303,8 +304,8 @@ class FlatFormer(nn.Module):
         low, high = self.config.minimum_m, self.config.maximum_m
         points, pillar, count = pillars.points[:, 1:], pillars.pillar, len(pillars.coords)
         size = points.new_tensor((*self.config.pillar_m, high[2] - low[2]))
-        center = pillars.coords[pillar][:, [3, 2, 1]].float() * size + (size / 2 + points.new_tensor(low))
-        x, encoder = decorated(points, pillar, center, count), self.voxel_encoder
+        center = pillars.coords[:, [3, 2, 1]].float() * size + (size / 2 + points.new_tensor(low))
+        x, encoder = decorated(points, pillar, center), self.voxel_encoder
         return encoder(x, pillar, count) if self.training else encoder.encoded(x, pillar, count, run)
 
     def position(self, coords: Tensor) -> Tensor:
@@ -333,12 +334,9 @@ class FlatFormer(nn.Module):
         return orders, flat_groups(counts, config.group, beyond=config.published_faults)
 
     def bev(self, x: Tensor, coords: Tensor, batch: int) -> Tensor:
-        """Scatter the pillars onto the map (B, ny, nx, C)."""
+        """Scatter the pillars onto the map (B, C, ny, nx)."""
         nx, ny = self.config.grid
-        flat = x.new_zeros(batch * ny * nx, x.shape[1])
-        sample, _, row, column = coords.long().unbind(1)
-        flat[(sample * ny + row) * nx + column] = x
-        return flat.view(batch, ny, nx, -1)
+        return bev_map(x, coords, batch, ny, nx)
 
     def maps(self, points: Tensor, batch: int, run: RunPart, watch: Watch | None = None) -> Mapping[str, Tensor]:
         """Return the head's raw maps and, for a `watch`, everything on the way to them.
@@ -447,9 +445,9 @@ class FlatFormer(nn.Module):
             "bev": Part(
                 "bev",
                 BevPart(self.backbone, self.neck, self.bbox_head).eval(),
-                {"bev": TensorSpec("float32", (batch, ny, nx, c))},
+                {"bev": TensorSpec("float32", (batch, c, ny, nx))},
                 {name: TensorSpec("float32", (batch, channels, ny, nx)) for name, channels in maps.items()},
-                lambda: (torch.rand(1, ny, nx, c, generator=torch.Generator().manual_seed(7)),),
+                lambda: (torch.rand(1, c, ny, nx, generator=torch.Generator().manual_seed(7)),),
             ),
         }
 

@@ -107,14 +107,15 @@ class LidarDetection:
         return torch.stack(list(losses.values())).sum(), losses
 
     def run(self, name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Run a part; in training, convolutions on maps in bfloat16, which halves a step.
+        """Run a part; in training, convolutions on maps in bfloat16 with channels last, which halves a step.
 
         Attention stays in float32: its gradient in bfloat16 takes ten times as long on a CPU.
         """
         if name != "bev" or not self.network.training:
             return self._run(name, inputs)
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self._run(name, inputs)
+            maps = {key: value.contiguous(memory_format=torch.channels_last) for key, value in inputs.items()}
+            return self._run(name, maps)
 
     def evaluate(self) -> dict[str, float]:
         """Return the mAP and the AP of each class in worlds that no training saw."""
