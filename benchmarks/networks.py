@@ -9,8 +9,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from perception.benchmarks.fusion import FusionRow, fusion
 from perception.engines.cache import EngineCache
 from perception.engines.choose import EngineSettings, compile_parts
 from perception.engines.engine import run_on
+from perception.engines.openvino_engine import is_installed
+from perception.engines.precision import EngineName
 from perception.geometry.rig import load_rig
 from perception.messages import PointCloud, host
 from perception.networks.card import find_card
@@ -51,8 +53,10 @@ class Row:
     """Voxelisation and partition, LiDAR only."""
     argsort_ms: float = 0.0
     """A stable argsort of as many cell keys."""
-    by_part: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Medians of each part in torch and in ONNX Runtime, and of all that lies outside; LiDAR only."""
+    openvino_ms: float | None = None
+    """None where it is not installed; LiDAR only."""
+    by_part: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Medians by engine of each part, and of all that lies outside; LiDAR only."""
 
     @property
     def speed_up(self) -> float:
@@ -63,15 +67,18 @@ class Row:
             f"{self.network:<26} {self.what:<26} {self.threads} threads  torch {self.torch_ms:8.1f} ms  "
             f"onnxruntime {self.onnx_ms:8.1f} ms  {self.speed_up:5.2f}x"
         )
+        if self.openvino_ms is not None:
+            text += f"  openvino {self.openvino_ms:8.1f} ms"
         if self.argsort_ms:
             factor, share = self.split_ms / self.argsort_ms, self.split_ms / self.onnx_ms
             text += f"  voxels+partition {self.split_ms:6.1f} ms = {factor:.1f} argsorts, {share:.0%} of the whole"
         return text
 
     def part_lines(self) -> list[str]:
+        """Return a line for each part."""
         return [
-            f"{'':<26} {name:<26} {'':<9}  torch {torch_ms:8.1f} ms  onnxruntime {onnx_ms:8.1f} ms"
-            for name, (torch_ms, onnx_ms) in self.by_part.items()
+            f"{'':<26} {name:<26} {'':<9} " + " ".join(f" {engine} {ms:8.1f} ms" for engine, ms in times.items())
+            for name, times in self.by_part.items()
         ]
 
 
@@ -90,25 +97,29 @@ def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
     network: Any = _loaded(card)
     cloud = torch.from_numpy(simulated_cloud(points))
     torch.set_num_threads(threads)
-    eager = Stopwatch(run_in_torch(_channels_last(network).parts()))
-    engine = Stopwatch(_engine(network, threads, {}))
+    runs = {"torch": Stopwatch(run_in_torch(_channels_last(network).parts()))}
+    engines: list[EngineName] = ["onnxruntime"]
+    if is_installed():
+        engines.append("openvino")
+    for engine in engines:
+        runs[engine] = Stopwatch(_engine(network, threads, {}, engine))
     cells = _cell_keys(network, cloud)
     with torch.inference_mode():
         voxels = len(_split(network, cloud))
         times = _medians(
             {
-                "torch": lambda: network.detect(cloud, eager),
-                "onnx": lambda: network.detect(cloud, engine),
+                **{name: partial(network.detect, cloud, run) for name, run in runs.items()},
                 "split": lambda: _split(network, cloud),
                 "argsort": lambda: np.argsort(cells, kind="stable"),
             },
             repeats,
         )
-    what = f"{points} points, {voxels} voxels"
-    row = Row(card, what, threads, times["torch"], times["onnx"], times["split"], times["argsort"])
-    parts = {name: (eager.median_ms(name), engine.median_ms(name)) for name in eager.times_ms}
-    outside = row.torch_ms - sum(ms for ms, _ in parts.values()), row.onnx_ms - sum(ms for _, ms in parts.values())
-    return replace(row, by_part={**parts, "outside the parts": outside})
+    parts = {name: {runner: run.median_ms(name) for runner, run in runs.items()} for name in runs["torch"].times_ms}
+    outside = {name: times[name] - sum(part[name] for part in parts.values()) for name in runs}
+    return Row(
+        card, f"{points} points, {voxels} voxels", threads, times["torch"], times["onnxruntime"], times["split"],
+        times["argsort"], times.get("openvino"), {**parts, "outside the parts": outside},
+    )  # fmt: skip
 
 
 class Stopwatch:
@@ -137,8 +148,8 @@ def _channels_last(network: Any) -> Any:
     return network.to(memory_format=torch.channels_last)
 
 
-def _engine(network: Any, threads: int, axes: Mapping[str, int]) -> RunPart:
-    settings = EngineSettings("onnxruntime", "fp32", threads, axes)
+def _engine(network: Any, threads: int, axes: Mapping[str, int], engine: EngineName = "onnxruntime") -> RunPart:
+    settings = EngineSettings(engine, "fp32", threads, axes)
     return run_on(compile_parts(network.parts(), settings, EngineCache(Path(_cache_folder().name))))
 
 
