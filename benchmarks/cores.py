@@ -73,6 +73,7 @@ def main() -> None:
     chosen = list(ways(load_launch(file)).items())
     if arguments.only:
         chosen = [chosen[number] for number in arguments.only]
+    run(file, (), 2.0)  # builds the engines that are not there yet
     found: dict[str, list[dict[str, float]]] = {way: [] for way, _ in chosen}
     for _ in range(arguments.rounds):
         for way, sets in chosen:
