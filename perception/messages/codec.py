@@ -96,16 +96,16 @@ def encode(message: Message) -> Record:
             raise MessageError(f"the header's schema is '{header.schema}', a {type(message).__name__} has '{schema}'")
         header = msgspec.structs.replace(header, schema=schema)
     layout = layout_of(type(message))
-    body: dict[str, Any] = {name: getattr(message, name) for name in layout.fields}
+    body = msgspec.structs.asdict(message)
+    del body["header"], body["timing"]
     arrays: list[NDArray[Any]] = []
-    references: dict[str, ArrayRef] = {}
     for name in layout.arrays:
         value = body[name]
         if value is not None:
             array = host(value)
-            body[name] = references[name] = ArrayRef(dtype_name(array.dtype), array.shape, 3 + 2 * len(arrays))
+            body[name] = ArrayRef(dtype_name(array.dtype), array.shape, 3 + 2 * len(arrays))
             arrays.append(little_endian(array))
-    layout.check(references)
+    layout.places(body)
     return _lay_out(_encode((header, body))[1:], arrays, _encode(message.timing))
 
 
@@ -165,15 +165,13 @@ def decode(
             f"a record of schema '{header.schema}' came where {message_type.__name__} "
             f"('{message_type.SCHEMA}') is expected"
         )
-    layout = layout_of(message_type)
-    values: dict[str, Any] = {name: getattr(body, name) for name in layout.fields}
-    references = {name: values[name] for name in layout.arrays if values[name] is not None}
+    values = msgspec.structs.asdict(body)
     try:
-        layout.check(references)
+        places = layout_of(message_type).places(values)
     except ShapeError as error:
         raise MessageError(f"not a valid record: {error}") from None
-    for name, reference in references.items():
-        values[name] = buffer_view(name, reference, _buffer(parts, reference.element, name))
+    for place in places:
+        values[place.name] = buffer_view(place, _buffer(parts, place.element, place.name))
     return message_type(header=header, timing=timing, **values)
 
 
