@@ -81,10 +81,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The fields of one message class without header and timing, and the struct that decodes its body."""
+    """The fields of one message class without header and timing, and what decodes its body and its whole records."""
 
     arrays: Mapping[str, ArrayField]
-    body: type[msgspec.Struct]
+    records: Mapping[int, msgspec.msgpack.Decoder[Any]]
     decoder: msgspec.msgpack.Decoder[Any]
     _references: Callable[[Mapping[str, Any]], Any]
     _known: dict[Any, tuple[Place, ...]] = dataclasses.field(default_factory=dict)
@@ -136,15 +136,13 @@ def layout_of(message_type: type[Message]) -> Layout:
         body.append((field.name, hint) if field.required else (field.name, hint, _default(field)))
     struct = msgspec.defstruct(f"{message_type.__name__}Body", body, frozen=True, kw_only=True)
     references = operator.itemgetter(*arrays) if arrays else lambda _: None
-    return Layout(arrays, struct, msgspec.msgpack.Decoder(struct), references)
+    return Layout(arrays, _record_decoders(struct), msgspec.msgpack.Decoder(struct), references)
 
 
-@functools.cache
-def record_decoder(message_type: type[Message], elements: int) -> msgspec.msgpack.Decoder[Any]:
-    """Return what decodes a whole record of so many elements in one call; pads and buffers become views."""
-    views = [memoryview] * (elements - 3)
-    kind = tuple[(Header, layout_of(message_type).body, *views, Timing)]  # type: ignore[misc, valid-type]
-    return msgspec.msgpack.Decoder(kind)
+def _record_decoders(body: type[msgspec.Struct]) -> dict[int, msgspec.msgpack.Decoder[Any]]:
+    """Return what decodes a whole record, by its first byte: an array of 3, 5, ... 15. Pads and buffers are views."""
+    kinds = {0x93 + 2 * n: tuple[(Header, body, *[memoryview] * (2 * n), Timing)] for n in range(7)}  # type: ignore[misc, valid-type]
+    return {first: msgspec.msgpack.Decoder(kind) for first, kind in kinds.items()}
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
@@ -207,5 +205,4 @@ __all__ = [
     "dtype_name",
     "layout_of",
     "little_endian",
-    "record_decoder",
 ]

@@ -47,7 +47,7 @@ class Channels:
         self._memory = SharedMemoryHost(place, process, topology.limits(), topology.processes())
         self._known_wakers: dict[str, Waker] = {}
         self._sleeper = self._memory.sleeper(process)
-        self.wake, self.sleep = self._waker(process).wake, self._sleeper.sleep
+        self.wake, self.sleep, self.hush = self._waker(process).wake, self._sleeper.sleep, self._sleeper.hush
         self.rank = {topic: rank for rank, topic in enumerate(topology.topics)}
         self.bounds_moved = False
         self._refused: Counter[str] = Counter()
@@ -145,6 +145,11 @@ class Channels:
                 waker.wake()
         if self._far_bounds_readers and self._tcp_writer is not None:
             self._tcp_writer.write_bounds(self.process, row)
+
+    def give_back(self) -> None:
+        """Return the records that nobody looks at any more; for when there is time."""
+        for reader in self.readers.values():
+            reader.give_back()
 
     def take_bounds(self) -> list[NDArray[np.int64]]:
         """Return the rows of bounds that are new."""

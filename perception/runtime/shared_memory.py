@@ -201,11 +201,13 @@ class _Slot:
         least: bytes that it holds for certain; what is beyond them is never touched.
     """
 
-    __slots__ = ("array", "room", "sample", "size")
+    __slots__ = ("array", "room", "sample", "size", "view")
 
     def __init__(self, sample: Any, least: int) -> None:
         self.room = 1 << (least - 1).bit_length()  # few sizes: each makes a type, which ctypes keeps
         self.array = np.frombuffer((ctypes.c_uint8 * self.room).from_address(sample.payload_ptr), np.uint8)
+        self.view: memoryview | None = None
+        """For its writer."""
         self.size = ctypes.c_uint64.from_address(sample.user_header_ptr)
         """Exact bytes of the record."""
         self.sample: Any = None
@@ -246,7 +248,9 @@ class Writer:
         slot = self._slots.get(sample.payload_ptr)
         if slot is None or slot.room < size:
             slot = self._slots.add(sample, size)
-        record.write_into(slot.array.data)
+            slot.view = slot.array.data
+        assert slot.view is not None
+        record.write_into(slot.view)
         slot.size.value = size
         sample.assume_init().send()
 
@@ -286,8 +290,6 @@ class Reader:
 
     def take(self) -> memoryview | None:
         """Return the oldest waiting record, or None; a read-only view that borrows the sample while any view lives."""
-        if self._lent:
-            self._give_back()
         sample = self._subscriber.receive()
         if sample is None:
             return None
@@ -296,19 +298,24 @@ class Reader:
             slot = self._slots.add(sample, ctypes.c_uint64.from_address(sample.user_header_ptr).value)
             slot.array.flags.writeable = False
         view = memoryview(slot.array)[: slot.size.value]
-        if len(self._lent) >= self._limit:
+        if len(self._lent) >= self._limit and not self.give_back():
             self.copied += 1
             return memoryview(bytes(view))
         slot.sample = sample
         self._lent.append(slot)
         return view
 
-    def _give_back(self) -> None:
-        """Return the samples of which no view lives any more: every view refers to the array of its place."""
-        for slot in self._lent:
+    def give_back(self) -> bool:
+        """Return the samples of which no view lives any more; False where all are still viewed.
+
+        Every view of a record refers to the array of its place. This is asked for when there is time, after the call.
+        """
+        lent = self._lent
+        for slot in lent:
             if sys.getrefcount(slot.array) <= UNVIEWED:
                 slot.sample = None
-        self._lent = [slot for slot in self._lent if slot.sample is not None]
+        self._lent = [slot for slot in lent if slot.sample is not None]
+        return len(self._lent) < len(lent)
 
 
 class RowWriter:

@@ -73,15 +73,19 @@ class Sleeper:
     def sleep(self, seconds: float) -> None:
         """Wait until this process is woken, or so long; the GIL is free meanwhile.
 
-        What has woken it is taken out of the pipe the next time, which returns at once: by then the message that it was
-        rung for is on its way, and whoever calls looks once more at what came in between.
+        Where `hush` was not called since it was woken, that is done now, and this returns at once.
         """
+        if self._rung:
+            self.hush()
+        else:
+            self._rung = bool(self._poll.poll(math.ceil(seconds * 1000)))
+
+    def hush(self) -> None:
+        """Empty the pipe, once the message that it was rung for is on its way; look at all channels after that."""
         if self._rung:
             self._rung = False
             with contextlib.suppress(BlockingIOError):
                 os.read(self._pipe, ALL)
-            return
-        self._rung = bool(self._poll.poll(math.ceil(seconds * 1000)))
 
 
 __all__ = ["Sleeper", "Waker"]
