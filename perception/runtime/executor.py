@@ -174,6 +174,7 @@ class NodeExecutor:
 
     def status(self, memory_mb: float = 0.0) -> NodeStatus:
         """Return how the node is doing."""
+        self.settle()
         notes = list(self.node.notes)
         if self.stamper.copied:
             notes.append(f"gave out views of memory that may change: {self.stamper.copied} arrays copied")
