@@ -47,7 +47,7 @@ class Channels:
         self._memory = SharedMemoryHost(place, process, topology.limits(), topology.processes())
         self._known_wakers: dict[str, Waker] = {}
         self._sleeper = self._memory.sleeper(process)
-        self.wake, self.sleep, self.hush = self._waker(process).wake, self._sleeper.sleep, self._sleeper.hush
+        self.wake, self.sleep = self._waker(process).wake, self._sleeper.sleep
         self.rank = {topic: rank for rank, topic in enumerate(topology.topics)}
         self.bounds_moved = False
         self._refused: Counter[str] = Counter()

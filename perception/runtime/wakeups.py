@@ -67,24 +67,12 @@ class Sleeper:
         self._pipe = _opened(folder, process)
         self._poll = select.poll()
         self._poll.register(self._pipe, select.POLLIN)
-        self._rung = False
         weakref.finalize(self, os.close, self._pipe)
 
     def sleep(self, seconds: float) -> None:
-        """Wait until this process is woken, or so long; the GIL is free meanwhile.
-
-        Where `hush` was not called since it was woken, that is done now, and this returns at once.
-        """
-        if self._rung:
-            self.hush()
-        else:
-            self._rung = bool(self._poll.poll(math.ceil(seconds * 1000)))
-
-    def hush(self) -> None:
-        """Empty the pipe, once the message that it was rung for is on its way; look at all channels after that."""
-        if self._rung:
-            self._rung = False
-            with contextlib.suppress(BlockingIOError):
+        """Wait until this process is woken, or so long; the GIL is free meanwhile. Look at all channels after that."""
+        if self._poll.poll(math.ceil(seconds * 1000)):
+            with contextlib.suppress(BlockingIOError):  # another thread of this process was faster
                 os.read(self._pipe, ALL)
 
 

@@ -82,15 +82,14 @@ class Worker:
         self._newest_bounds = [BEFORE_ALL] * len(topology.topics)
         self._inbox: deque[tuple[NodeSpec, str, Message | Bound, int]] = deque()
         self._beginnings: deque[tuple[Mapping[str, int], str, threading.Event]] = deque()
-        self._wrapping: set[str] = set()
-        self._began_by = ""
+        self._wrapping, self._began_by = set[str](), ""
         self._driving = threading.Lock()
         self._stop = threading.Event()
-        self._sources_running = 0
+        self._sources_running, self._resting = 0, False
         self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
         self._next_status_s = self._bounds_due_s = 0.0
-        self._resting = False
-        self._has_bounds = self._channels.reads_bounds or self._channels.gives_bounds or len(self.group.executors) > 1
+        beside = self._channels.reads_bounds or self._channels.gives_bounds or bool(self._pacers)
+        self._has_bounds = beside or len(self.group.executors) > 1
         self._last_seq: dict[str, tuple[int, int]] = {}
         self.failure: PerceptionError | None = None
 
@@ -226,7 +225,6 @@ class Worker:
                     self._begin(*self._beginnings.popleft())
                 busy = self._take_and_run()
                 if busy:  # what was sent is on its way
-                    self._channels.hush()
                     self._channels.give_back()
                 now_s = time.monotonic()
                 if now_s >= self._next_status_s:
@@ -264,10 +262,10 @@ class Worker:
         return took or ran
 
     def _shall_forward(self, *, took: bool, ran: bool) -> bool:
-        """True where there is nothing more to run for now, or there always is."""
-        if not ran:
-            return took or not self._resting or self._channels.reads_bounds or self._channels.gives_bounds
-        return not self._resting and time.monotonic() > self._bounds_due_s
+        """True where nothing more runs for now, or where it has run on and on."""
+        if ran:
+            return not self._resting and time.monotonic() > self._bounds_due_s
+        return took or not self._resting or self._channels.reads_bounds or self._channels.gives_bounds
 
     def _take_bounds_and_messages(self) -> bool:
         """Take what has arrived. Bounds are read first and used last: they were sent after their messages."""
@@ -312,9 +310,8 @@ class Worker:
 
     def _take_inbox(self) -> bool:
         """Publish what the sources of this process measured."""
-        took = False
+        took = bool(self._inbox)
         while self._inbox:
-            took = True
             spec, topic, item, beginning = self._inbox.popleft()
             if spec.name in self._playbacks and beginning != self._playbacks[spec.name].beginning:
                 continue  # from before everything began anew

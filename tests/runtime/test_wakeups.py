@@ -32,22 +32,21 @@ def test_a_sleeper_is_woken_by_whoever_rings(tmp_path: Path) -> None:
     assert not sleeping.is_alive()
 
 
-def test_after_many_rings_and_one_hush_it_sleeps_again(tmp_path: Path) -> None:
+def test_many_rings_are_one_wake_up(tmp_path: Path) -> None:
     sleeper, waker = Sleeper(tmp_path, "sink"), Waker(tmp_path, "sink")
     for _ in range(5):
         waker.wake()
     sleeper.sleep(LONG_S)
-    sleeper.hush()
     began_s = time.monotonic()
     sleeper.sleep(0.05)
     assert time.monotonic() - began_s >= 0.05
 
 
-def test_whoever_does_not_hush_looks_once_more_before_it_sleeps(tmp_path: Path) -> None:
+def test_what_is_rung_after_a_wake_up_ends_the_next_sleep(tmp_path: Path) -> None:
     sleeper, waker = Sleeper(tmp_path, "sink"), Waker(tmp_path, "sink")
     waker.wake()
     sleeper.sleep(LONG_S)
-    waker.wake()  # after the look at the channels, before the next sleep
+    waker.wake()
     began_s = time.monotonic()
     sleeper.sleep(LONG_S)
     assert time.monotonic() - began_s < LONG_S / 2
@@ -59,7 +58,6 @@ def test_a_process_that_never_looks_holds_nobody_up(tmp_path: Path) -> None:
         waker.wake()
     sleeper = Sleeper(tmp_path, "gone")  # it was started anew
     sleeper.sleep(LONG_S)
-    sleeper.hush()
     waker.wake()
     sleeper.sleep(LONG_S)
 
