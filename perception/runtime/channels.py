@@ -95,6 +95,7 @@ class Channels:
             for other in waited_for
         }
         self.reads_bounds = bool(waited_for)
+        self.has_bounds = self.reads_bounds or self.gives_bounds
 
     def _waker(self, process: str) -> Waker:
         if process not in self._known_wakers:

@@ -88,8 +88,7 @@ class Worker:
         self._sources_running, self._resting = 0, False
         self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
         self._next_status_s = self._bounds_due_s = 0.0
-        beside = self._channels.reads_bounds or self._channels.gives_bounds or bool(self._pacers)
-        self._has_bounds = beside or len(self.group.executors) > 1
+        self._has_bounds = self._channels.has_bounds or bool(self._pacers) or len(self.group.executors) > 1
         self._last_seq: dict[str, tuple[int, int]] = {}
         self.failure: PerceptionError | None = None
 
@@ -265,7 +264,7 @@ class Worker:
         """True where nothing more runs for now, or where it has run on and on."""
         if ran:
             return not self._resting and time.monotonic() > self._bounds_due_s
-        return took or not self._resting or self._channels.reads_bounds or self._channels.gives_bounds
+        return took or not self._resting or self._channels.has_bounds
 
     def _take_bounds_and_messages(self) -> bool:
         """Take what has arrived. Bounds are read first and used last: they were sent after their messages."""
