@@ -95,6 +95,7 @@ class Channels:
             for other in waited_for
         }
         self.reads_bounds = bool(waited_for)
+        self.has_bounds = self.reads_bounds or self.gives_bounds
 
     def _waker(self, process: str) -> Waker:
         if process not in self._known_wakers:
@@ -145,6 +146,11 @@ class Channels:
                 waker.wake()
         if self._far_bounds_readers and self._tcp_writer is not None:
             self._tcp_writer.write_bounds(self.process, row)
+
+    def give_back(self) -> None:
+        """Return the records that nobody looks at any more; for when there is time."""
+        for reader in self.readers.values():
+            reader.give_back()
 
     def take_bounds(self) -> list[NDArray[np.int64]]:
         """Return the rows of bounds that are new."""

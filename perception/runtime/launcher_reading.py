@@ -70,6 +70,7 @@ class LauncherReading:
             GraphError: something is missing in lockstep.
         """
         for reader in self._readers:
+            reader.give_back()
             while (record := reader.take()) is not None:
                 try:
                     message = decode(record, self._graph.message_types.get(reader.topic, Status))
