@@ -27,10 +27,12 @@ def record(
 ) -> None:
     """Record what a running graph publishes, for example: perception record drive.mcap --duration 60.
 
-    Sensor data does not leave the graph over ZeroMQ: perception launch --record OUT records every topic.
+    Sensor data does not leave the graph over ZeroMQ: perception launch --record OUT records every topic. The recording
+    holds the graph's launch file, calibration, cards and hashes, which it is asked for.
     """
     from perception.messages.codec import encode
     from perception.runtime.recorder import Recorder
+    from perception.runtime.snapshot_socket import ask_files
     from perception.runtime.subscriber import Received, Subscription
 
     stopped: list[int] = []
@@ -41,7 +43,8 @@ def record(
         first = subscription.receive(timeout)
         if first is None:
             raise nothing_came(endpoint, timeout, keys)
-        writer = writer_of(out, {}, split_bytes=split_bytes, split_s=split_s, last=last)
+        files = ask_files(endpoint, keys=keys)
+        writer = writer_of(out, files, split_bytes=split_bytes, split_s=split_s, last=last)
         recorder = Recorder(writer, max_bytes)
         started_s = time.monotonic()
         received: Received | None = first
@@ -56,4 +59,6 @@ def record(
             recorder.close()
     dropped = lost + sum(recorder.dropped.values())
     why = f"; {recorder.stopped}" if recorder.stopped else ""
+    if not files:
+        print("the graph gives its launch file and calibration to nobody: its endpoint is open without CURVE keys")
     print(f"{out}: {count} messages{files_written(writer)}, {dropped} lost on the way{why}")

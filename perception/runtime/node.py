@@ -170,7 +170,7 @@ class NodeSetup:
     """Where relative paths (weights, worlds) are looked up, first match wins."""
     lockstep: bool = False
     threads: int = 1
-    """Threads an engine may use."""
+    """Threads an engine may use; one in lockstep, where the numbers must not depend on how many there are."""
 
 
 @dataclass(frozen=True)
