@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
 from perception.messages import Odometry, PointCloud, host
+from perception.ops.moving_points import along_poses, at_instant
 
 Float: TypeAlias = NDArray[np.float64]
 PoseAt: TypeAlias = Callable[[int], Transform | None]
 
+STILL = np.ascontiguousarray(np.eye(4)[:3])
 STEP_NS = 10_000_000
 """Poses are taken so often; between them, points move along straight lines (0.1 mm off at 0.5 rad/s and 50 m)."""
 
@@ -52,9 +54,10 @@ class MovingPoints:
 
     def base_link_m(self, t_ns: int) -> Float:
         """Return where the points are in `base_link` at an instant."""
-        moved = self.odom_m + self.velocity_mps * ((t_ns - self.t_ns) * 1e-9)[:, None]
         pose = self.pose_at(t_ns)
-        return moved if pose is None else pose.inverse().apply(moved)
+        base_link_from_odom = STILL if pose is None else np.ascontiguousarray(pose.inverse().matrix[:3])
+        moved: Float = at_instant(self.odom_m, self.velocity_mps, self.t_ns, t_ns, base_link_from_odom)
+        return moved
 
 
 def _interpolated(
@@ -62,14 +65,8 @@ def _interpolated(
 ) -> Float:
     if len(knots) == 1:
         return np.asarray(poses[0].apply(points))
-    at = np.clip(np.searchsorted(knots, t_ns, side="right") - 1, 0, len(knots) - 2)
-    share = ((t_ns - knots[at]) / np.maximum(knots[at + 1] - knots[at], 1))[:, None]
-    matrices = np.stack([pose.matrix[:3] for pose in poses])
-    before, after = (
-        np.einsum("nij,nj->ni", matrices[index, :, :3], points) + matrices[index, :, 3] for index in (at, at + 1)
-    )
-    mixed: Float = (1 - share) * before + share * after
-    return mixed
+    moved: Float = along_poses(points, t_ns, knots, np.stack([pose.matrix[:3] for pose in poses]))
+    return moved
 
 
 def measured_by(

@@ -14,6 +14,7 @@ since something nearer is in the way, are not painted by it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -41,6 +42,7 @@ from perception.messages import (
     mask_labels,
 )
 from perception.nodes._moving_points import MovingPoints, extrapolated
+from perception.ops.moving_points import compile_all, in_cone
 from perception.ops.painting import UNKNOWN, boxes_of_points, hidden_points, labels_in_boxes
 from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, NodeSetup, Out
 
@@ -80,6 +82,7 @@ class Fuser(Node):
         self.cameras, self.box_topics = cameras, tuple(box_topics)
 
     def warm_up(self) -> None:
+        compile_all()
         one = np.ones((1, 3))
         hidden_points(one, RING_GAP_RAD)
         size, yaw, speed = np.ones((1, 3)), np.zeros(1), np.ones((1, 2))
@@ -174,30 +177,35 @@ class Fuser(Node):
         label, camera = np.full(count, UNKNOWN, np.uint8), np.full(count, NO_CAMERA, np.uint8)
         confidence = np.zeros(count, np.uint8)
         nearest_ns = np.full(count, np.iinfo(np.int64).max)
+        placed: dict[int, NDArray[np.float64]] = {}
         for index, mask in enumerate(masks):
+            stamp_ns = mask.header.t_sensor_ns
+            if stamp_ns not in placed:  # cameras that are triggered together see the same places
+                placed[stamp_ns] = points.base_link_m(stamp_ns)
             labels = mask_labels(mask)
-            apart_ns = np.abs(mask.header.t_sensor_ns - points.t_ns)
-            at = points.base_link_m(mask.header.t_sensor_ns)
-            seen, row, column = self._seen_by(mask, labels.shape, at, ring_gap_rad)
-            found = np.full(count, UNKNOWN, np.uint8)
-            found[seen] = labels[row, column]
-            takes = (found != UNKNOWN) & (apart_ns < nearest_ns)
-            label[takes], camera[takes], nearest_ns[takes] = found[takes], index, apart_ns[takes]
+            seen, row, column = self._seen_by(mask, labels.shape, placed[stamp_ns], ring_gap_rad)
+            found, apart_ns = labels[row, column], np.abs(stamp_ns - points.t_ns[seen])
+            takes = (found != UNKNOWN) & (apart_ns < nearest_ns[seen])
+            taken = seen[takes]
+            label[taken], camera[taken], nearest_ns[taken] = found[takes], index, apart_ns[takes]
             if mask.confidence is not None:
-                certain = np.zeros(count, np.uint8)
-                certain[seen] = host(mask.confidence)[row, column]
-                confidence[takes] = certain[takes]
+                confidence[taken] = host(mask.confidence)[row, column][takes]
         return label, confidence if any(mask.confidence is not None for mask in masks) else None, camera
 
     def _seen_by(
         self, mask: SegmentationMask, size: tuple[int, ...], base_link_m: NDArray[Any], ring_gap_rad: float
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
-        """Return (N,) True for the points that the camera sees, and the row and the column of the pixel of each."""
-        optical = self.rig.base_link_from(mask.header.frame_id).inverse().apply(base_link_m)
-        pixels, valid = self._camera_of(mask, size).project(optical)
-        valid[valid] = ~hidden_points(optical[valid], ring_gap_rad)
-        column, row = np.rint(pixels[valid]).astype(np.int64).T
-        return valid, np.minimum(row, size[0] - 1), np.minimum(column, size[1] - 1)
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return which points the camera sees, and the row and the column of the pixel of each."""
+        camera = self._camera_of(mask, size)
+        optical_from_base_link = np.ascontiguousarray(
+            self.rig.base_link_from(mask.header.frame_id).inverse().matrix[:3]
+        )
+        near, optical = in_cone(base_link_m, optical_from_base_link, _cosine_of_view(camera))
+        pixels, valid = camera.project(optical)
+        near, optical, pixels = near[valid], optical[valid], pixels[valid]
+        shown = ~hidden_points(optical, ring_gap_rad)
+        column, row = np.rint(pixels[shown]).astype(np.int64).T
+        return near[shown], np.minimum(row, size[0] - 1), np.minimum(column, size[1] - 1)
 
     def _camera_of(self, mask: SegmentationMask, size: tuple[int, ...]) -> Camera:
         sensor = self.rig.sensor_of_frame(mask.header.frame_id)
@@ -214,6 +222,12 @@ class Fuser(Node):
             return float(RING_GAP_RAD)
         low, high = sensor.lidar.vertical_fov_deg
         return float(np.radians((high - low) / (sensor.lidar.rings - 1)))
+
+
+@lru_cache(maxsize=64)
+def _cosine_of_view(camera: Camera) -> float:
+    """Return the cosine of an angle to the optical axis beyond which the camera sees nothing, a little too wide."""
+    return float(np.cos(min(1.02 * camera.field_of_view().widest_rad + 0.01, np.pi)))
 
 
 class _Placed:
@@ -257,31 +271,30 @@ def _fused(
     identities: tuple[str, ...],
     topics: tuple[str, ...],
 ) -> Iterator[FusedObject]:
-    names = boxes.identities or boxes.classes
-    score, label = host(boxes.score), host(boxes.label)
-    for index in range(len(score)):
-        half = placed.yaw_rad[index] / 2
-        x, y, z = map(float, placed.center_m[index])
-        length, width, height = map(float, placed.size_lwh_m[index])
-        vx, vy = map(float, placed.velocity_mps[index])
-        moves = bool(placed.has_velocity[index])
+    names, half = boxes.identities or boxes.classes, placed.yaw_rad / 2
+    columns = zip(
+        host(boxes.score).tolist(), host(boxes.label).tolist(), placed.center_m.tolist(), np.sin(half).tolist(),
+        np.cos(half).tolist(), placed.size_lwh_m.tolist(), placed.velocity_mps.tolist(), placed.has_velocity.tolist(),
+        _shares(counts, identities), counts.sum(axis=1).tolist(), strict=True,
+    )  # fmt: skip
+    for score, label, place, sine, cosine, size, velocity, moves, semantics, points in columns:
         yield FusedObject(
-            id=0, existence_probability=float(score[index]),
-            classes=(ObjectClass(names[int(label[index])], float(score[index])),),
-            center_m=(x, y, z), rotation_xyzw=(0.0, 0.0, float(np.sin(half)), float(np.cos(half))),
-            size_lwh_m=(length, width, height), velocity_mps=(vx, vy, 0.0) if moves else None, has_velocity=moves,
-            last_seen_ns=boxes.header.t_sensor_ns, sources=topics, semantics=_shares(counts[index], identities),
-            num_points=int(counts[index].sum()),
+            id=0, existence_probability=score, classes=(ObjectClass(names[label], score),), center_m=tuple(place),
+            rotation_xyzw=(0.0, 0.0, sine, cosine), size_lwh_m=tuple(size),
+            velocity_mps=(*velocity, 0.0) if moves else None, has_velocity=moves,
+            last_seen_ns=boxes.header.t_sensor_ns, sources=topics, semantics=semantics, num_points=points,
         )  # fmt: skip
 
 
-def _shares(counts: NDArray[np.int64], identities: tuple[str, ...]) -> tuple[ObjectClass, ...]:
-    """Return the share of each identity among the painted points of a box, largest first."""
-    shares: dict[str, float] = {}
-    painted = float(counts[:UNKNOWN].sum())
-    for label in np.flatnonzero(counts[:UNKNOWN]):
+def _shares(counts: NDArray[np.int64], identities: tuple[str, ...]) -> list[tuple[ObjectClass, ...]]:
+    """Return for each box the share of each identity among its painted points, largest first."""
+    shares: list[dict[str, float]] = [{} for _ in counts]
+    rows, labels = np.nonzero(counts[:, :UNKNOWN])
+    part = counts[rows, labels] / counts[:, :UNKNOWN].sum(axis=1)[rows]
+    for row, label, share in zip(rows.tolist(), labels.tolist(), part.tolist(), strict=True):
         name = identities[label] if label < len(identities) else "unknown"
-        shares[name] = shares.get(name, 0.0) + float(counts[label]) / painted
-    return tuple(
-        ObjectClass(name, share) for name, share in sorted(shares.items(), key=lambda item: (-item[1], item[0]))
-    )
+        shares[row][name] = shares[row].get(name, 0.0) + share
+    return [
+        tuple(ObjectClass(*entry) for entry in sorted(one.items(), key=lambda entry: (-entry[1], entry[0])))
+        for one in shares
+    ]

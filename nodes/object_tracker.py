@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -32,6 +32,7 @@ from perception.messages import (
     Detections3D,
     FusedObject,
     Header,
+    ObjectClass,
     Odometry,
     PastPose,
     Pose3D,
@@ -46,11 +47,12 @@ from perception.ops.matching import UNMATCHED, assign
 from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
 from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
 from perception.tracking.in_image import match_regions, outlines
-from perception.tracking.object_list import NOTHING, Attached, fused_objects
+from perception.tracking.object_list import Attached, fused_objects
 from perception.tracking.settings import Reliability, TrackerSettings
 from perception.tracking.tracker import Tracker
-from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of
+from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of, sound
 
+T = TypeVar("T")
 NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
 EGO_LOOKED_FOR_NS = (0, 20_000_000, 50_000_000, 100_000_000, 200_000_000, 500_000_000)
 """Where no odometry has come up to an instant, the motion of the vehicle goes on as it was so long before."""
@@ -117,16 +119,16 @@ class ObjectTracker(Node):
         self.tracker = Tracker(_settings(self.config, has_ego=has_ego))
         self._prefix = 0
         self._headers: dict[str, Header] = {}
-        self._attached: dict[int, tuple[int, Attached]] = {}
+        self._painted: dict[int, tuple[int, FusedObject]] = {}
+        self._recognised: dict[int, tuple[int, tuple[ObjectClass, ...]]] = {}
         self._skeletons: dict[int, tuple[int, Skeleton, NDArray[np.float64]]] = {}
         self._places: dict[int, deque[tuple[int, float, float, float]]] = {}
 
     def reset(self, reason: str) -> None:
         self.tracker.reset()
         self._headers.clear()
-        self._attached.clear()
-        self._skeletons.clear()
-        self._places.clear()
+        for known in (self._painted, self._recognised, self._skeletons, self._places):
+            known.clear()
 
     def warm_up(self) -> None:
         trial = Tracker(self.tracker.settings)
@@ -136,6 +138,10 @@ class ObjectTracker(Node):
         )  # fmt: skip
         for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
             trial.add(replace(one, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi)))
+        fused_objects(
+            trial.tracks, 0, Transform.identity(), trial.names, trial.sources, trial.motion_models,
+            trial.process_noise, {}, {}, over_ground=True,
+        )  # fmt: skip
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
         self.take(detections)
@@ -158,10 +164,11 @@ class ObjectTracker(Node):
         velocity = np.array(
             [thing.velocity_mps[:2] if thing.velocity_mps is not None else (np.nan, np.nan) for thing in things]
         ).reshape(-1, 2)
+        sine, cosine = np.array([thing.rotation_xyzw[2:] for thing in things]).reshape(-1, 2).T
         self._take(
             header, names, np.array([thing.center_m for thing in things]).reshape(-1, 3),
             np.array([thing.size_lwh_m for thing in things]).reshape(-1, 3),
-            np.array([2 * np.arctan2(thing.rotation_xyzw[2], thing.rotation_xyzw[3]) for thing in things]),
+            2 * np.arctan2(sine, cosine),
             np.array([names.index(thing.classes[0].label) for thing in things], np.int64),
             np.array([thing.existence_probability for thing in things]), velocity, things,
         )  # fmt: skip
@@ -187,7 +194,7 @@ class ObjectTracker(Node):
             return  # of the whole field of view: of no one object
         found = self._seen_in(recognition.header, np.array([region], np.float64))
         if found is not None and len(found[0]):
-            self._attach(int(found[0][0]), recognition.header.t_sensor_ns, recognitions=recognition.top)
+            self._recognised[int(found[0][0])] = recognition.header.t_sensor_ns, recognition.top
 
     def on_skeletons(self, pose: Pose3D) -> None:
         people = self.tracker.names.index("person")
@@ -219,14 +226,14 @@ class ObjectTracker(Node):
     ) -> None:
         if not self._prefix:
             self._prefix = _prefix(header)
-        frame = self._tracks_from(header)
-        kept = np.flatnonzero(score >= self.config.score_min)
+        pose = self._odom_from_base_link(header.t_sensor_ns)
+        frame = pose @ self.rig.base_link_from(header.frame_id)
+        kept = np.flatnonzero((score >= self.config.score_min) & sound(center, size, yaw))
         turned = np.column_stack((np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)))
         heading = frame.rotate(turned)
         fast = None
         if velocity is not None and self.has_ego:
             fast = frame.rotate(np.column_stack((velocity, np.zeros(len(velocity)))))[kept, :2]
-        pose = self._odom_from_base_link(header.t_sensor_ns)
         view = FieldOfView(float(pose.translation_m[0]), float(pose.translation_m[1]), range_m=self.config.range_m)
         source = _detector(header)
         batch = DetectionBatch(
@@ -237,15 +244,10 @@ class ObjectTracker(Node):
         self.tracker.add(batch)
         self._headers[source] = header
         if things and self.tracker.t_ns == header.t_sensor_ns:
-            tracks = self.tracker.tracks
+            tracks, chosen = self.tracker.tracks, kept.tolist()
             for identity, index in zip(tracks["id"].tolist(), tracks["detection"].tolist(), strict=True):
-                if 0 <= index < len(kept):
-                    thing = things[kept[index]]
-                    self._attach(identity, header.t_sensor_ns, semantics=thing.semantics, num_points=thing.num_points)
-
-    def _attach(self, identity: int, t_ns: int, **changes: object) -> None:
-        _, before = self._attached.get(identity, (0, Attached()))
-        self._attached[identity] = (t_ns, replace(before, **changes))  # type: ignore[arg-type]
+                if index >= 0:
+                    self._painted[identity] = header.t_sensor_ns, things[chosen[index]]
 
     def _list(self, header: Header) -> TrackedObjects:
         """Return all objects at the newest stamp of the tracker."""
@@ -274,47 +276,46 @@ class ObjectTracker(Node):
 
     def _remember(self, tracks: Tracks, t_ns: int) -> None:
         """Note where objects are, now and then, and forget what is known of tracks that are gone."""
-        for identity, (x, y, yaw, *_) in zip(tracks["id"].tolist(), tracks["mean"].tolist(), strict=True):
-            places = self._places.setdefault(identity, deque(maxlen=HISTORY_LENGTH))
-            if not places or t_ns - places[-1][0] >= HISTORY_STEP_NS:
+        known, due_ns = self._places, t_ns - HISTORY_STEP_NS
+        for identity, (x, y, yaw) in zip(tracks["id"].tolist(), tracks["mean"][:, :3].tolist(), strict=True):
+            places = known.get(identity)
+            if places is None:
+                known[identity] = deque(((t_ns, x, y, yaw),), maxlen=HISTORY_LENGTH)
+            elif places[-1][0] <= due_ns:
                 places.append((t_ns, x, y, yaw))
-        if len(self._places) > 2 * len(self.tracker.tracks) + 16:
+        every: tuple[dict[int, Any], ...] = (self._places, self._painted, self._recognised, self._skeletons)
+        if max(map(len, every)) > 2 * len(self.tracker.tracks) + 16:
             alive = set(self.tracker.tracks["id"].tolist())
-            for known in (self._places, self._attached, self._skeletons):
-                for identity in [one for one in known if one not in alive]:
-                    del known[identity]
+            for one in every:
+                for identity in [key for key in one if key not in alive]:
+                    del one[identity]
 
     def _more(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, Attached]:
-        """Return what is attached to tracks, in `base_link` now."""
+        """Return what is attached to tracks and not too old, in `base_link` now."""
+        if not (self._painted or self._recognised or self._skeletons):
+            return {}
         found: dict[int, Attached] = {}
-        for row, identity in enumerate(tracks["id"].tolist() if self._attached or self._skeletons else ()):
-            attached_ns, known = self._attached.get(identity, (0, NOTHING))
-            if t_ns - attached_ns <= REMEMBERED_NS:
-                found[identity] = known
-            if identity in self._skeletons:
-                skeleton = self._skeleton(tracks[row], t_ns, base_link)
-                found[identity] = replace(found.get(identity, NOTHING), skeleton=skeleton)
+        for row, identity in enumerate(tracks["id"].tolist()):
+            thing = _recent(self._painted, identity, t_ns)
+            skeleton = self._skeleton(tracks[row], t_ns, base_link) if identity in self._skeletons else None
+            looks, points = ((), 0) if thing is None else (thing.semantics, thing.num_points)
+            found[identity] = Attached(looks, points, _recent(self._recognised, identity, t_ns) or (), skeleton)
         return found
 
     def _history(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, tuple[PastPose, ...]]:
-        """Return where tracks were, in `base_link` now; all at once, since numpy costs by the call."""
-        places = [
-            (identity, *place)
+        """Return where tracks were, in `base_link` now; in Python, since numpy costs by the call."""
+        ((a, b, _), (c, d, _), _), (x0, y0, _) = base_link.rotation.tolist(), base_link.translation_m.tolist()
+        turn, places = base_link.yaw_rad(), self._places
+        return {
+            identity: tuple(
+                [
+                    PastPose(then, a * x + b * y + x0, c * x + d * y + y0, yaw + turn)
+                    for then, x, y, yaw in places.get(identity, ())
+                    if then < t_ns
+                ]
+            )
             for identity in tracks["id"].tolist()
-            for place in self._places.get(identity, ())
-            if place[0] < t_ns
-        ]
-        if not places:
-            return {}
-        owner, stamp, x, y, yaw = zip(*places, strict=True)
-        moved = base_link.apply(np.column_stack((x, y, np.zeros(len(x)))))
-        turned = (np.array(yaw) + base_link.yaw_rad()).tolist()
-        found: dict[int, tuple[PastPose, ...]] = {}
-        for identity, then, east, north, heading in zip(
-            owner, stamp, moved[:, 0].tolist(), moved[:, 1].tolist(), turned, strict=True
-        ):
-            found[identity] = (*found.get(identity, ()), PastPose(then, east, north, heading))
-        return found
+        }
 
     def _skeleton(self, track: np.void, t_ns: int, base_link: Transform) -> Skeleton | None:
         seen_ns, skeleton, moved = self._skeletons.get(int(track["id"]), (0, None, None))
@@ -382,6 +383,12 @@ def _settings(config: ObjectTrackerConfig, *, has_ego: bool) -> TrackerSettings:
 def _known(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names that there are settings for, and `OTHER` in the place of the others."""
     return tuple(name if name in OBJECTS else OTHER for name in names)
+
+
+def _recent(known: Mapping[int, tuple[int, T]], identity: int, t_ns: int) -> T | None:
+    """Return what is known of a track, None where that was too long ago."""
+    found = known.get(identity)
+    return found[1] if found is not None and t_ns - found[0] <= REMEMBERED_NS else None
 
 
 def _detector(header: Header) -> str:

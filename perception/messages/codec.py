@@ -191,6 +191,16 @@ def _read_at_once(view: memoryview, layout: Layout) -> Sequence[Any] | None:
         return None
 
 
+def decode_envelope(data: Bytes) -> Message:
+    """Read a record's header and timing alone, for whoever passes it on; a fraction of the time of a long list.
+
+    Raises:
+        MessageError: the bytes are not a record.
+    """
+    raw = _split(_view(data))
+    return Message(header=_read(_header_decoder, raw[0], "header"), timing=_read(_timing_decoder, raw[-1], "timing"))
+
+
 def decode_header(data: Bytes) -> Header:
     """Read a record's header alone.
 
@@ -289,5 +299,6 @@ def _buffer(parts: Sequence[Any], element: int, name: str) -> memoryview:
 
 
 __all__ = [
-    "ALIGNMENT", "Bytes", "Record", "content", "decode", "decode_header", "decode_timing", "encode", "with_timing",
+    "ALIGNMENT", "Bytes", "Record", "content", "decode", "decode_envelope", "decode_header", "decode_timing", "encode",
+    "with_timing",
 ]  # fmt: skip

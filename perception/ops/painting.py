@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -13,7 +14,9 @@ UNKNOWN = 255
 NEARER_M = 0.7
 NEARER_SHARE = 0.04
 """A point hides another when it is nearer by NEARER_M and this share of the other's distance."""
-ASIDE_RAD = np.radians(0.3)
+ASIDE_RAD = float(np.radians(0.3))
+TILE_M, TILES = 2.0, 96
+"""Points are looked up by square tiles of the ground, so many along each axis; the outer ones hold all beyond."""
 
 
 def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArray[np.bool_]:
@@ -28,43 +31,77 @@ def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArra
         points_optical_m: (N, 3) in the camera's optical frame: x right, y down, z forward.
         ring_gap_rad: angle between neighbouring rings of the LiDAR.
     """
-    x, y, z = np.asarray(points_optical_m, np.float64).T
-    across = np.arctan2(x, z)
-    down = np.arctan2(y, np.hypot(x, z))
-    cells = np.floor(across / ASIDE_RAD).astype(np.int64)
-    cells -= cells.min(initial=0)
-    order = np.lexsort((down, cells))
-    starts = np.searchsorted(cells[order], np.arange(cells.max(initial=0) + 2))
-    distance = np.sqrt(x * x + y * y + z * z)
-    hidden = np.zeros(len(x), np.bool_)
-    _hide(across[order], down[order], distance[order], cells[order], starts, 1.25 * ring_gap_rad, order, hidden)
+    points = np.ascontiguousarray(points_optical_m, np.float64)
+    hidden = np.zeros(len(points), np.bool_)
+    if len(points):
+        _hide(points, 1.25 * ring_gap_rad, hidden)
     return hidden
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _hide(
-    across: NDArray[Any],
-    down: NDArray[Any],
-    distance: NDArray[Any],
-    cells: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    reach: float,
-    order: NDArray[np.int64],
-    hidden: NDArray[np.bool_],
-) -> None:
-    """Search each point's own column of the picture and the two beside it; points come by column, from the top."""
-    for i in range(len(across)):
-        nearer = distance[i] * (1 - NEARER_SHARE) - NEARER_M
-        above, below = False, False
-        for cell in range(max(cells[i] - 1, 0), min(cells[i] + 2, len(starts) - 1)):
-            first = starts[cell] + np.searchsorted(down[starts[cell] : starts[cell + 1]], down[i] - reach)
-            for j in range(first, starts[cell + 1]):
-                if down[j] > down[i] + reach:
-                    break
-                if distance[j] < nearer and abs(across[j] - across[i]) <= ASIDE_RAD:
-                    above |= down[j] <= down[i]
-                    below |= down[j] >= down[i]
-        hidden[order[i]] = above and below
+def _hide(points: Any, reach: float, hidden: Any) -> None:
+    """Search each point's own column of the picture and the two beside it, both from the top."""
+    across, down, distance = np.empty(len(points)), np.empty(len(points)), np.empty(len(points))
+    column = np.empty(len(points), np.int64)
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        across[i], down[i] = math.atan2(x, z), math.atan2(y, math.hypot(x, z))
+        distance[i] = math.sqrt(x * x + y * y + z * z)
+        column[i] = math.floor(across[i] / ASIDE_RAD)
+    column -= column.min()
+    order, starts = _grouped(column, column.max() + 1)
+    for at in range(len(starts) - 1):
+        group = order[starts[at] : starts[at + 1]]
+        group[:] = group[np.argsort(down[group])]
+    across, down, distance = across[order], down[order], distance[order]  # side by side in memory
+    above, below = np.zeros(len(points), np.bool_), np.zeros(len(points), np.bool_)
+    for at in range(len(starts) - 1):
+        for beside in range(max(at - 1, 0), min(at + 2, len(starts) - 1)):
+            first = starts[beside]
+            for i in range(starts[at], starts[at + 1]):
+                nearer = distance[i] * (1 - NEARER_SHARE) - NEARER_M
+                while first < starts[beside + 1] and down[first] < down[i] - reach:
+                    first += 1
+                for j in range(first, starts[beside + 1]):
+                    if down[j] > down[i] + reach:
+                        break
+                    if distance[j] < nearer and abs(across[j] - across[i]) <= ASIDE_RAD:
+                        above[i] |= down[j] <= down[i]
+                        below[i] |= down[j] >= down[i]
+    for i in range(len(points)):
+        hidden[order[i]] = above[i] and below[i]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _grouped(group: Any, groups: int) -> Any:
+    """Return the order that brings equal numbers together, else as they come, and where each group starts."""
+    starts = np.zeros(groups + 1, np.int64)
+    for i in range(len(group)):
+        starts[group[i] + 1] += 1
+    starts = np.cumsum(starts)
+    filled, order = starts[:-1].copy(), np.empty(len(group), np.int64)
+    for i in range(len(group)):
+        order[filled[group[i]]] = i
+        filled[group[i]] += 1
+    return order, starts
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _tile(metres: float) -> int:
+    """Return the tile along one axis; the first and the last reach to infinity, and hold what is no number."""
+    tile = metres / TILE_M + TILES / 2
+    if tile >= 1:
+        return int(tile) if tile < TILES - 1 else TILES - 1
+    return 0
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _on_tiles(points: Any) -> Any:
+    """Return points (P, 3) tile by tile: their order, and where each tile starts."""
+    tile = np.empty(len(points), np.int64)
+    for p in range(len(points)):
+        tile[p] = _tile(points[p, 0]) * TILES + _tile(points[p, 1])
+    return _grouped(tile, TILES * TILES)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -89,17 +126,28 @@ def boxes_of_points(
         margin_m: points so far outside still count.
     """
     owner = np.full(len(points_m), -1, np.int64)
+    if not len(points_m):
+        return owner
+    order, starts = _on_tiles(points_m)
+    least, most = later_s.min(), later_s.max()
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
         length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
         height, reach = size_lwh_m[n, 2] / 2 + margin_m, length + width
-        for p in range(len(points_m)):
-            x = points_m[p, 0] + velocity_mps[n, 0] * later_s[p] - center_m[n, 0]
-            y = points_m[p, 1] + velocity_mps[n, 1] * later_s[p] - center_m[n, 1]
-            if owner[p] >= 0 or abs(x) > reach or abs(y) > reach or abs(points_m[p, 2] - center_m[n, 2]) > height:
-                continue
-            if abs(cosine * x + sine * y) <= length and abs(cosine * y - sine * x) <= width:
-                owner[p] = n
+        (x, y, z), (fast_x, fast_y) = center_m[n], velocity_mps[n]
+        low_x, high_x = min(fast_x * least, fast_x * most), max(fast_x * least, fast_x * most)
+        low_y, high_y = min(fast_y * least, fast_y * most), max(fast_y * least, fast_y * most)
+        for column in range(_tile(x - reach - high_x), _tile(x + reach - low_x) + 1):
+            first = starts[column * TILES + _tile(y - reach - high_y)]
+            last = starts[column * TILES + _tile(y + reach - low_y) + 1]
+            for k in range(first, last):
+                p = order[k]
+                dx = points_m[p, 0] + fast_x * later_s[p] - x
+                dy = points_m[p, 1] + fast_y * later_s[p] - y
+                if owner[p] >= 0 or abs(dx) > reach or abs(dy) > reach or abs(points_m[p, 2] - z) > height:
+                    continue
+                if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
+                    owner[p] = n
     return owner
 
 
@@ -114,16 +162,20 @@ def labels_in_boxes(
 ) -> NDArray[np.int64]:
     """Count the labels of the points in each box: (N, 256). Arguments as in `boxes_of_points`; boxes may overlap."""
     counts = np.zeros((len(center_m), 256), np.int64)
+    order, starts = _on_tiles(points_m)
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
         length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
         height, reach = size_lwh_m[n, 2] / 2 + margin_m, length + width
-        for p in range(len(points_m)):
-            x, y = points_m[p, 0] - center_m[n, 0], points_m[p, 1] - center_m[n, 1]
-            if abs(x) > reach or abs(y) > reach or abs(points_m[p, 2] - center_m[n, 2]) > height:
-                continue
-            if abs(cosine * x + sine * y) <= length and abs(cosine * y - sine * x) <= width:
-                counts[n, label[p]] += 1
+        x, y, z = center_m[n]
+        for column in range(_tile(x - reach), _tile(x + reach) + 1):
+            for k in range(starts[column * TILES + _tile(y - reach)], starts[column * TILES + _tile(y + reach) + 1]):
+                p = order[k]
+                dx, dy = points_m[p, 0] - x, points_m[p, 1] - y
+                if abs(dx) > reach or abs(dy) > reach or abs(points_m[p, 2] - z) > height:
+                    continue
+                if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
+                    counts[n, label[p]] += 1
     return counts
 
 
