@@ -27,7 +27,13 @@ from perception.errors import EngineError
 from perception.networks.card import find_card
 from perception.networks.deepinteraction import DeepInteraction, group_pillars, join_pillars, voxel_means
 from perception.networks.layers.interaction_geometry import frame_geometry, view_geometry
-from perception.networks.layers.interaction_parts import Sizes, example_rig, geometry_inputs, sparse_inputs
+from perception.networks.layers.interaction_parts import (
+    IN_TORCH,
+    Sizes,
+    example_rig,
+    geometry_inputs,
+    sparse_inputs,
+)
 from perception.networks.layers.sparse_encoder import sparse_tables
 from perception.networks.load import load_network
 from perception.networks.part import RunPart, run_in_torch
@@ -69,12 +75,16 @@ class FusionRow:
     what: str
     threads: int
     stages: tuple[StageRow, ...]
+    frame_ms: float
+    """A frame from points and pictures to boxes, each part on the engine that the node takes on a CPU."""
     peak_gib: float
     """Of the whole process while ours runs a frame in torch."""
 
     def line(self) -> str:
         head = f"{self.network:<26} {self.what}  {self.threads} threads, peak of the process {self.peak_gib:.2f} GiB"
-        return "\n".join([head, *(stage.line() for stage in self.stages)])
+        factor = self.stages[-1].published_ms / self.frame_ms
+        frame = f"  a frame as the node runs it: {self.frame_ms:.1f} ms, {factor:.2f}x; in torch {', '.join(IN_TORCH)}"
+        return "\n".join([head, *(stage.line() for stage in self.stages), frame])
 
 
 def fusion(card: str, points: int, threads: int, repeats: int, cache: Path) -> FusionRow:
@@ -85,12 +95,18 @@ def fusion(card: str, points: int, threads: int, repeats: int, cache: Path) -> F
     engines = compile_parts(parts, EngineSettings("onnxruntime", "fp32", threads), EngineCache(cache))
     scene = _Scene(network, points)
     with torch.inference_mode():
-        stages = _stages(scene, run_in_torch(parts), run_on(engines), repeats)
+        eager, onnx = run_in_torch(parts), run_on(engines)
+        stages = _stages(scene, eager, onnx, repeats)
+
+        def as_the_node(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            return (eager if name in IN_TORCH else onnx)(name, inputs)
+
+        frame_ms = _measured({"frame": partial(scene.frame, as_the_node)}, repeats)[0]["frame"]
         _reset_peak()
-        scene.frame(run_in_torch(parts))
+        scene.frame(eager)
         peak = _peak_bytes() / 2**30
     height, width = network.config.image_size
-    return FusionRow(card, f"{VIEWS} x {height} x {width}, {points} points", threads, stages, peak)
+    return FusionRow(card, f"{VIEWS} x {height} x {width}, {points} points", threads, stages, frame_ms, peak)
 
 
 class _Scene:

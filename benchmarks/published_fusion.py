@@ -3,7 +3,8 @@
 The same weights and the same result; what differs is how often things are done. Depth is completed and unprojected for
 every view in every layer, cells meet columns for every view in every layer, all five pyramid levels are made, pillars
 attend to projected keys in four buckets by their number, and every image layer of the decoder runs view by view. One
-sample at a time, as there.
+sample at a time, as there. Projections are chains of tensors, as there; depth is completed by our compiled filters in
+place of OpenCV's.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from perception.networks.layers.interaction_encoder import Fused, ImageBlock, Li
 from perception.networks.layers.interaction_geometry import (
     FrameGeometry,
     Pillars,
-    _dense_depth,
+    ViewGeometry,
+    _polar_grid,
     _warp_grid,
+    cells_in_tensors,
+    depths_in_tensors,
     project,
-    view_geometry,
 )
+from perception.ops.depth_completion import complete_depth
 from perception.ops.roi_align import roi_align
 
 KEY_BUCKETS = (20, 40, 80, 120)
@@ -38,15 +42,19 @@ PYRAMID_LEVELS = 5
 
 @contextmanager
 def without_blocks() -> Iterator[None]:
-    """Let layers work on all rows at once, as the published ones do."""
-    names = ((swin, "ROWS"), (deformable_attention, "QUERIES"), (interaction_encoder, "COLUMNS"))
-    before = [getattr(module, name) for module, name in names]
-    for module, name in names:
-        setattr(module, name, 1 << 40)
+    """Let layers work on all rows at once and sample in tensors, as the published ones do."""
+    most = 1 << 40
+    changes: list[tuple[Any, str, int]] = [
+        (swin, "ROWS", most), (deformable_attention, "QUERIES", most), (deformable_attention, "COMPILED", False),
+        (interaction_encoder, "COLUMNS", most),
+    ]  # fmt: skip
+    before = [getattr(module, name) for module, name, _ in changes]
+    for module, name, value in changes:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for (module, name), value in zip(names, before, strict=True):
+        for (module, name, _), value in zip(changes, before, strict=True):
             setattr(module, name, value)
 
 
@@ -85,7 +93,7 @@ class PublishedFusion:
         grids, insides = [], []
         for view in range(self.image_from_lidar.shape[1]):
             projection = self.image_from_lidar[0, view : view + 1]
-            depth = _dense_depth(self.points[:, :3], projection, self.size, (rows, columns))
+            depth = complete_depth(depths_in_tensors(self.points, projection, self.size, (rows, columns)))
             grid, inside = _warp_grid(depth, projection, self.size, self.geometry)
             grids.append(grid)
             insides.append(inside)
@@ -95,17 +103,22 @@ class PublishedFusion:
     def _lidar_block(self, block: LidarBlock, bev: Tensor, image: Tensor, levels: Sequence[Tensor]) -> Tensor:
         looped: Any = _Looped(block, [block.attentions[0], partial(self._polar, block), partial(self._aligned, block)])
         nothing: Any = None  # the loops work out the geometry themselves
-        return LidarBlock.forward(looped, bev, image, levels, nothing, nothing)
+        return LidarBlock.forward(looped, bev, levels, (image, nothing, nothing))
 
     def _polar(self, block: LidarBlock, bev: Tensor, image: Tensor, _: object) -> Tensor:
         attention: Any = block.attentions[1]
         total, count = torch.zeros_like(bev), torch.zeros_like(bev[:, :1])
         for view in range(image.shape[0]):
             only = slice(view, view + 1)
-            views = view_geometry(self.image_from_lidar[:, only], self.poses[:, only], self.size, self.geometry)
+            views = self._view(view)
             total = total + attention.seen(bev, image[only], views)[:, 0]
             count = count + views.cell_seen[:, 0]
         return bev + total / count.clamp(min=1.0)
+
+    def _view(self, view: int) -> ViewGeometry:
+        given = (self.image_from_lidar[0, view : view + 1], self.poses[0, view : view + 1], self.size, self.geometry)
+        grid, seen = cells_in_tensors(*given)
+        return ViewGeometry(_polar_grid(*given)[None], grid[None], seen[None, :, None].to(grid.dtype))
 
     def _aligned(self, block: LidarBlock, bev: Tensor, image: Tensor, _: object) -> Tensor:
         head: Any = block.attentions[2].learnedAlign

@@ -94,9 +94,10 @@ class FusionDetector(Node):
     def create(cls, config: FusionDetectorConfig, setup: NodeSetup) -> Self:
         from torch import set_num_threads
 
-        from perception.engines.choose import EngineSettings, compile_part, compile_parts
+        from perception.engines.choose import EngineSettings, compile_parts
         from perception.engines.engine import run_on
         from perception.networks.deepinteraction import DeepInteraction
+        from perception.networks.layers.interaction_parts import IN_TORCH
         from perception.networks.load import load_network
         from perception.ops.sparse_backend import sparse_backend
 
@@ -114,12 +115,11 @@ class FusionDetector(Node):
         said: list[str] = []
         settings = EngineSettings(config.engine, config.precision, setup.threads)
         parts = loaded.network.parts(views=max(1, len(topics)))
-        sparse_part = parts.pop("sparse_encoder")
-        engines = compile_parts(parts, settings, say=said.append)
+        engines = compile_parts({n: p for n, p in parts.items() if n not in IN_TORCH}, settings, say=said.append)
         on_gpu = any("cuda" in engine.name for engine in engines.values())
-        if config.engine == "auto" and not on_gpu:  # ONNX Runtime reads the empty neighbours, too: slower (measured)
+        if config.engine == "auto" and not on_gpu:
             settings = EngineSettings("torch", "fp32", setup.threads)
-        engines["sparse_encoder"] = compile_part(sparse_part, settings, say=said.append)
+        engines |= compile_parts({name: parts[name] for name in IN_TORCH}, settings, say=said.append)
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
         cameras = tuple(topic.partition("/")[0] for topic in topics)

@@ -257,6 +257,21 @@ class DeepInteraction(nn.Module):
         fused = run("interaction", {**image, **bev, **geometry_inputs(calibration, frame)})
         return decoded_from(run("decoder", {**fused, "image_from_lidar": image_from_lidar}))
 
+    def decoded_without_images(self, clouds: Sequence[NDArray[np.float32]], run: RunPart) -> Decoded:
+        """Return what the decoder says where no camera sees anything, from the LiDAR branch alone, to learn from.
+
+        See `InteractionDecoder.without_images`.
+
+        Args:
+            clouds: as for `detect`.
+            run: runs `parts`, of which it is asked for the sparse encoder and the bird's-eye backbone.
+        """
+        device = next(self.parameters()).device
+        points = [torch.from_numpy(cloud).to(device) for cloud in clouds]
+        prepared = lidar_on_device(points, self.config) if device.type == "cuda" else None
+        bev = run("bev_backbone", {"bev": self._encoded(clouds, prepared, device, run, None)})
+        return self.pts_bbox_head.without_images(*self.imgpts_neck.without_images([bev["up0"], bev["up1"]]))
+
     def _encoded(
         self,
         clouds: Sequence[NDArray[np.float32]],

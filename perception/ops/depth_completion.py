@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.errors import ShapeError
+from perception.ops.host_depth import complete_depth_on_host
 
 EMPTY = 0.1
 """Metres; pixels below hold no depth."""
@@ -63,6 +64,13 @@ def complete_depth(sparse: Tensor) -> Tensor:
     """
     if sparse.dim() != 3 or min(sparse.shape[1:]) < 3:
         raise ShapeError(f"depth maps of shape {tuple(sparse.shape)}; expected (views, height, width), at least 3 x 3")
+    if not sparse.is_cuda:
+        return torch.from_numpy(complete_depth_on_host(sparse.contiguous().numpy()))
+    return complete_depth_in_tensors(sparse)
+
+
+def complete_depth_in_tensors(sparse: Tensor) -> Tensor:
+    """Do the same in tensors, on any device."""
     inverted = _invert(sparse)
     x = inverted
     for size, low, high in ((3, MEDIUM, float("inf")), (5, NEAR, MEDIUM), (7, EMPTY, NEAR)):  # nearest last, on top

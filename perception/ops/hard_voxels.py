@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,23 +54,61 @@ def hard_voxels(
     low, high = np.array(point_range[:3], np.float32), np.array(point_range[3:], np.float32)
     size = np.array(voxel_size, np.float32)
     grid = np.round((high - low) / size).astype(np.int64)  # cells along x, y, z
-    cell = np.floor((points[:, :3] - low) / size)
-    with np.errstate(invalid="ignore"):
-        kept = np.flatnonzero(((cell >= 0) & (cell < grid)).all(1))  # a point that is not finite is in no cell
-    x, y, z = cell[kept].astype(np.int64).T
-    key = (z * grid[1] + y) * grid[0] + x
-    order = np.argsort(key, kind="stable")  # by voxel, in input order within each
-    begins = np.flatnonzero(np.diff(key[order], prepend=-1))
-    voxel = np.cumsum(np.diff(key[order], prepend=-1) != 0) - 1  # of each ordered point
-    slot = np.arange(len(order)) - begins[voxel]
-    by_arrival = np.argsort(order[begins])
-    arrival = np.empty_like(by_arrival)
-    arrival[by_arrival] = np.arange(len(by_arrival))
-    served = (slot < max_points) & (arrival[voxel] < max_voxels)
-    count = min(len(begins), max_voxels)
-    grouped = np.zeros((count, max_points, points.shape[1]), np.float32)
-    grouped[arrival[voxel[served]], slot[served]] = points[kept[order[served]]]
-    sizes = np.diff(begins, append=len(order))[by_arrival[:count]]
-    keys = key[order[begins]][by_arrival[:count]]
-    coordinates = np.stack(np.unravel_index(keys, (grid[2], grid[1], grid[0])), 1).astype(np.int64)
-    return HardVoxels(grouped, np.minimum(sizes, max_points), coordinates)
+    return HardVoxels(*_grouped(np.ascontiguousarray(points), low, size, grid, max_points, max_voxels))
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _grouped(
+    points: NDArray[np.float32],
+    low: NDArray[np.float32],
+    size: NDArray[np.float32],
+    grid: NDArray[np.int64],
+    max_points: int,
+    max_voxels: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    coordinates, of_point = _numbered(points, low, size, grid, max_voxels)
+    grouped = np.zeros((len(coordinates), max_points, points.shape[1]), np.float32)
+    counts = np.zeros(len(coordinates), np.int64)
+    for index in range(len(points)):
+        voxel = of_point[index]
+        if voxel >= 0 and counts[voxel] < max_points:
+            grouped[voxel, counts[voxel]] = points[index]
+            counts[voxel] += 1
+    return grouped, counts, coordinates
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _numbered(
+    points: NDArray[np.float32],
+    low: NDArray[np.float32],
+    size: NDArray[np.float32],
+    grid: NDArray[np.int64],
+    max_voxels: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return z, y, x of each voxel (M, 3) as it is first entered, and the voxel of each point, -1 for none."""
+    slots = 16
+    while slots < 2 * len(points):
+        slots *= 2
+    keys, voxels = np.full(slots, -1, np.int64), np.empty(slots, np.int64)  # an open hash table, at most half full
+    coordinates, of_point = np.empty((min(len(points), max_voxels), 3), np.int64), np.full(len(points), -1, np.int64)
+    count = 0
+    for index in range(len(points)):
+        x, y, z = (
+            np.floor((points[index, 0] - low[0]) / size[0]),
+            np.floor((points[index, 1] - low[1]) / size[1]),
+            np.floor((points[index, 2] - low[2]) / size[2]),
+        )
+        if not (0 <= x < grid[0] and 0 <= y < grid[1] and 0 <= z < grid[2]):
+            continue  # nor is a point that is not finite in a cell
+        key = (np.int64(z) * grid[1] + np.int64(y)) * grid[0] + np.int64(x)
+        slot = ((key * 0x9E3779B1) >> 12) & (slots - 1)  # spread: neighbours along x follow each other
+        while keys[slot] not in (-1, key):
+            slot = (slot + 1) & (slots - 1)
+        if keys[slot] == -1:
+            if count == max_voxels:
+                continue
+            keys[slot], voxels[slot] = key, count
+            coordinates[count, 0], coordinates[count, 1], coordinates[count, 2] = z, y, x
+            count += 1
+        of_point[index] = voxels[slot]
+    return coordinates[:count], of_point

@@ -175,6 +175,20 @@ def test_it_runs_on_lidar_alone_and_on_cameras_alone(network: DeepInteraction, s
     assert detect(network, replace(scene, points=scene.points[:0]), [0, 1, 2, 3]).boxes.isfinite().all()
 
 
+def test_what_is_learned_without_images_is_what_it_says_where_no_camera_sees(
+    network: DeepInteraction, scene: Scene
+) -> None:
+    parts = run_in_torch(network.parts())
+    none = (scene.images[:, :0], scene.image_from_lidar[:, :0], scene.lidar_from_camera[:, :0])
+    with torch.no_grad():
+        blind = network.decoded(none[0], [scene.points], *none[1:], parts)
+        alone = network.decoded_without_images([scene.points], parts)
+    queries = blind.query_labels.shape[1]
+    torch.testing.assert_close(alone[:5], blind[:5])
+    for ours, theirs in zip(alone.fields, blind.fields, strict=True):
+        torch.testing.assert_close(ours[..., :queries], theirs[..., -queries:])  # all fell back to the first layer
+
+
 def test_a_batch_does_not_mix_its_samples(network: DeepInteraction, scene: Scene) -> None:
     other = scene.points * np.array([-1, 1, 1, 1, 1], np.float32)
     images = torch.cat([scene.images, scene.images.flip(1)])

@@ -13,11 +13,15 @@ from perception.networks.layers.interaction_encoder import SingleHead, sine_enco
 from perception.networks.layers.interaction_geometry import (
     GeometryConfig,
     Pillars,
+    cells_in_tensors,
+    depths_in_tensors,
     frame_geometry,
     project,
+    samples_in_tensors,
     view_geometry,
 )
 from perception.networks.layers.swin import relative_position_index
+from perception.ops.host_views import depth_maps, samples_of_pillars
 
 IMAGE = (32, 64)
 CONFIG = GeometryConfig((-8.0, -8.0, -2.0, 8.0, 8.0, 2.0), (16, 16), 4, (1.0, 5.0, 1.0))
@@ -170,3 +174,30 @@ def test_a_pixel_without_depth_reads_the_cell_at_the_camera() -> None:
     assert not frame.depth.any()
     torch.testing.assert_close(frame.warp_grid[0, 0, 3, 5], torch.tensor([1.0, 2.0]) / 8)
     assert frame.warp_inside.all()
+
+
+def test_the_compiled_projections_are_those_of_tensors_to_the_last_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rig = [camera(place) for place in ((0.0, -6.0, 1.0), (2.0, 1.0, 0.3), (-1.0, 3.0, 0.0))]
+    projection, pose = (torch.cat([one[part][0] for one in rig]) for part in (0, 1))
+    points = torch.rand(20, 50, 4, generator=generator) * torch.tensor([16.0, 16, 4, 1]) - torch.tensor([8.0, 8, 2, 0])
+    size = (IMAGE[0] // 4, IMAGE[1] // 4)
+    flat = points.flatten(0, 1)
+    maps = depth_maps(flat.numpy(), projection.numpy(), IMAGE, size)
+    assert torch.equal(torch.from_numpy(maps), depths_in_tensors(flat, projection, IMAGE, size))
+
+    cells = torch.randperm(2 * 16 * 16, generator=generator)[:20].sort().values  # of two samples, with one rig each
+    pillars = Pillars(points, torch.randint(0, 51, (20,), generator=generator), cells)
+    rigs = torch.stack([projection, projection.flip(0)])
+    expected = samples_in_tensors(pillars, rigs, IMAGE, CONFIG)
+    given = (points.numpy(), pillars.counts.numpy(), (cells // 256).numpy(), rigs.numpy())
+    corners, weights, found = (torch.from_numpy(x) for x in samples_of_pillars(*given, IMAGE, size))
+    assert len(corners) > 100
+    assert torch.equal(corners, expected[0])
+    assert torch.equal(weights, expected[1])
+    assert torch.equal(torch.arange(20).repeat_interleave(found), expected[2])
+
+    views = view_geometry(projection[None], pose[None], IMAGE, CONFIG)
+    places, sees = cells_in_tensors(projection, pose, IMAGE, CONFIG)
+    assert torch.equal(views.cell_seen[0, :, 0] > 0, sees)
+    torch.testing.assert_close(views.cell_grid[0], places, rtol=1e-5, atol=1e-5)

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from perception.errors import ShapeError
-from perception.ops.depth_completion import bilateral, complete_depth, median, sparse_depth
+from perception.ops.depth_completion import (
+    bilateral,
+    complete_depth,
+    complete_depth_in_tensors,
+    median,
+    sparse_depth,
+)
 
 
 def random_sparse(seed: int, share: float, size: tuple[int, int] = (40, 60)) -> Tensor:
@@ -50,6 +56,13 @@ def with_opencv(depth: np.ndarray) -> np.ndarray:
     x = np.where(known, cv2.medianBlur(x, 5), x)
     x = np.where(known, cv2.bilateralFilter(x, 5, 0.5, 2.0), x)
     return np.asarray(np.where(x > 0.1, 100 - x, x))
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.002, 0.02, 0.2, 0.7]))
+@settings(max_examples=15, deadline=None)
+def test_the_compiled_filters_are_those_in_tensors(seed: int, share: float) -> None:
+    sparse = random_sparse(seed, share) * 1.4  # some beyond the distance at which depths are inverted
+    torch.testing.assert_close(complete_depth(sparse), complete_depth_in_tensors(sparse), rtol=0, atol=1e-4)
 
 
 @given(st.integers(0, 1000), st.sampled_from([0.002, 0.02, 0.2, 0.7]))

@@ -2,7 +2,7 @@
 
 Paper      Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object Detection", ICLR 2021
 Reference  open-mmlab/mmcv v1.3.18, mmcv/ops/multi_scale_deform_attn.py (Apache-2.0)
-Differs    inference only; sampled with `grid_sample`, so that no operator has to be compiled
+Differs    sampled with `grid_sample`, or row by row in code compiled for the host
 Shapes     B batch, Q queries, C channels, h heads, L levels, P points per level, H_l x W_l cells of level l
 """
 
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
 from perception.ops.deformable_attention import deformable_attention
+from perception.ops.host_sampling import sampled_on_host
 
 QUERIES = 2048
 """Queries that are worked on at a time."""
+COMPILED = True
+"""Sample in compiled code on a host, where nothing is learned."""
 
 
 def deformable_sampling(levels: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
@@ -68,11 +71,15 @@ class MultiScaleDeformableAttention(nn.Module):
         values = [self._project(x) for x in levels]
         if torch.compiler.is_exporting() or query.is_cuda:
             return self._attend(query, reference, values)
+        compiled = COMPILED and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        values = [x.permute(0, 2, 3, 1).contiguous() for x in values] if compiled else values
         attended = []  # one sample after the other, and its queries in blocks
         for sample in range(query.shape[0]):
-            own = [x[sample : sample + 1] for x in values]
+            own = [x[sample] if compiled else x[sample : sample + 1] for x in values]
 
             def attend(rows: Tensor, places: Tensor, own: list[Tensor] = own) -> Tensor:
+                if compiled:
+                    return rows + self.output_proj(sampled_on_host(own, places, *self._samples(rows)))  # type: ignore[no-any-return]
                 return self._attend(rows[None], places, own)[0]
 
             attended.append(in_blocks(attend, [query[sample], reference], QUERIES))
@@ -80,17 +87,22 @@ class MultiScaleDeformableAttention(nn.Module):
 
     def _attend(self, query: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
         batch, queries, channels = query.shape
-        shape = (batch, queries, self.heads, self.levels, self.points)
-        offsets = self.sampling_offsets(query).reshape(*shape, 2)
+        offsets, weights = self._samples(query)
         moved = [offsets[:, :, :, i] for i in range(self.levels)]  # (B, Q, h, P, 2) cells
         moved = [
             torch.stack([d[..., 0] / x.shape[3], d[..., 1] / x.shape[2]], -1)
             for d, x in zip(moved, values, strict=True)
         ]
         locations = reference[:, None, None, None, :] + torch.stack(moved, 3)
-        weights = self.attention_weights(query).reshape(*shape[:3], -1).softmax(-1).reshape(shape)
         sampled = deformable_sampling(values, locations, weights).reshape(batch, queries, channels)
         return query + self.output_proj(sampled)  # type: ignore[no-any-return]
+
+    def _samples(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far off their place queries (..., C) look, (..., h, L, P, 2) cells, and weights (..., h, L, P)."""
+        shape = (*query.shape[:-1], self.heads, self.levels, self.points)
+        offsets = self.sampling_offsets(query).reshape(*shape, 2)
+        weights = self.attention_weights(query).reshape(*shape[:-2], -1).softmax(-1).reshape(shape)
+        return offsets, weights
 
     def _project(self, level: Tensor) -> Tensor:
         weight = self.value_proj.weight[:, :, None, None]

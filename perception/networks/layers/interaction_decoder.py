@@ -92,6 +92,23 @@ class Decoded(NamedTuple):
     """(B, layers, P) False where a layer's prediction was replaced by the first one."""
 
 
+class _Start(NamedTuple):
+    """What stands before the image and LiDAR layers, named as in `Decoded`."""
+
+    heatmap_lidar: Tensor
+    heatmap_fused: Tensor
+    query_labels: Tensor
+    query_pos: Tensor
+    query_scores: Tensor
+    queries: Tensor
+    """(B, P, C)."""
+    fields: BoxFields
+    """(B, ., P)."""
+
+    def decoded(self, fields: BoxFields, on_mask: Tensor) -> Decoded:
+        return Decoded(*self[:5], fields, on_mask)
+
+
 class ConvNorm(nn.Module):
     """Convolution without bias, batch norm, ReLU, under mmcv's names."""
 
@@ -261,6 +278,28 @@ class InteractionDecoder(nn.Module):
             image: (B * V, C, h, w); the images are image_stride times as large.
             image_from_lidar: (B, V, 4, 4) to (u * depth, v * depth, depth, 1) pixels.
         """
+        start = self._start(lidar, fused)
+        fields, on_mask = self.refine(start.queries, start.fields, fused, image, image_from_lidar)
+        return start.decoded(fields, on_mask)
+
+    def without_images(self, lidar: Tensor, fused: Tensor) -> Decoded:
+        """Decode maps (B, C, S_y, S_x) where no camera sees anything, to learn from.
+
+        The first of the layers is what `forward` says of every query then. The others are its LiDAR layers, as if no
+        image layer were between them, so that they can learn before there are images.
+        """
+        start = self._start(lidar, fused)
+        queries, current, layers = start.queries, start.fields, [start.fields]
+        for block, predict in list(zip(self.decode_head, self.pred_head, strict=True))[1::2]:
+            queries = self.lidar_layer(block, queries, current, fused)
+            predicted = predict(queries.transpose(1, 2))
+            current = predicted._replace(center=predicted.center + current.center)
+            layers.append(current)
+        fields = BoxFields(*(torch.cat(values, -1) for values in zip(*layers, strict=True)))
+        return start.decoded(fields, torch.zeros_like(fields.height[:, 0], dtype=torch.bool))
+
+    def _start(self, lidar: Tensor, fused: Tensor) -> _Start:
+        """Choose the queries, and let them look at the LiDAR's map."""
         heat_lidar, heat_fused = _in_full(self.heatmap_head(lidar)), _in_full(self.heatmap_head_img(fused))
         scores, labels, cells = self.choose_queries((heat_lidar.sigmoid() + heat_fused.sigmoid()) / 2)
         bev = lidar.flatten(2).transpose(1, 2)  # (B, S, C)
@@ -274,8 +313,7 @@ class InteractionDecoder(nn.Module):
         queries = decode.decode(queries, bev, query_pos, positions)
         first = self.prediction_heads[0](queries.transpose(1, 2))
         first = first._replace(center=first.center + query_pos.transpose(1, 2))
-        fields, on_mask = self.refine(queries, first, fused, image, image_from_lidar)
-        return Decoded(heat_lidar, heat_fused, labels, query_pos, scores, fields, on_mask)
+        return _Start(heat_lidar, heat_fused, labels, query_pos, scores, queries, first)
 
     def choose_queries(self, heat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take the strongest local maxima of a heatmap (B, N, S_y, S_x).

@@ -216,9 +216,9 @@ class LidarBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(4))
 
     def forward(
-        self, bev: Tensor, image: Tensor, levels: Sequence[Tensor], views: ViewGeometry, frame: FrameGeometry
+        self, bev: Tensor, levels: Sequence[Tensor], met_in: tuple[Tensor, ViewGeometry, FrameGeometry] | None
     ) -> Tensor:
-        """Update (B, C, S_y, S_x) from the previous image features."""
+        """Update (B, C, S_y, S_x) from the previous image features and where they are met, None without any camera."""
 
         def on_map(x: Tensor) -> Tensor:
             return x.transpose(1, 2).reshape(bev.shape)
@@ -227,8 +227,13 @@ class LidarBlock(nn.Module):
             return x.flatten(2).transpose(1, 2)
 
         own = self.attentions[0](in_sequence(bev), reference_points(bev.shape[2], bev.shape[3], bev), levels)
-        met = in_sequence(self.attentions[1](on_map(self.norms[0](own)), image, views))
-        met = in_sequence(self.attentions[2](on_map(self.norms[1](met)), image, frame))
+        met = self.norms[0](own)
+        if met_in is None:
+            met = self.norms[1](met)
+        else:
+            image, views, frame = met_in
+            met = in_sequence(self.attentions[1](on_map(met), image, views))
+            met = in_sequence(self.attentions[2](on_map(self.norms[1](met)), image, frame))
         return on_map(self.norms[3](self.ffns[0](own)) + self.scale * self.norms[2](met))
 
 
@@ -261,6 +266,14 @@ class InteractionEncoder(nn.Module):
         for image_block, lidar_block in zip(self.img_fusion_blocks, self.pts_fusion_blocks, strict=True):
             image, bev = (
                 image_block(image, bev, image_levels, frame),
-                lidar_block(bev, image, bev_levels, views, frame),
+                lidar_block(bev, bev_levels, (image, views, frame)),
             )
         return Fused(image, self.shared_conv_pts(torch.cat(list(bevs), 1)), bev)
+
+    def without_images(self, bevs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return `lidar` and `fused` of `forward` where no camera sees anything, at a fraction of the work."""
+        levels = [self.multi_scale_conv_pts(x) for x in bevs]
+        bev = levels[0]
+        for block in self.pts_fusion_blocks:
+            bev = block(bev, levels, None)
+        return self.shared_conv_pts(torch.cat(list(bevs), 1)), bev

@@ -1,7 +1,8 @@
 """Where image and bird's-eye-view features of DeepInteraction++ meet: sampling positions for one frame.
 
 Everything that depends on calibration and points alone is worked out here, once per frame and for all layers, so that
-the encoder itself holds fixed arithmetic. The published code does the same per layer and per view.
+the encoder itself holds fixed arithmetic. The published code does the same per layer and per view. In tensors on a GPU;
+compiled on a host (`ops.host_views`), where a chain of small tensors costs ten times as much.
 
 Paper      Yang et al., "DeepInteraction++: Multi-Modality Interaction for Autonomous Driving", TPAMI 2025, section 3
 Reference  fudan-zvg/DeepInteraction, projects/mmdet3d_plugin/models/{utils/encoder_utils.py (BEVWarp),
@@ -20,10 +21,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.ops.depth_completion import complete_depth, sparse_depth
+from perception.ops.host_views import cells_in_views, depth_maps, samples_of_pillars
 
 MIN_DEPTH = 1e-5
 HEIGHTS_PER_CELL = 10
@@ -170,21 +174,41 @@ def _on_map(xy: Tensor, config: GeometryConfig) -> Tensor:
 def _cell_grid(
     projection: Tensor, pose: Tensor, image_size: tuple[int, int], config: GeometryConfig
 ) -> tuple[Tensor, Tensor]:
-    x_min, y_min, z_min, x_max, y_max, z_max = config.point_range
-    rows, columns = config.bev
+    if projection.is_cuda:
+        return cells_in_tensors(projection, pose, image_size, config)
+    x, y, z = (axis.numpy() for axis in _cell_centres(projection, config))
+    cameras, radii = pose[:, :2, 3].contiguous().numpy(), np.array(config.radii[:2], np.float32)
+    places, sees = cells_in_views(x, y, z, _matrices(projection), cameras, image_size, radii)
+    return torch.from_numpy(places), torch.from_numpy(sees)
+
+
+def _cell_centres(like: Tensor, config: GeometryConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x, y and z of the centres, metres."""
 
     def centres(count: int, low: float, high: float) -> Tensor:
-        index = torch.arange(count, dtype=projection.dtype, device=projection.device) + 0.5
+        index = torch.arange(count, dtype=like.dtype, device=like.device) + 0.5
         return index / count * (high - low) + low
 
-    y, x, z = torch.meshgrid(
-        centres(rows, y_min, y_max),
-        centres(columns, x_min, x_max),
-        centres(HEIGHTS_PER_CELL, z_min, z_max),
-        indexing="ij",
-    )
+    x_min, y_min, z_min, x_max, y_max, z_max = config.point_range
+    rows, columns = config.bev
+    return centres(columns, x_min, x_max), centres(rows, y_min, y_max), centres(HEIGHTS_PER_CELL, z_min, z_max)
+
+
+def cells_in_tensors(
+    projection: Tensor, pose: Tensor, image_size: tuple[int, int], config: GeometryConfig
+) -> tuple[Tensor, Tensor]:
+    """Return where the column of each cell lies in each view, and which cells it sees, as `ViewGeometry` has them.
+
+    Args:
+        projection: (V, 4, 4) to (u * depth, v * depth, depth, 1) pixels.
+        pose: (V, 4, 4) of the cameras in the LiDAR's frame.
+        image_size: height and width of the network's images, pixels.
+        config: range, cells and radii.
+    """
+    x_axis, y_axis, z_axis = _cell_centres(projection, config)
+    y, x, z = torch.meshgrid(y_axis, x_axis, z_axis, indexing="ij")
     points = torch.stack([x, y, z], -1).reshape(-1, 3)
-    start, end, _ = config.radii
+    (rows, columns), (start, end, _) = config.bev, config.radii
     grids, seen_cells = [], []
     for view in range(len(projection)):  # one at a time: ten heights of every cell are many points
         relative, _, seen = project(points, projection[view : view + 1], *image_size)
@@ -218,7 +242,7 @@ def frame_geometry(
     batch, views = image_from_lidar.shape[:2]
     depth = torch.cat(
         [
-            _dense_depth(cloud[:, :3], projection, image_size, (height, width))
+            _dense_depth(cloud, projection, image_size, (height, width))
             for cloud, projection in zip(points, image_from_lidar, strict=True)
         ]
     )
@@ -231,12 +255,23 @@ def frame_geometry(
     )
 
 
+def _matrices(projection: Tensor) -> NDArray[np.float32]:
+    return projection.contiguous().numpy()
+
+
 def _dense_depth(points: Tensor, projection: Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    relative, depth, seen = project(points, projection, *image_size)
+    if points.is_cuda:
+        return complete_depth(depths_in_tensors(points, projection, image_size, size))
+    return complete_depth(torch.from_numpy(depth_maps(points.numpy(), _matrices(projection), image_size, size)))
+
+
+def depths_in_tensors(points: Tensor, projection: Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Write the depths of points (N, 3 or more) into a map of each view (V, 4, 4): (V, *size) metres, 0 for none."""
+    relative, depth, seen = project(points[:, :3], projection, *image_size)
     # The published code turns pixels of the image into cells by this product, pixel / H * h
     cells = (relative * relative.new_tensor([size[1], size[0]])).nan_to_num(0.0, 0.0, 0.0)
     pixels = torch.where(seen[..., None], cells, cells.new_zeros(())).long().flip(-1)
-    return complete_depth(sparse_depth(pixels, depth, seen, *size))
+    return sparse_depth(pixels, depth, seen, *size)
 
 
 def _warp_grid(
@@ -256,6 +291,36 @@ def _warp_grid(
 def _pillar_samples(
     pillars: Pillars, image_from_lidar: Tensor, image_size: tuple[int, int], config: GeometryConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, cells = len(image_from_lidar), config.bev[0] * config.bev[1]
+    sampled = samples_in_tensors if pillars.points.is_cuda else _samples_on_host
+    corners, weights, pillar = sampled(pillars, image_from_lidar, image_size, config)
+    if not len(pillar):
+        return _no_samples(batch * cells, weights)
+    kept, row, per_pillar = torch.unique_consecutive(pillar, return_inverse=True, return_counts=True)
+    first = per_pillar.cumsum(0) - per_pillar
+    samples = torch.full((len(kept), int(per_pillar.max())), len(pillar), device=pillar.device)
+    position = torch.arange(len(pillar), device=pillar.device)
+    samples[row, position - first[row]] = position
+    cell_pillar = torch.full((batch * cells,), len(kept), device=pillar.device)
+    cell_pillar[pillars.cells[kept]] = torch.arange(len(kept), device=pillar.device)
+    return corners, weights, samples, pillars.cells[kept], cell_pillar
+
+
+def _samples_on_host(
+    pillars: Pillars, image_from_lidar: Tensor, image_size: tuple[int, int], config: GeometryConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the image cells around every sample (K, 4), their weights (K, 4), and the pillar of each, ascending."""
+    size = (image_size[0] // config.image_stride, image_size[1] // config.image_stride)
+    sample = pillars.cells // (config.bev[0] * config.bev[1])
+    given = (pillars.points.numpy(), pillars.counts.numpy(), sample.numpy(), _matrices(image_from_lidar))
+    corners, weights, found = (torch.from_numpy(x) for x in samples_of_pillars(*given, image_size, size))
+    return corners, weights, torch.arange(len(found)).repeat_interleave(found)
+
+
+def samples_in_tensors(
+    pillars: Pillars, image_from_lidar: Tensor, image_size: tuple[int, int], config: GeometryConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Do the same where the tensors lie."""
     batch, views = image_from_lidar.shape[:2]
     count, slots = pillars.points.shape[:2]
     cells = config.bev[0] * config.bev[1]
@@ -268,19 +333,10 @@ def _pillar_samples(
         relative[own] = where.transpose(0, 1).reshape(-1, slots, views, 2)
         seen[own] = visible.T.reshape(-1, slots, views) & given[own][..., None]
     pillar, slot, view = seen.nonzero(as_tuple=True)
-    if not len(pillar):
-        return _no_samples(batch * cells, relative)
     corners, weights = _bilinear(relative[pillar, slot, view], image_size, config)
     image = pillars.cells[pillar] // cells * views + view
     height, width = (side // config.image_stride for side in image_size)
-    kept, row, per_pillar = torch.unique_consecutive(pillar, return_inverse=True, return_counts=True)
-    first = per_pillar.cumsum(0) - per_pillar
-    samples = torch.full((len(kept), int(per_pillar.max())), len(pillar), device=pillar.device)
-    position = torch.arange(len(pillar), device=pillar.device)
-    samples[row, position - first[row]] = position
-    cell_pillar = torch.full((batch * cells,), len(kept), device=pillar.device)
-    cell_pillar[pillars.cells[kept]] = torch.arange(len(kept), device=pillar.device)
-    return corners + image[:, None] * (height * width), weights, samples, pillars.cells[kept], cell_pillar
+    return corners + image[:, None] * (height * width), weights, pillar
 
 
 def _no_samples(cells: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -46,6 +46,11 @@ FRAME_INPUTS = (
     "pillar_cells",
     "cell_pillar",
 )
+IN_TORCH = ("sparse_encoder", "interaction")
+"""Parts that a CPU computes faster in torch than in ONNX Runtime (measured): there, code compiled for the host adds and
+samples row by row; a graph of operators reads empty neighbours, too, and makes every sample before it sums them."""
+PATCHES = 16_384
+"""Patches of images that are worked on at a time."""
 FIELD_OUTPUTS = tuple(f"pred_{name}" for name in BoxFields._fields)
 
 
@@ -59,12 +64,21 @@ class ImagePart(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if images.is_cuda or torch.compiler.is_exporting():
             return tuple(self.neck(self.backbone(images), 2))
-        each = [self.neck(self.backbone(image[None]), 2) for image in images]  # see `in_blocks`
+        each = [self.neck(self.backbone(some), 2) for some in images.split(images_at_once(images))]
         return tuple(torch.cat(levels) for levels in zip(*each, strict=True))
 
 
+def images_at_once(images: Tensor) -> int:
+    """Return how many images (N, 3, H, W) a host works on together: large ones alone, for the reason of `in_blocks`."""
+    patches = images.shape[2] * images.shape[3] // 16
+    return max(1, PATCHES // patches)
+
+
 class SparsePart(nn.Module):
-    """Voxels and tables to the dense bird's-eye view; exporters bind axes to the names of the inputs."""
+    """Voxels and tables to the dense bird's-eye view; exporters bind axes to the names of the inputs.
+
+    The tables of a resolution stand side by side, so that an encoder of fewer resolutions takes the first ones.
+    """
 
     def __init__(self, encoder: SparseEncoder) -> None:
         super().__init__()
@@ -75,15 +89,18 @@ class SparsePart(nn.Module):
         voxels: Tensor,
         dense: Tensor,
         same0: Tensor,
-        same1: Tensor,
-        same2: Tensor,
-        same3: Tensor,
         down0: Tensor,
-        down1: Tensor,
-        down2: Tensor,
-        down3: Tensor,
+        same1: Tensor | None = None,
+        down1: Tensor | None = None,
+        same2: Tensor | None = None,
+        down2: Tensor | None = None,
+        same3: Tensor | None = None,
+        down3: Tensor | None = None,
     ) -> Tensor:
-        same, down = (same0, same1, same2, same3), (down0, down1, down2, down3)
+        same, down = (
+            [table for table in tables if table is not None]
+            for tables in ((same0, same1, same2, same3), (down0, down1, down2, down3))
+        )
         return self.encoder(voxels, dense, same, down)  # type: ignore[no-any-return]
 
 
@@ -189,9 +206,10 @@ def sparse_part(encoder: SparseEncoder, sizes: Sizes) -> Part:
         "voxels": TensorSpec("float32", (rows_at[0], config.in_channels)),
         "dense": TensorSpec("int64", (sizes.batch, depth * rows * columns)),
     }
-    inputs |= {f"same{index}": TensorSpec("int64", (27, axis)) for index, axis in enumerate(rows_at[:-1])}
-    inputs |= {f"down{index}": TensorSpec("int64", (27, axis)) for index, axis in enumerate(rows_at[1:-1])}
-    inputs[f"down{len(config.paddings)}"] = TensorSpec("int64", (3, rows_at[-1]))
+    for index in range(len(config.channels)):
+        inputs[f"same{index}"] = TensorSpec("int64", (27, rows_at[index]))
+        positions = 27 if index < len(config.paddings) else 3
+        inputs[f"down{index}"] = TensorSpec("int64", (positions, rows_at[index + 1]))
 
     def example() -> tuple[Tensor, ...]:
         coordinates = _example_voxels(config.grid, sizes.batch)
@@ -333,9 +351,10 @@ def _example_voxels(grid: Triple, batch: int) -> NDArray[np.int64]:
 
 def sparse_inputs(voxels: Tensor, tables: SparseTables) -> dict[str, Tensor]:
     """Name the inputs of the sparse encoder."""
-    same = {f"same{index}": table for index, table in enumerate(tables.same)}
-    down = {f"down{index}": table for index, table in enumerate(tables.down)}
-    return {"voxels": voxels, "dense": tables.dense, **same, **down}
+    named = {"voxels": voxels, "dense": tables.dense}
+    for index, (same, down) in enumerate(zip(tables.same, tables.down, strict=True)):
+        named |= {f"same{index}": same, f"down{index}": down}
+    return named
 
 
 def geometry_inputs(views: ViewGeometry, frame: FrameGeometry) -> dict[str, Tensor]:
