@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from perception.runtime.graph import Graph
 
 OUTPUTS = ("lidar/detections", "surround/detections", "objects", "cam_front/mask", "skeleton")
-NODES = ("detector", "surround")
+NODES = ("detector", "second")
 
 
 def ways(graph: Graph) -> dict[str, tuple[str, ...]]:
