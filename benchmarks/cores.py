@@ -1,5 +1,6 @@
 """Do threads and cores per node matter? The whole graph of car.yaml: python -m perception.benchmarks.cores
 
+Build the engines first: perception engine build car.yaml.
 Rates of outputs, and how long a call of the slowest nodes takes, over runs in turns on a machine of two cores: one
 thread for each engine, or two, and processes on any core, or the slowest network on a core of its own.
 """
@@ -12,7 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from perception.runtime.graph import Graph
 
 OUTPUTS = ("lidar/detections", "surround/detections", "objects", "cam_front/mask", "skeleton")
-NODES = ("detector", "surround")
+NODES = ("detector", "second")
 
 
 def ways(graph: Graph) -> dict[str, tuple[str, ...]]:
@@ -73,24 +74,23 @@ def main() -> None:
     chosen = list(ways(load_launch(file)).items())
     if arguments.only:
         chosen = [chosen[number] for number in arguments.only]
-    run(file, (), 2.0)  # builds the engines that are not there yet
+    print(f"{os.cpu_count()} cores, runs of {arguments.seconds:g} s: messages a second, ms a call")
+    print(f"{'':<42} " + " ".join(f"{name:>19}" for name in (*OUTPUTS, *NODES)), flush=True)
     found: dict[str, list[dict[str, float]]] = {way: [] for way, _ in chosen}
     for _ in range(arguments.rounds):
         for way, sets in chosen:
             found[way].append(run(file, sets, arguments.seconds))
-    print(
-        f"{os.cpu_count()} cores, {arguments.rounds} rounds of {arguments.seconds:g} s; messages a second, ms of a call"
-    )
-    print(f"{'':<42} " + " ".join(f"{name:>19}" for name in (*OUTPUTS, *NODES)))
-    for way, rounds in found.items():
-        medians = {name: statistics.median(each[name] for each in rounds) for name in (*OUTPUTS, *NODES)}
-        print(
-            f"{way:<42} "
-            + " ".join(f"{medians[name]:>16.2f} Hz" for name in OUTPUTS)
-            + " "
-            + " ".join(f"{medians[name]:>16.0f} ms" for name in NODES),
-            flush=True,
-        )
+            print(line(way, found[way][-1]), flush=True)
+    if arguments.rounds > 1:
+        print("medians")
+        for way, rounds in found.items():
+            print(line(way, {name: statistics.median(each[name] for each in rounds) for name in (*OUTPUTS, *NODES)}))
+
+
+def line(way: str, figures: Mapping[str, float]) -> str:
+    """Return a row of the table."""
+    rates = " ".join(f"{figures[name]:>16.2f} Hz" for name in OUTPUTS)
+    return f"{way:<42} {rates} " + " ".join(f"{figures[name]:>16.0f} ms" for name in NODES)
 
 
 if __name__ == "__main__":

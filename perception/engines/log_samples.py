@@ -64,8 +64,8 @@ def store_samples(folder: Path, part: Part, samples: SampleKeeper | None) -> Non
     where = folder / ".samples"
     where.mkdir(parents=True, exist_ok=True)
     partial = where / f".{part_key(part)}-{os.getpid()}.npz"
-    np.savez(partial, **{f"{number}/{name}": array for number, sample in enumerate(samples.kept)
-                         for name, array in sample.items()})  # fmt: skip
+    arrays = {f"{number}/{name}": array for number, sample in enumerate(samples.kept) for name, array in sample.items()}
+    np.savez(partial, allow_pickle=False, **arrays)
     partial.rename(where / f"{part_key(part)}.{_hash(partial)}.npz")
 
 

@@ -81,7 +81,8 @@ def numbered(key: Tensor, cells: int) -> tuple[Tensor, Tensor]:
         cells: how many there are; on a CPU up to `MOST_CELLS` of them are counted off, which is faster than to sort.
     """
     if key.device.type != "cpu" or not 0 < cells <= MOST_CELLS:
-        return torch.unique(key, return_inverse=True)
+        held_cells, inverse = torch.unique(key, return_inverse=True)
+        return held_cells, inverse
     number = np.zeros(cells, np.int32)
     unique, index = np.empty(min(cells, len(key)), np.int64), np.empty(len(key), np.int64)
     held = _number(key.numpy(), number, unique, index)

@@ -53,7 +53,7 @@ def test_captures_of_three_makers_run_through_both_lidar_networks(
     if needs:
         pytest.importorskip(needs, reason="ROS bags need the extra 'ros'")
     found = replayed("lidar_replay.yaml", data_folder / capture, tmp_path, "dsvt", "flatformer")
-    assert {message.header.models[-1].id.split(":")[0] for message in found} == {"dsvt_compact", "flatformer_compact"}
+    assert {message.header.models[-1].card for message in found} == {"dsvt_compact", "flatformer_compact"}
     for message in found:
         assert len(host(message.center_m)) > 0
         assert np.isfinite(host(message.center_m)).all()
