@@ -19,9 +19,10 @@ from perception.messages.codec import Record, encode
 from perception.runtime.graph import Graph
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.ownership import on_host
-from perception.runtime.shared_memory import Reader, RowReader, SharedMemoryHost, Waker, memory_id
+from perception.runtime.shared_memory import Reader, RowReader, SharedMemoryHost, memory_id
 from perception.runtime.tcp_edges import TcpBounds, TcpReader, TcpTopic, TcpWriter
 from perception.runtime.topology import Topology
+from perception.runtime.wakeups import Waker
 
 REFUSED_TOLD_S = 10.0
 """How long a record that could not be written degrades the graph."""

@@ -205,7 +205,8 @@ class _Slot:
 
     def __init__(self, sample: Any, least: int) -> None:
         self.room = 1 << (least - 1).bit_length()  # few sizes: each makes a type, which ctypes keeps
-        self.array = np.frombuffer((ctypes.c_uint8 * self.room).from_address(sample.payload_ptr), np.uint8)
+        memory = memoryview((ctypes.c_uint8 * self.room).from_address(sample.payload_ptr))
+        self.array = np.frombuffer(memory, np.uint8)
         self.view: memoryview | None = None
         """For its writer."""
         self.size = ctypes.c_uint64.from_address(sample.user_header_ptr)
@@ -297,7 +298,7 @@ class Reader:
         if slot is None or slot.room < slot.size.value:
             slot = self._slots.add(sample, ctypes.c_uint64.from_address(sample.user_header_ptr).value)
             slot.array.flags.writeable = False
-        view = memoryview(slot.array)[: slot.size.value]
+        view = slot.array.data[: slot.size.value]
         if len(self._lent) >= self._limit and not self.give_back():
             self.copied += 1
             return memoryview(bytes(view))
