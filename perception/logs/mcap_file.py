@@ -244,8 +244,9 @@ def _chunk_at(file: IO[bytes], index: ChunkIndex) -> Chunk:
         ValueError: the file ends before.
     """
     begin, size = index.chunk_start_offset + 9, index.chunk_length - 9  # behind opcode and length
-    if size < _CHUNK.size or begin + size > os.fstat(file.fileno()).st_size:
-        raise ValueError(f"a chunk of {size} bytes does not fit into the file")
+    left = os.fstat(file.fileno()).st_size - begin
+    if not _CHUNK.size <= size <= min(left, MAX_CHUNK_BYTES + (1 << 16)):
+        raise ValueError(f"a chunk of {size} bytes, where {left} are left")
     data = memoryview(os.pread(file.fileno(), size, begin))
     start_ns, end_ns, unfolded, checksum, name = _CHUNK.unpack_from(data)
     begin = _CHUNK.size + name + _LENGTH.size
@@ -275,7 +276,10 @@ def _read_ahead(file: IO[bytes], chunks: Iterable[ChunkIndex]) -> Iterator[Futur
 
 
 def _checked_at(file: IO[bytes], index: ChunkIndex) -> bytes:
-    return checked(_chunk_at(file, index))
+    chunk = _chunk_at(file, index)
+    if index.uncompressed_size <= AHEAD_BYTES < chunk.uncompressed_size:
+        raise ValueError("it is larger than the index says")  # several at a time would be more than is allowed
+    return checked(chunk)
 
 
 def unpacked(chunk: Chunk) -> Chunk:
