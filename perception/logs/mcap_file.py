@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +27,11 @@ from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader, breakup_chunk
 
 from perception.errors import LogError
+
+try:  # checksums would be half of all reading: this takes the processor's instruction for them
+    from isal.isal_zlib import crc32
+except ImportError:
+    from zlib import crc32
 
 MAGIC = b"\x89MCAP0\r\n"
 MAX_CHUNK_BYTES = 1 << 30
@@ -244,8 +248,9 @@ def _chunk_at(file: IO[bytes], index: ChunkIndex) -> Chunk:
         ValueError: the file ends before.
     """
     begin, size = index.chunk_start_offset + 9, index.chunk_length - 9  # behind opcode and length
-    if size < _CHUNK.size or begin + size > os.fstat(file.fileno()).st_size:
-        raise ValueError(f"a chunk of {size} bytes does not fit into the file")
+    left = os.fstat(file.fileno()).st_size - begin
+    if not _CHUNK.size <= size <= min(left, MAX_CHUNK_BYTES + (1 << 16)):
+        raise ValueError(f"a chunk of {size} bytes, where {left} are left")
     data = memoryview(os.pread(file.fileno(), size, begin))
     start_ns, end_ns, unfolded, checksum, name = _CHUNK.unpack_from(data)
     begin = _CHUNK.size + name + _LENGTH.size
@@ -275,7 +280,10 @@ def _read_ahead(file: IO[bytes], chunks: Iterable[ChunkIndex]) -> Iterator[Futur
 
 
 def _checked_at(file: IO[bytes], index: ChunkIndex) -> bytes:
-    return checked(_chunk_at(file, index))
+    chunk = _chunk_at(file, index)
+    if index.uncompressed_size <= AHEAD_BYTES < chunk.uncompressed_size:
+        raise ValueError("it is larger than the index says")  # several at a time would be more than is allowed
+    return checked(chunk)
 
 
 def unpacked(chunk: Chunk) -> Chunk:
@@ -318,7 +326,7 @@ def checked(chunk: Chunk) -> bytes:
         LogError: as `unpacked`, or its checksum is another.
     """
     data = bytes(unpacked(chunk).data)
-    if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
+    if chunk.uncompressed_crc and crc32(data) != chunk.uncompressed_crc:
         raise LogError("a damaged chunk: its checksum is another")
     return data
 

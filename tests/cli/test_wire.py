@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from perception.messages.outputs import InputStatus
 from perception.runtime.curve_keys import PublisherKeys, new_keys, publisher_keys
 from perception.runtime.launch_file.load import load_launch
 from perception.runtime.publisher import Publisher
-from perception.runtime.snapshot_socket import ask_files
+from tests.runtime.graphs import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,13 +100,16 @@ def test_a_recording_off_the_wire_holds_the_files_of_the_graph(
     assert run("log", "files", str(tmp_path / "out.mcap"), "--out", str(tmp_path / "files")) == 2  # is there already
 
 
-def test_a_graph_that_anybody_can_reach_gives_its_files_to_nobody(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1] % 50_000 + 10_000
+def test_a_graph_that_anybody_can_reach_gives_its_files_to_nobody_and_is_recorded_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
     address = f"tcp://0.0.0.0:{port}"
     with a_graph(address, open_endpoint=address):
-        assert ask_files(f"tcp://127.0.0.1:{port}") == {}
+        near = f"tcp://127.0.0.1:{port}"
+        assert run("record", str(tmp_path / "out.mcap"), "--endpoint", near, "--duration", "0.2") == 0
+    assert "recorded without launch file, calibration, cards and hashes: the graph gives" in capsys.readouterr().err
+    assert open_log(tmp_path / "out.mcap").attachments() == {}
 
 
 def test_top_gives_a_script_the_same(endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
