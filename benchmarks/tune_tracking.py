@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,9 +33,7 @@ from perception.tracking.settings import ClassSettings, TrackerSettings
 from perception.tracking.tracks import Tracks
 
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "Car": {
-        "position_m": (0.1, 0.2), "coast_s": (0.1, 0.2), "show_existence": (0.05, 0.1),
-    },
+    "Car": {"position_m": (0.1, 0.2, 0.3), "coast_s": (0.1, 0.2), "show_existence": (0.05, 0.1)},
     "Pedestrian": {"coast_s": (0.2, 0.3, 0.4), "show_existence": (0.02, 0.05), "hit_odds": (4.0, 6.0)},
     "Cyclist": {"coast_s": (0.2, 0.3, 0.4), "hit_odds": (4.0, 6.0)},
 }  # fmt: skip
@@ -108,19 +108,19 @@ def with_line(settings: ClassSettings, line: tuple[float, float]) -> TrackerSett
     return replace(whole, reliability={"": trust})
 
 
-def candidates(
-    recordings: Recordings, line: tuple[float, float]
-) -> Iterator[tuple[ClassSettings, dict[str, Counters]]]:
-    """Yield each setting with the counters of all sequences; tracks are followed once for all that only show others."""
-    grid = GRID[recordings.name]
-    shown = [key for key in grid if key in SHOWN]
-    for tracked in _each(grid, [key for key in grid if key not in SHOWN]):
-        base = replace(KITTI_SETTINGS[recordings.name], **tracked)
-        frames = {one: recordings.followed(one, with_line(base, line)) for one in recordings.sequences}
-        for more in _each(grid, shown):
-            settings = replace(base, **more)
-            whole = with_line(settings, line)
-            yield settings, {one: recordings.counted(one, frames[one], whole) for one in recordings.sequences}
+def judged(
+    recordings: Recordings, line: tuple[float, float], base: ClassSettings
+) -> list[tuple[ClassSettings, dict[str, list[Figures]]]]:
+    """Return all settings that track as `base` does, with the figures without each sequence, and of all as ""."""
+    names, grid = recordings.sequences, GRID[recordings.name]
+    frames = {one: recordings.followed(one, with_line(base, line)) for one in names}
+    found = []
+    for shown_by in _each(grid, [key for key in grid if key in SHOWN]):
+        settings = replace(base, **shown_by)
+        whole = with_line(settings, line)
+        counters = {one: recordings.counted(one, frames[one], whole) for one in names}
+        found.append((settings, {out: figures([counters[one] for one in names if one != out]) for out in ("", *names)}))
+    return found
 
 
 def _each(grid: Mapping[str, Sequence[Any]], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -151,17 +151,20 @@ def told(figures: Sequence[Figures]) -> str:
     return " | ".join(parts)
 
 
-def tune(data: Path, name: str) -> None:
+def tune(data: Path, name: str, jobs: int) -> None:
     recordings = Recordings(data, name)
-    names = recordings.sequences
+    names, grid = recordings.sequences, GRID[name]
     line = recordings.line(names)
+    bases = [replace(KITTI_SETTINGS[name], **one) for one in _each(grid, [key for key in grid if key not in SHOWN])]
     settings: list[ClassSettings] = []
     found: dict[str, list[list[Figures]]] = {left_out: [] for left_out in ("", *names)}
-    for one, counters in candidates(recordings, line):
-        settings.append(one)
-        for left_out, of_candidates in found.items():
-            of_candidates.append(figures([counters[other] for other in names if other != left_out]))
-        print(f"  {shown(name, one)}: {told(found[''][-1])}", flush=True)
+    with ProcessPoolExecutor(jobs) as pool:
+        for of_base in pool.map(partial(judged, recordings, line), bases):
+            for one, without in of_base:
+                settings.append(one)
+                for left_out, of_candidates in found.items():
+                    of_candidates.append(without[left_out])
+                print(f"  {shown(name, one)}: {told(without[''])}", flush=True)
     honest = []
     for one in names:
         chosen, fitted = settings[least_regret(found[one])], recordings.line([other for other in names if other != one])
@@ -182,6 +185,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--classes", nargs="+", default=list(GRID), choices=list(GRID))
+    parser.add_argument("--jobs", type=int, default=2, help="Processes; each tracks with settings of its own.")
     arguments = parser.parse_args()
     for wanted in arguments.classes:
-        tune(arguments.data, wanted)
+        tune(arguments.data, wanted, arguments.jobs)
