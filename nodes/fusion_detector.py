@@ -30,6 +30,7 @@ from perception.nodes._contract import UNTRAINED
 from perception.nodes._moving_points import measured_by
 from perception.nodes._pictures import rgb_of
 from perception.nodes.lidar_detector import scaled_intensity
+from perception.ops.moving_points import compile_all
 from perception.runtime.node import Join, Lookup, Many, Node, NodeConfig, NodeSetup, On, Out
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class FusionDetector(Node):
     def warm_up(self) -> None:
         import torch
 
+        compile_all()
         wanted = self.card.points
         low, high = np.array(wanted.minimum_m), np.array(wanted.maximum_m)
         xyz = low + np.random.default_rng(0).random((1000, 3)) * (high - low)

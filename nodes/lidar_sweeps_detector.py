@@ -21,6 +21,7 @@ from perception.geometry.transforms import Transform
 from perception.messages import Odometry, PointCloud, host
 from perception.nodes._moving_points import MovingPoints, measured_by
 from perception.nodes.lidar_detector import LidarDetector, finite_points
+from perception.ops.moving_points import compile_all
 from perception.runtime.node import Lookup
 
 NO_EGO_MOTION = "no ego motion: one sweep alone, as measured"
@@ -46,6 +47,10 @@ class LidarSweepsDetector(LidarDetector):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._past: deque[_Past] = deque(maxlen=max(0, self.card.points.sweeps - 1))
+
+    def warm_up(self) -> None:
+        super().warm_up()
+        compile_all()
 
     def reset(self, reason: str) -> None:
         self._past.clear()

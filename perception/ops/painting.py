@@ -15,6 +15,8 @@ NEARER_M = 0.7
 NEARER_SHARE = 0.04
 """A point hides another when it is nearer by NEARER_M and this share of the other's distance."""
 ASIDE_RAD = float(np.radians(0.3))
+FEW = 48
+"""So many are sorted one by one."""
 TILE_M, TILES = 2.0, 96
 """Points are looked up by square tiles of the ground, so many along each axis; the outer ones hold all beyond."""
 
@@ -51,8 +53,7 @@ def _hide(points: Any, reach: float, hidden: Any) -> None:
     column -= column.min()
     order, starts = _grouped(column, column.max() + 1)
     for at in range(len(starts) - 1):
-        group = order[starts[at] : starts[at + 1]]
-        group[:] = group[np.argsort(down[group])]
+        _sort(order[starts[at] : starts[at + 1]], down)
     across, down, distance = across[order], down[order], distance[order]  # side by side in memory
     above, below = np.zeros(len(points), np.bool_), np.zeros(len(points), np.bool_)
     for at in range(len(starts) - 1):
@@ -63,13 +64,27 @@ def _hide(points: Any, reach: float, hidden: Any) -> None:
                 while first < starts[beside + 1] and down[first] < down[i] - reach:
                     first += 1
                 for j in range(first, starts[beside + 1]):
-                    if down[j] > down[i] + reach:
+                    if down[j] > down[i] + reach or (above[i] and below[i]):
                         break
                     if distance[j] < nearer and abs(across[j] - across[i]) <= ASIDE_RAD:
                         above[i] |= down[j] <= down[i]
                         below[i] |= down[j] >= down[i]
     for i in range(len(points)):
         hidden[order[i]] = above[i] and below[i]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _sort(indices: Any, key: Any) -> None:
+    """Sort indices by their keys, in place."""
+    if len(indices) > FEW:
+        indices[:] = indices[np.argsort(key[indices])]
+        return
+    for i in range(1, len(indices)):
+        one, at = indices[i], i
+        while at > 0 and key[indices[at - 1]] > key[one]:
+            indices[at] = indices[at - 1]
+            at -= 1
+        indices[at] = one
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
