@@ -250,7 +250,7 @@ class _Convolution(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         features, kernels = ctx.saved_tensors
         gradient, of_kernels = gradient.contiguous(), torch.empty_like(kernels)

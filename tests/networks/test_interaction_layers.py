@@ -8,7 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.networks.layers.attention import Attention, TransformerDecoderLayer
-from perception.networks.layers.deformable_attention import deformable_sampling, reference_points
+from perception.networks.layers.deformable_attention import (
+    MultiScaleDeformableAttention,
+    deformable_sampling,
+    reference_points,
+)
 from perception.networks.layers.interaction_encoder import SingleHead, sine_encoding
 from perception.networks.layers.interaction_geometry import (
     GeometryConfig,
@@ -33,6 +37,23 @@ def camera(position: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
     pose[:3, 3] = torch.tensor(position)
     intrinsics = torch.tensor([[32.0, 0, 32, 0], [0, 32, 16, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     return (intrinsics @ torch.linalg.inv(pose))[None, None], pose[None, None]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_sampled_on_a_host_is_what_is_learned_in_tensors(threads: int) -> None:
+    attention = MultiScaleDeformableAttention(24, levels=2, heads=4, points=3)
+    nn.init.normal_(attention.sampling_offsets.bias, std=4.0)  # many fall beyond the border
+    query, levels = torch.randn(2, 7 * 11, 24), [torch.randn(2, 24, 7, 11), torch.randn(2, 24, 3, 5)]
+    reference, before = reference_points(7, 11, query), torch.get_num_threads()
+    expected = attention(query, reference, levels)
+    assert expected.requires_grad
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            found = attention(query, reference, levels)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_attention_is_torch_s() -> None:

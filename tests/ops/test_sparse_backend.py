@@ -88,6 +88,21 @@ def test_a_backend_serves_clouds_one_after_the_other(backend: SparseBackend) -> 
         torch.testing.assert_close(ours, reference * dense(torch.ones(len(cells), 1), cells), rtol=1e-4, atol=1e-5)
 
 
+def test_the_result_does_not_depend_on_the_number_of_threads(backend: SparseBackend) -> None:
+    rng, before = np.random.default_rng(6), torch.get_num_threads()
+    cells = np.argwhere(rng.random((1, 20, 40, 40)) < 0.1)
+    features = torch.from_numpy(rng.standard_normal((len(cells), 4), np.float32))
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            made = backend.voxels(features, cells, (20, 40, 40), 1)
+            found.append(backend.dense(backend.submanifold(made, weight(3, 3, 3))))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
 def test_without_spconv_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spconv", None)
     monkeypatch.setitem(sys.modules, "spconv.pytorch", None)

@@ -53,6 +53,22 @@ def test_a_submanifold_convolution_is_the_dense_one_at_the_occupied_cells(seed: 
     torch.testing.assert_close(ours, reference)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_gradients_are_those_of_the_dense_convolution(stride: int) -> None:
+    grid, order = sparse_grid(random_voxels(5, 0.2), SHAPE, batch=2)
+    one, three, strides = (1, 1, 1), (3, 3, 3), (stride, stride, stride)
+    below = grid if stride == 1 else strided_grid(grid, three, strides, one)
+    table = submanifold_table(grid) if stride == 1 else kernel_table(grid, below, three, strides, one)
+    features = torch.randn(len(order), 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 3, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    towards = torch.randn(len(below.cells), 5, dtype=torch.float64)
+    ours = torch.autograd.grad((sparse_conv(features, table, weight) * towards).sum(), (features, weight))
+    volume = F.conv3d(dense(features, grid), weight.permute(4, 3, 0, 1, 2), stride=stride, padding=1)
+    theirs = torch.autograd.grad((volume * dense(towards, below)).sum(), (features, weight))
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"),
     [

@@ -216,9 +216,9 @@ class LidarBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(4))
 
     def forward(
-        self, bev: Tensor, levels: Sequence[Tensor], met_in: tuple[Tensor, ViewGeometry, FrameGeometry] | None
+        self, bev: Tensor, levels: Sequence[Tensor], cameras: tuple[Tensor, ViewGeometry, FrameGeometry] | None
     ) -> Tensor:
-        """Update (B, C, S_y, S_x) from the previous image features and where they are met, None without any camera."""
+        """Update (B, C, S_y, S_x) from the previous image features, and where they lie; None without any camera."""
 
         def on_map(x: Tensor) -> Tensor:
             return x.transpose(1, 2).reshape(bev.shape)
@@ -228,10 +228,10 @@ class LidarBlock(nn.Module):
 
         own = self.attentions[0](in_sequence(bev), reference_points(bev.shape[2], bev.shape[3], bev), levels)
         met = self.norms[0](own)
-        if met_in is None:
+        if cameras is None:
             met = self.norms[1](met)
         else:
-            image, views, frame = met_in
+            image, views, frame = cameras
             met = in_sequence(self.attentions[1](on_map(met), image, views))
             met = in_sequence(self.attentions[2](on_map(self.norms[1](met)), image, frame))
         return on_map(self.norms[3](self.ffns[0](own)) + self.scale * self.norms[2](met))

@@ -64,7 +64,7 @@ class ImagePart(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if images.is_cuda or torch.compiler.is_exporting():
             return tuple(self.neck(self.backbone(images), 2))
-        each = [self.neck(self.backbone(some), 2) for some in images.split(images_at_once(images))]
+        each = [self.neck(self.backbone(some), 2) for some in torch.split(images, images_at_once(images))]
         return tuple(torch.cat(levels) for levels in zip(*each, strict=True))
 
 
