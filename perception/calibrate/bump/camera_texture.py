@@ -55,7 +55,7 @@ ROBUST = 1.5
 """Standard deviations at which a point counts half."""
 SCALE = 5e-4
 """Standard deviation of the odometry's scale, after the LiDAR found it."""
-FLOOR_RAD = np.radians(0.1)
+FLOOR_RAD = np.radians(0.15)
 """What a camera may seem to be turned for other reasons."""
 FEWEST_POINTS, FEWEST_THINGS = 1500, 40
 UNKNOWNS = 7

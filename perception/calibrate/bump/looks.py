@@ -33,16 +33,13 @@ class Looks:
         height, width = (side >> halvings << halvings for side in pictures[0][1].shape)
         self.camera = camera.cropped(0, 0, width, height).scaled(width >> halvings, height >> halvings)
         self.t_ns = np.array([t_ns for t_ns, _ in pictures], np.int64)
-        self._grey = np.stack([_halved(grey[:height, :width].astype(np.float32), halvings) for _, grey in pictures])
-        self._smoothed: dict[int, Grey] = {}
+        small = [_halved(grey[:height, :width].astype(np.float32), halvings) for _, grey in pictures]
+        self._smoothed: dict[int, Grey] = {0: np.stack(small)}
 
     def smoothed(self, times: int) -> Grey:
         """Return grey values (S, H, W) of pictures that were smoothed so many times."""
         if times not in self._smoothed:
-            grey = self._grey
-            for _ in range(times):
-                grey = _binomial(grey)
-            self._smoothed[times] = grey
+            self._smoothed[times] = _binomial(self.smoothed(times - 1))
         return self._smoothed[times]
 
     def seen(self, base_m: Float, base_link_from_optical: Transform) -> NDArray[np.bool_]:
