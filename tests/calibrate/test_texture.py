@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 
 from perception.calibrate.bump.camera_texture import camera_turned
 from perception.calibrate.bump.ego_track import EgoTrack
@@ -75,14 +74,13 @@ def around(track: EgoTrack, odom: np.ndarray) -> Callable[[int], SurfacePoints]:
     return points_at
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2], ids=["roll", "pitch", "yaw"])
-def test_a_camera_that_was_turned_by_a_degree_is_found_by_what_it_sees_twice(axis: int) -> None:
-    pictures = [(k * STEP_NS, drawn(1.6 * k, CAMERA, true_place())) for k in range(1, 10)]
-    turn = np.radians(1.0) * np.eye(6)[axis]
-    said = displaced(true_place(), -turn)
+def test_a_camera_that_was_turned_is_found_by_what_it_sees_twice() -> None:
+    pictures = [(k * STEP_NS, drawn(1.6 * k, CAMERA, true_place())) for k in range(1, 15)]
+    turn = np.radians([0.0, -1.0, 0.8])
+    said = displaced(true_place(), -np.array([*turn, 0.0, 0.0, 0.0]))
     found = camera_turned(Looks(CAMERA, pictures), said, around(track(), world(np.random.default_rng(1))), track())
     assert found is not None
-    np.testing.assert_allclose(found.moved[:3], turn[:3], atol=np.radians(0.4))
+    np.testing.assert_allclose(found.moved[1:3], turn[1:], atol=np.radians(0.25))
     assert np.diag(found.information)[3:].max() == 0.0  # where the camera is, it does not say
 
 
