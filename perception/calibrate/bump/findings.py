@@ -1,9 +1,10 @@
 """Which sensor moved, and what the recording cannot tell.
 
-Every measurement compares: the LiDAR with odometry and road, each camera with the LiDAR. A LiDAR that moved is off
-against the road and against all cameras, by one motion; a camera that moved against the LiDAR alone. So all estimates
-together are one least squares problem of all sensors' motions, most of which are zero: sensors are let move one after
-the other, the one that explains most first, as long as it explains more than chance does.
+Every measurement compares: the LiDAR with odometry and road, each camera with the LiDAR, and the way each camera looks
+with odometry. A LiDAR that moved is off against the road and against all cameras, by one motion; a camera that moved by
+what it alone shows. So all estimates together are one least squares problem of all sensors' motions, most of which are
+zero: sensors are let move one after the other, the one that explains most first, as long as it explains more than
+chance does.
 """
 
 from __future__ import annotations
@@ -69,19 +70,21 @@ class Finding:
 
 
 def judged(
-    lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform]
-) -> list[Finding]:
+    lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform],
+    turned: Mapping[str, Estimate] | None = None,
+) -> list[Finding]:  # fmt: skip
     """Return one finding per sensor.
 
     Args:
         lidar: its name, and what odometry and road say of it.
         cameras: what the LiDAR says of each camera.
         places: base_link_from_<sensor> of the rig, by name.
+        turned: what textures and odometry say of a camera, whatever the LiDAR does.
     """
-    system = _System.of(lidar, cameras, places)
+    system = _System.of(lidar, cameras, places, turned or {})
     moving = system.explained()
     found = {name: _finding(system, moving, index) for index, name in enumerate(system.names)}
-    nothing = "too few lines of the LiDAR are in its picture"
+    nothing = "too little of what the LiDAR measures is in its picture"
     return [found.get(name) or _unknown(name, nothing) for name in (lidar[0], *cameras)]
 
 
@@ -97,15 +100,17 @@ class _System:
 
     @classmethod
     def of(
-        cls, lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform]
-    ) -> _System:
+        cls, lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None],
+        places: Mapping[str, Transform], turned: Mapping[str, Estimate],
+    ) -> _System:  # fmt: skip
         seen = {name: estimate for name, estimate in cameras.items() if estimate is not None}
-        names = (lidar[0], *seen)
+        names = (lidar[0], *(name for name in cameras if name in seen or name in turned))
         matrix, goal = np.zeros((6 * len(names),) * 2), np.zeros(6 * len(names))
         if lidar[1] is not None:
             matrix[:6, :6], goal[:6] = lidar[1].information, lidar[1].goal
         sharpest = np.diag(matrix).copy()
-        for index, (name, estimate) in enumerate(seen.items(), start=1):
+        for name, estimate in seen.items():
+            index = names.index(name)
             relative = np.zeros((6, 6 * len(names)))  # a camera's motion less what the LiDAR's does at its place
             relative[:, 6 * index : 6 * index + 6] = np.eye(6)
             relative[:, :6] = -_carried(places[name].translation_m - places[lidar[0]].translation_m)
@@ -113,6 +118,11 @@ class _System:
             matrix += told
             sharpest = np.maximum(sharpest, np.diag(told))
             goal += relative.T @ estimate.goal
+        for name, estimate in turned.items():
+            at = slice(6 * names.index(name), 6 * names.index(name) + 6)
+            matrix[at, at] += estimate.information
+            goal[at] += estimate.goal
+            sharpest[at] = np.maximum(sharpest[at], np.diag(estimate.information))
         return cls(names, matrix, goal, sharpest)
 
     def motions(self, moving: Sequence[int]) -> tuple[Float, Float, float]:
