@@ -34,7 +34,7 @@ from perception.tracking.settings import ClassSettings, TrackerSettings
 from perception.tracking.tracks import Tracks
 
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "Car": {"position_m": (0.1, 0.2), "coast_s": (0.1, 0.2), "show_existence": (0.05, 0.1)},
+    "Car": {"position_m": (0.1, 0.2, 0.3), "heading_drift_radps": (0.5, 1.0), "coast_s": (0.1, 0.2)},
     "Pedestrian": {"coast_s": (0.2, 0.3, 0.4), "show_existence": (0.02, 0.05), "hit_odds": (4.0, 6.0)},
     "Cyclist": {"coast_s": (0.2, 0.3, 0.4), "hit_odds": (4.0, 6.0)},
 }  # fmt: skip
