@@ -1,11 +1,12 @@
 """Choose the settings of the KITTI tracker by leaving one sequence out at a time, and say what they are worth.
 
-    python benchmarks/tune_tracking.py DATA [--classes Car]
+    python benchmarks/tune_tracking.py DATA [--classes Car] [--jobs 2]
 
 DATA holds label/, calib/ and detection/*_CLASS/, one file per sequence. For each sequence the setting is chosen, and
 the scores of the detector are calibrated, on all others; what is printed as "left out" are the results of all sequences
-together, each tracked by a setting that never saw it. The last line of a class is the setting chosen on all sequences,
-which stands in perception/tracking/kitti.py.
+together, each tracked by a setting that never saw it. (While candidates are compared, all have the calibration of all
+sequences, and what is not in the grid stays as it stands in perception/tracking/kitti.py.) The last line of a class is
+the setting chosen on all sequences, which stands there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from perception.tracking.settings import ClassSettings, TrackerSettings
 from perception.tracking.tracks import Tracks
 
 GRID: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "Car": {"position_m": (0.1, 0.2, 0.3), "coast_s": (0.1, 0.2), "show_existence": (0.05, 0.1)},
+    "Car": {"position_m": (0.1, 0.2, 0.3), "heading_drift_radps": (0.5, 1.0), "coast_s": (0.1, 0.2)},
     "Pedestrian": {"coast_s": (0.2, 0.3, 0.4), "show_existence": (0.02, 0.05), "hit_odds": (4.0, 6.0)},
     "Cyclist": {"coast_s": (0.2, 0.3, 0.4), "hit_odds": (4.0, 6.0)},
 }  # fmt: skip

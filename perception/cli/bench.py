@@ -117,7 +117,7 @@ def outputs(
     repeats: Annotated[int, typer.Option(min=10, help="Repeats of each; medians count.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
 ) -> None:
-    """Encode and send, and tracker with publisher, at 200 and 1,000 objects: perception bench outputs."""
+    """Encode and send; fuser, tracker and publisher, at 200 and 1,000 objects: perception bench outputs."""
     from perception.benchmarks import outputs as bench
     from perception.benchmarks.runtime import machine
 

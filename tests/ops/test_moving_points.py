@@ -16,7 +16,8 @@ def test_between_two_poses_a_point_moves_along_a_straight_line() -> None:
     moved = along_poses(
         np.ones((6, 3)), times, np.array([0, 100, 200]), np.stack([pose.matrix[:3] for pose in poses])
     )  # fmt: skip
-    np.testing.assert_allclose(moved - 1, [[0, 0, 0], [0.5, 0, 0], [1, 0, 0], [1, 2, 0], [1, 4, 0], [0.25, 0, 0]])
+    expected = np.array([[0, 0, 0], [0.5, 0, 0], [1, 0, 0], [1, 2, 0], [1, 4, 0], [0.25, 0, 0]])
+    np.testing.assert_allclose(moved - 1, expected)
 
 
 def test_a_point_goes_on_with_its_velocity_and_then_into_the_other_frame() -> None:
