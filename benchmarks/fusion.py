@@ -91,20 +91,20 @@ def fusion(card: str, points: int, threads: int, repeats: int, cache: Path) -> F
     """Measure one network; engines are built in `cache`."""
     torch.set_num_threads(threads)
     network = load_network(f"filled:{find_card(card).name}", DeepInteraction).network
-    parts = network.parts(1, VIEWS)
-    engines = compile_parts(parts, EngineSettings("onnxruntime", "fp32", threads), EngineCache(cache))
-    scene = _Scene(network, points)
+    parts, scene = network.parts(1, VIEWS), _Scene(network, points)
+    eager = run_in_torch(parts)
     with torch.inference_mode():
-        eager, onnx = run_in_torch(parts), run_on(engines)
-        stages = _stages(scene, eager, onnx, repeats)
-
-        def as_the_node(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            return (eager if name in IN_TORCH else onnx)(name, inputs)
-
-        frame_ms = _measured({"frame": partial(scene.frame, as_the_node)}, repeats)[0]["frame"]
-        _reset_peak()
+        _reset_peak()  # before engines and loops are there, which hold on to memory of their own
         scene.frame(eager)
         peak = _peak_bytes() / 2**30
+    onnx = run_on(compile_parts(parts, EngineSettings("onnxruntime", "fp32", threads), EngineCache(cache)))
+
+    def as_the_node(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return (eager if name in IN_TORCH else onnx)(name, inputs)
+
+    with torch.inference_mode():
+        stages = _stages(scene, eager, onnx, repeats)
+        frame_ms = _measured({"frame": partial(scene.frame, as_the_node)}, repeats)[0]["frame"]
     height, width = network.config.image_size
     return FusionRow(card, f"{VIEWS} x {height} x {width}, {points} points", threads, stages, frame_ms, peak)
 
