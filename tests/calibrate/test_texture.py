@@ -12,6 +12,7 @@ from perception.calibrate.bump.estimate import displaced
 from perception.calibrate.bump.looks import Looks, sampled
 from perception.calibrate.bump.surface_points import SurfacePoints
 from perception.calibrate.bump.sweep import Sweep
+from perception.calibrate.least_squares import transform_of
 from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
 
@@ -23,8 +24,6 @@ STEP_NS = 200_000_000
 
 
 def true_place() -> Transform:
-    from perception.calibrate.least_squares import transform_of
-
     return transform_of(LOOKS_AHEAD, PLACE_M)
 
 

@@ -49,10 +49,14 @@ COARSE = 3
 LONGEST_STEP = 1.5
 """In bumps, along each axis."""
 RIDGE = 0.01
+"""Share of the firmest direction's curvature that is added to all."""
 BANDS_M = (6.0, 9.0, 13.0, 18.0)
 """Distances between which points agree about as well: far ones are blurred by the pixels."""
 ROBUST = 1.5
 """Standard deviations at which a point counts half."""
+UNLIKE = 0.8
+"""Usual difference of the pictures of a pair, over their contrast, from which on they do not show what the LiDAR
+measures (a cabin); of pictures that have nothing to do with each other it is 1.4."""
 SCALE = 5e-4
 """Standard deviation of the odometry's scale, after the LiDAR found it."""
 FLOOR_RAD = np.radians(0.15)
@@ -90,7 +94,8 @@ def camera_turned(
         for _ in range(steps):
             fit = _Fit(few, looks, blur, base_link_from_optical, at)
             at += _step(fit.curvature(blur / NEAR), fit.goal(at) - BEFORE @ at)
-    return _told(_Fit(pairs, looks, JUDGED, base_link_from_optical, at), at)
+    fit = _Fit(pairs, looks, JUDGED, base_link_from_optical, at)
+    return _told(fit, at) if np.median(fit.usual) < UNLIKE else None
 
 
 def _step(curvature: Float, goal: Float) -> Float:

@@ -68,7 +68,8 @@ class RigCheck:
         if alone is not None:
             moved, short = alone
             track = track.scaled(short)
-        cameras, turned = {}, {}
+        cameras: dict[str, Estimate | None] = {}
+        turned: dict[str, Estimate] = {}
         for name, pictures in recording.pictures.items():
             if not pictures:
                 cameras[name] = None
@@ -83,7 +84,7 @@ class RigCheck:
                     rig.camera(name), places[name], shots, turn=None if turn is None else turn.moved[:3]
                 )
             cameras[name] = self._cameras[key]
-            if turn is not None:
+            if turn is not None and cameras[name] is not None:
                 turned[name] = turn
         return judged((recording.lidar, moved), cameras, places, turned)
 
