@@ -161,11 +161,11 @@ def tune(data: Path, name: str, jobs: int) -> None:
     found: dict[str, list[list[Figures]]] = {left_out: [] for left_out in ("", *names)}
     with ProcessPoolExecutor(jobs) as pool:
         for of_base in pool.map(partial(judged, recordings, line), bases):
-            for one, without in of_base:
-                settings.append(one)
+            for candidate, without in of_base:
+                settings.append(candidate)
                 for left_out, of_candidates in found.items():
                     of_candidates.append(without[left_out])
-                print(f"  {shown(name, one)}: {told(without[''])}", flush=True)
+                print(f"  {shown(name, candidate)}: {told(without[''])}", flush=True)
     honest = []
     for one in names:
         chosen, fitted = settings[least_regret(found[one])], recordings.line([other for other in names if other != one])

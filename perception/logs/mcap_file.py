@@ -238,7 +238,8 @@ def _take(index: _Index, record: object) -> None:
 
 def _attachment_at(file: IO[bytes], index: AttachmentIndex) -> bytes:
     data = os.pread(file.fileno(), min(index.length, MAX_CHUNK_BYTES), index.offset + 9)  # behind opcode and length
-    return Attachment.read(ReadDataStream(BytesIO(data))).data
+    attachment: bytes = Attachment.read(ReadDataStream(BytesIO(data))).data
+    return attachment
 
 
 def _chunk_at(file: IO[bytes], index: ChunkIndex) -> Chunk:

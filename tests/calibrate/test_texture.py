@@ -58,7 +58,8 @@ def drawn(at_m: float, camera: Camera, place: Transform) -> np.ndarray:
             far = (offset - begin[axis]) / toward[:, axis]
             nearest = np.where((far > 0) & (far < nearest), far, nearest)
     grey = shade(begin + nearest[:, None] * toward)
-    return np.clip(np.rint(grey), 0, 255).reshape(v.shape).astype(np.uint8)
+    picture: np.ndarray = np.clip(np.rint(grey), 0, 255).reshape(v.shape).astype(np.uint8)
+    return picture
 
 
 def around(track: EgoTrack, odom: np.ndarray) -> Callable[[int], SurfacePoints]:

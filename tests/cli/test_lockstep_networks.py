@@ -62,7 +62,17 @@ def test_two_networks_give_equal_bytes_with_one_and_two_threads_inline_and_on_pr
     for runner, threads in product(("inline", "ray"), (1, 2)):
         runs.append(tmp_path / f"{runner}_{threads}.mcap")
         sets = [*settings, *(f"nodes.{node}.threads={threads}" for node in ("segmenter", "detector"))]
-        arguments = ["--replay", noise, "--mode", "lockstep", "--runner", runner, "--record", runs[-1], "--plain"]
+        arguments: list[str | Path] = [
+            "--replay",
+            noise,
+            "--mode",
+            "lockstep",
+            "--runner",
+            runner,
+            "--record",
+            runs[-1],
+            "--plain",
+        ]
         assert run("launch", "replay.yaml", *arguments, *(part for text in sets for part in ("--set", text))) == 0
     messages = [message for _, message in open_log(runs[0]).messages()]
     assert sum(isinstance(message, SegmentationMask) for message in messages) == 2

@@ -127,7 +127,8 @@ class _Pairs:
     @cached_property
     def pair(self) -> Index:
         """(N,) a number for each pair of pictures."""
-        return np.unique(self.first * (1 << 20) + self.second, return_inverse=True)[1]
+        _, number = np.unique(self.first * (1 << 20) + self.second, return_inverse=True)
+        return np.asarray(number, np.int64)
 
     @property
     def things(self) -> int:
@@ -260,8 +261,8 @@ def _told(fit: _Fit, at: Float) -> Estimate:
     """
     matrix, of_points = fit.curvature(), fit.pulls(at)
     pulls = np.stack([np.bincount(fit.pairs.thing, column) for column in of_points.T], axis=1)
-    spread = pulls.T @ pulls
-    spread += 1e-6 * np.diag(np.diag(spread))
+    between = pulls.T @ pulls
+    spread = between + 1e-6 * np.diag(np.diag(between))
     known = matrix @ np.linalg.solve(spread, matrix)
     covariance = np.linalg.inv(known + BEFORE)[:3, :3] + FLOOR_RAD**2 * np.eye(3)
     information = np.zeros((6, 6))

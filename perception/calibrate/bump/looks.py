@@ -83,7 +83,7 @@ def _halvings(camera: Camera) -> int:
 
 def _halved(grey: Grey, times: int) -> Grey:
     for _ in range(times):
-        grey = (grey[::2, ::2] + grey[1::2, ::2] + grey[::2, 1::2] + grey[1::2, 1::2]) / 4
+        grey = (grey[::2, ::2] + grey[1::2, ::2] + grey[::2, 1::2] + grey[1::2, 1::2]) / np.float32(4)
     return grey
 
 
