@@ -103,8 +103,9 @@ class Attention(nn.Module):
             first: (V,) slot that is read for each voxel, counted over all sets.
         """
         c, d = x.shape[1], x.shape[1] // self.heads
-        to_place, to_value = self.in_proj_weight.split((2 * c, c))
-        place_bias, value_bias = self.in_proj_bias.split((2 * c, c))
+        weight, bias_of = self.in_proj_weight, self.in_proj_bias
+        to_place, to_value = weight[: 2 * c], weight[2 * c :]
+        place_bias, value_bias = bias_of[: 2 * c], bias_of[2 * c :]
         projected = torch.cat((F.linear(placed, to_place, place_bias), F.linear(x, to_value, value_bias)), dim=1)
         by_head = projected.reshape(-1, 3 * self.heads, d).transpose(0, 1).contiguous()  # (3 heads, V, d)
         slots = by_head.index_select(1, index.flatten()).reshape(3, self.heads, *index.shape, d)
