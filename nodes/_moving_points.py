@@ -52,6 +52,12 @@ class MovingPoints:
         poses = [pose_at(int(knot)) or now for knot in knots]
         return cls(_interpolated(base_link_m, t_ns, knots, [pose for pose in poses if pose is not None]), t_ns, pose_at)
 
+    def of(self, chosen: NDArray[np.int64], velocity_mps: Float) -> MovingPoints:
+        """Return some of the points, at velocities of their own."""
+        points = MovingPoints(self.odom_m[chosen], self.t_ns[chosen], self.pose_at)
+        points.velocity_mps = np.ascontiguousarray(velocity_mps)
+        return points
+
     def base_link_m(self, t_ns: int) -> Float:
         """Return where the points are in `base_link` at an instant."""
         pose = self.pose_at(t_ns)

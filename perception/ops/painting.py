@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
@@ -20,6 +21,22 @@ FEW = 48
 TILE_M, TILES = 2.0, 96
 """Points are looked up by square tiles of the ground, so many along each axis; the outer ones hold all beyond."""
 
+Tiles: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Surface(NamedTuple):
+    """Points as one camera sees them, sorted by columns of the picture, each column from the top."""
+
+    across_rad: NDArray[np.float64]
+    down_rad: NDArray[np.float64]
+    distance_m: NDArray[np.float64]
+    order: NDArray[np.int64]
+    """(N,) which point each of them is."""
+    starts: NDArray[np.int64]
+    """Where each column begins, and the end of the last."""
+    leftmost: int
+    """Number of the first column; column 0 begins at the optical axis."""
+
 
 def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArray[np.bool_]:
     """Return True for points that lie behind a nearer surface, seen from a camera.
@@ -33,44 +50,67 @@ def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArra
         points_optical_m: (N, 3) in the camera's optical frame: x right, y down, z forward.
         ring_gap_rad: angle between neighbouring rings of the LiDAR.
     """
-    points = np.ascontiguousarray(points_optical_m, np.float64)
-    hidden = np.zeros(len(points), np.bool_)
-    if len(points):
-        _hide(points, 1.25 * ring_gap_rad, hidden)
+    return hidden_behind(surface_of(points_optical_m), (), ring_gap_rad)
+
+
+def surface_of(points_optical_m: NDArray[Any]) -> Surface:
+    """Return points (N, 3) in a camera's optical frame as the surface that they lie on."""
+    found: Surface = _surface(np.ascontiguousarray(points_optical_m, np.float64).reshape(-1, 3))
+    return found
+
+
+def hidden_behind(points: Surface, others: Sequence[Surface], ring_gap_rad: float) -> NDArray[np.bool_]:
+    """Return True for each point of a surface that this surface, or it and others together, hide.
+
+    Args:
+        points: N points.
+        others: what else is there.
+        ring_gap_rad: as in `hidden_points`.
+    """
+    above, below = np.zeros(len(points.order), np.bool_), np.zeros(len(points.order), np.bool_)
+    for surface in (points, *others):
+        _cover(points, surface, 1.25 * ring_gap_rad, above, below)
+    hidden = np.empty(len(points.order), np.bool_)
+    hidden[points.order] = above & below
     return hidden
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _hide(points: Any, reach: float, hidden: Any) -> None:
-    """Search each point's own column of the picture and the two beside it, both from the top."""
+def _surface(points: Any) -> Any:
     across, down, distance = np.empty(len(points)), np.empty(len(points)), np.empty(len(points))
-    column = np.empty(len(points), np.int64)
+    column, leftmost = np.empty(len(points), np.int64), 0
     for i in range(len(points)):
         x, y, z = points[i, 0], points[i, 1], points[i, 2]
         across[i], down[i] = math.atan2(x, z), math.atan2(y, math.hypot(x, z))
         distance[i] = math.sqrt(x * x + y * y + z * z)
         column[i] = math.floor(across[i] / ASIDE_RAD)
-    column -= column.min()
-    order, starts = _grouped(column, column.max() + 1)
+    if len(points):
+        leftmost = column.min()
+    column -= leftmost
+    order, starts = _grouped(column, column.max() + 1 if len(points) else 0)
     for at in range(len(starts) - 1):
         _sort(order[starts[at] : starts[at + 1]], down)
-    across, down, distance = across[order], down[order], distance[order]  # side by side in memory
-    above, below = np.zeros(len(points), np.bool_), np.zeros(len(points), np.bool_)
-    for at in range(len(starts) - 1):
-        for beside in range(max(at - 1, 0), min(at + 2, len(starts) - 1)):
-            first = starts[beside]
-            for i in range(starts[at], starts[at + 1]):
-                nearer = distance[i] * (1 - NEARER_SHARE) - NEARER_M
-                while first < starts[beside + 1] and down[first] < down[i] - reach:
+    return Surface(across[order], down[order], distance[order], order, starts, leftmost)  # side by side in memory
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _cover(points: Any, surface: Any, reach: float, above: Any, below: Any) -> None:
+    """Note which points have something nearer right above and below: in their column and the two beside it."""
+    shift, columns = points.leftmost - surface.leftmost, len(surface.starts) - 1
+    for at in range(len(points.starts) - 1):
+        for beside in range(max(at + shift - 1, 0), min(at + shift + 2, columns)):
+            first = surface.starts[beside]
+            for i in range(points.starts[at], points.starts[at + 1]):
+                nearer = points.distance_m[i] * (1 - NEARER_SHARE) - NEARER_M
+                while first < surface.starts[beside + 1] and surface.down_rad[first] < points.down_rad[i] - reach:
                     first += 1
-                for j in range(first, starts[beside + 1]):
-                    if down[j] > down[i] + reach or (above[i] and below[i]):
+                for j in range(first, surface.starts[beside + 1]):
+                    if surface.down_rad[j] > points.down_rad[i] + reach or (above[i] and below[i]):
                         break
-                    if distance[j] < nearer and abs(across[j] - across[i]) <= ASIDE_RAD:
-                        above[i] |= down[j] <= down[i]
-                        below[i] |= down[j] >= down[i]
-    for i in range(len(points)):
-        hidden[order[i]] = above[i] and below[i]
+                    aside = abs(surface.across_rad[j] - points.across_rad[i])
+                    if surface.distance_m[j] < nearer and aside <= ASIDE_RAD:
+                        above[i] |= surface.down_rad[j] <= points.down_rad[i]
+                        below[i] |= surface.down_rad[j] >= points.down_rad[i]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -111,8 +151,8 @@ def _tile(metres: float) -> int:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _on_tiles(points: Any) -> Any:
-    """Return points (P, 3) tile by tile: their order, and where each tile starts."""
+def on_tiles(points: Any) -> Any:
+    """Return points (P, 3) tile by tile: their order (P,), and where each tile starts."""
     tile = np.empty(len(points), np.int64)
     for p in range(len(points)):
         tile[p] = _tile(points[p, 0]) * TILES + _tile(points[p, 1])
@@ -128,6 +168,7 @@ def boxes_of_points(
     yaw_rad: NDArray[Any],
     velocity_mps: NDArray[Any],
     margin_m: float,
+    tiles: Tiles | None = None,
 ) -> NDArray[np.int64]:
     """Return for each point the first box that it lies in, -1 for none.
 
@@ -139,11 +180,12 @@ def boxes_of_points(
         yaw_rad: (N,) counter-clockwise from +x.
         velocity_mps: (N, 2).
         margin_m: points so far outside still count.
+        tiles: of the points, by `on_tiles`, where that is known already.
     """
     owner = np.full(len(points_m), -1, np.int64)
     if not len(points_m):
         return owner
-    order, starts = _on_tiles(points_m)
+    order, starts = on_tiles(points_m) if tiles is None else tiles
     least, most = later_s.min(), later_s.max()
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
@@ -177,7 +219,7 @@ def labels_in_boxes(
 ) -> NDArray[np.int64]:
     """Count the labels of the points in each box: (N, 256). Arguments as in `boxes_of_points`; boxes may overlap."""
     counts = np.zeros((len(center_m), 256), np.int64)
-    order, starts = _on_tiles(points_m)
+    order, starts = on_tiles(points_m)
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
         length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
@@ -194,4 +236,7 @@ def labels_in_boxes(
     return counts
 
 
-__all__ = ["UNKNOWN", "boxes_of_points", "hidden_points", "labels_in_boxes"]
+__all__ = [
+    "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "hidden_behind", "hidden_points", "labels_in_boxes", "on_tiles",
+    "surface_of",
+]  # fmt: skip
