@@ -18,6 +18,7 @@ from perception.geometry.cameras import Camera
 from perception.nodes._moving_points import Float, MovingPoints
 from perception.ops.moving_points import in_cone
 from perception.ops.painting import UNKNOWN, Surface, hidden_behind, on_tiles, surface_of
+from perception.ops.projection import pixels_of
 
 NO_CAMERA = 255
 
@@ -46,15 +47,10 @@ class View:
 
 
 class _Seen(NamedTuple):
-    """What one camera saw of the sweep, as a surface, and which points those are, in the surface's order."""
+    """Which points of the sweep lie in one camera's picture, and the surface that they make."""
 
-    surface: Surface
     point: NDArray[np.int64]
-
-    def without(self, moved: NDArray[np.bool_]) -> Surface:
-        """Return the surface without some of the sweep's points: so far away that they hide nothing."""
-        distance = np.where(moved[self.point], np.inf, self.surface.distance_m)
-        return self.surface._replace(distance_m=distance)
+    surface: Surface
 
 
 class Painting:
@@ -104,9 +100,12 @@ class Painting:
                 placed[view.t_ns] = points.base_link_m(view.t_ns)
             near, row, column, surface = _projected(view, placed[view.t_ns])
             if moves is None:
-                self._seen.append(_Seen(surface, near[surface.order]))
-            still = () if moves is None else (self._seen[index].without(moves),)
-            shown = np.flatnonzero(~hidden_behind(surface, still, self._ring_gap_rad))
+                self._seen.append(_Seen(near, surface))
+                hidden = hidden_behind(surface, self._ring_gap_rad)
+            else:
+                before = self._seen[index]
+                hidden = hidden_behind(surface, self._ring_gap_rad, before.surface, moves[before.point])
+            shown = np.flatnonzero(~hidden)
             seen, row, column = near[shown], row[shown], column[shown]
             found, apart_ns = view.label[row, column], np.abs(view.t_ns - points.t_ns[seen])
             takes = (found != UNKNOWN) & (apart_ns < nearest_ns[seen])
@@ -123,11 +122,7 @@ def _projected(
     """Return which points lie in the picture, row and column of the pixel of each, and the surface that they make."""
     eye = view.eye
     near, optical = in_cone(base_link_m, eye.optical_from_base_link, eye.cosine_of_view)
-    pixels, valid = eye.camera.project(optical)
-    inside = np.flatnonzero(valid)
-    column, row = np.rint(pixels[inside]).astype(np.int64).T
-    height, width = view.label.shape
-    row, column = np.minimum(row, height - 1), np.minimum(column, width - 1)
+    inside, row, column = pixels_of(eye.camera, optical)
     return near[inside], row, column, surface_of(optical[inside])
 
 

@@ -46,7 +46,7 @@ from perception.messages import (
 )
 from perception.nodes._moving_points import MovingPoints, extrapolated
 from perception.nodes._painting import Eye, Painting, View
-from perception.ops.moving_points import compile_all
+from perception.ops import moving_points, projection
 from perception.ops.painting import UNKNOWN, boxes_of_points, hidden_points, labels_in_boxes, on_tiles
 from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, NodeSetup, Out
 
@@ -90,7 +90,8 @@ class Fuser(Node):
         self._prepared: dict[_Instant, Painting] = {}
 
     def warm_up(self) -> None:
-        compile_all()
+        moving_points.compile_all()
+        projection.compile_all()
         one = np.ones((1, 3))
         hidden_points(one, RING_GAP_RAD)
         size, yaw, speed = np.ones((1, 3)), np.zeros(1), np.ones((1, 2))
@@ -298,13 +299,16 @@ def _fused(
 
 def _shares(counts: NDArray[np.int64], identities: tuple[str, ...]) -> list[tuple[ObjectClass, ...]]:
     """Return for each box the share of each identity among its painted points, largest first."""
-    shares: list[dict[str, float]] = [{} for _ in counts]
+    names = sorted({*identities, "unknown"})
+    column = np.full(UNKNOWN, names.index("unknown"))
+    column[: len(identities)] = [names.index(name) for name in identities]
     rows, labels = np.nonzero(counts[:, :UNKNOWN])
-    part = counts[rows, labels] / counts[:, :UNKNOWN].sum(axis=1)[rows]
-    for row, label, share in zip(rows.tolist(), labels.tolist(), part.tolist(), strict=True):
-        name = identities[label] if label < len(identities) else "unknown"
-        shares[row][name] = shares[row].get(name, 0.0) + share
-    return [
-        tuple(ObjectClass(*entry) for entry in sorted(one.items(), key=lambda entry: (-entry[1], entry[0])))
-        for one in shares
-    ]
+    by_name = np.zeros((len(counts), len(names)))
+    np.add.at(by_name, (rows, column[labels]), counts[rows, labels])
+    rows, columns = np.nonzero(by_name)
+    part = by_name[rows, columns] / by_name.sum(axis=1)[rows]
+    order = np.lexsort((columns, -part, rows))
+    shares: list[list[ObjectClass]] = [[] for _ in counts]
+    for row, at, share in zip(rows[order].tolist(), columns[order].tolist(), part[order].tolist(), strict=True):
+        shares[row].append(ObjectClass(names[at], share))
+    return [tuple(one) for one in shares]

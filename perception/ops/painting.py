@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numba
@@ -50,7 +49,7 @@ def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArra
         points_optical_m: (N, 3) in the camera's optical frame: x right, y down, z forward.
         ring_gap_rad: angle between neighbouring rings of the LiDAR.
     """
-    return hidden_behind(surface_of(points_optical_m), (), ring_gap_rad)
+    return hidden_behind(surface_of(points_optical_m), ring_gap_rad)
 
 
 def surface_of(points_optical_m: NDArray[Any]) -> Surface:
@@ -59,17 +58,22 @@ def surface_of(points_optical_m: NDArray[Any]) -> Surface:
     return found
 
 
-def hidden_behind(points: Surface, others: Sequence[Surface], ring_gap_rad: float) -> NDArray[np.bool_]:
-    """Return True for each point of a surface that this surface, or it and others together, hide.
+def hidden_behind(
+    points: Surface, ring_gap_rad: float, other: Surface | None = None, gone: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Return True for each point of a surface that this surface hides, or it and another one together.
 
     Args:
         points: N points.
-        others: what else is there.
         ring_gap_rad: as in `hidden_points`.
+        other: M points that are there, too.
+        gone: (M,) True for those of them that are not, in the order in which the surface was made of them.
     """
     above, below = np.zeros(len(points.order), np.bool_), np.zeros(len(points.order), np.bool_)
-    for surface in (points, *others):
-        _cover(points, surface, 1.25 * ring_gap_rad, above, below)
+    _cover(points, points, np.zeros(len(points.order), np.bool_), 1.25 * ring_gap_rad, above, below)
+    if other is not None:
+        nothing = np.zeros(len(other.order), np.bool_)
+        _cover(points, other, nothing if gone is None else gone, 1.25 * ring_gap_rad, above, below)
     hidden = np.empty(len(points.order), np.bool_)
     hidden[points.order] = above & below
     return hidden
@@ -94,7 +98,7 @@ def _surface(points: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _cover(points: Any, surface: Any, reach: float, above: Any, below: Any) -> None:
+def _cover(points: Any, surface: Any, gone: Any, reach: float, above: Any, below: Any) -> None:
     """Note which points have something nearer right above and below: in their column and the two beside it."""
     shift, columns = points.leftmost - surface.leftmost, len(surface.starts) - 1
     for at in range(len(points.starts) - 1):
@@ -108,7 +112,7 @@ def _cover(points: Any, surface: Any, reach: float, above: Any, below: Any) -> N
                     if surface.down_rad[j] > points.down_rad[i] + reach or (above[i] and below[i]):
                         break
                     aside = abs(surface.across_rad[j] - points.across_rad[i])
-                    if surface.distance_m[j] < nearer and aside <= ASIDE_RAD:
+                    if surface.distance_m[j] < nearer and aside <= ASIDE_RAD and not gone[surface.order[j]]:
                         above[i] |= surface.down_rad[j] <= points.down_rad[i]
                         below[i] |= surface.down_rad[j] >= points.down_rad[i]
 
@@ -190,18 +194,20 @@ def boxes_of_points(
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
         length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
-        height, reach = size_lwh_m[n, 2] / 2 + margin_m, length + width
+        height = size_lwh_m[n, 2] / 2 + margin_m
+        reach_x = abs(cosine) * length + abs(sine) * width + 1e-6  # more than rounding
+        reach_y = abs(sine) * length + abs(cosine) * width + 1e-6
         (x, y, z), (fast_x, fast_y) = center_m[n], velocity_mps[n]
         low_x, high_x = min(fast_x * least, fast_x * most), max(fast_x * least, fast_x * most)
         low_y, high_y = min(fast_y * least, fast_y * most), max(fast_y * least, fast_y * most)
-        for column in range(_tile(x - reach - high_x), _tile(x + reach - low_x) + 1):
-            first = starts[column * TILES + _tile(y - reach - high_y)]
-            last = starts[column * TILES + _tile(y + reach - low_y) + 1]
+        for column in range(_tile(x - reach_x - high_x), _tile(x + reach_x - low_x) + 1):
+            first = starts[column * TILES + _tile(y - reach_y - high_y)]
+            last = starts[column * TILES + _tile(y + reach_y - low_y) + 1]
             for k in range(first, last):
                 p = order[k]
                 dx = points_m[p, 0] + fast_x * later_s[p] - x
                 dy = points_m[p, 1] + fast_y * later_s[p] - y
-                if owner[p] >= 0 or abs(dx) > reach or abs(dy) > reach or abs(points_m[p, 2] - z) > height:
+                if owner[p] >= 0 or abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[p, 2] - z) > height:
                     continue
                 if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
                     owner[p] = n
@@ -223,13 +229,17 @@ def labels_in_boxes(
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
         length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
-        height, reach = size_lwh_m[n, 2] / 2 + margin_m, length + width
+        height = size_lwh_m[n, 2] / 2 + margin_m
+        reach_x = abs(cosine) * length + abs(sine) * width + 1e-6  # more than rounding
+        reach_y = abs(sine) * length + abs(cosine) * width + 1e-6
         x, y, z = center_m[n]
-        for column in range(_tile(x - reach), _tile(x + reach) + 1):
-            for k in range(starts[column * TILES + _tile(y - reach)], starts[column * TILES + _tile(y + reach) + 1]):
+        for column in range(_tile(x - reach_x), _tile(x + reach_x) + 1):
+            for k in range(
+                starts[column * TILES + _tile(y - reach_y)], starts[column * TILES + _tile(y + reach_y) + 1]
+            ):
                 p = order[k]
                 dx, dy = points_m[p, 0] - x, points_m[p, 1] - y
-                if abs(dx) > reach or abs(dy) > reach or abs(points_m[p, 2] - z) > height:
+                if abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[p, 2] - z) > height:
                     continue
                 if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
                     counts[n, label[p]] += 1
