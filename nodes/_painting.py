@@ -17,10 +17,19 @@ from numpy.typing import NDArray
 from perception.geometry.cameras import Camera
 from perception.nodes._moving_points import Float, MovingPoints
 from perception.ops.moving_points import in_cone
-from perception.ops.painting import UNKNOWN, Surface, hidden_behind, on_tiles, surface_of
+from perception.ops.painting import (
+    UNKNOWN,
+    Surface,
+    count_labels,
+    hidden_behind,
+    on_tiles,
+    surface_of,
+    take_labels,
+)
 from perception.ops.projection import pixels_of
 
 NO_CAMERA = 255
+NOT_SAID = np.zeros((0, 0), np.uint8)
 
 
 class Eye(NamedTuple):
@@ -58,7 +67,7 @@ class Painting:
 
     Attributes:
         points: where and when they were measured.
-        base_link_m: (N, 3) where they are at the sweep's stamp.
+        base_link_m: (N, 3) where they are at the sweep's stamp, NaN for those that move.
         later_s: (N,) how long before the sweep's stamp each was measured.
         tiles: of `base_link_m` before anything moved.
         label: (N,) classes. confidence: (N,), 255 is certain. camera: (N,) which view gave them, 255 for none.
@@ -69,6 +78,7 @@ class Painting:
         self.base_link_m = points.base_link_m(now_ns)
         self.later_s = (now_ns - points.t_ns) * 1e-9
         self.tiles = on_tiles(self.base_link_m)
+        self._moved, self._moved_m = np.zeros(0, np.int64), np.zeros((0, 3))
         self._seen: list[_Seen] = []
         self.label, self.confidence, self.camera = self._paint(points, views, None)
 
@@ -84,7 +94,26 @@ class Painting:
         moves = np.zeros(len(self.label), np.bool_)
         moves[moved] = True
         self.label[moved], self.confidence[moved], self.camera[moved] = self._paint(points, views, moves)
-        self.base_link_m[moved] = points.base_link_m(self.now_ns)
+        self.base_link_m[moved] = np.nan  # gone from its tile
+        self._moved, self._moved_m = moved, points.base_link_m(self.now_ns)
+
+    def labels_in(self, boxes: tuple[Float, Float, Float], margin_m: float) -> NDArray[np.int32]:
+        """Count the labels in boxes: centres (K, 3), sizes (K, 3) and yaws (K,), at the sweep's stamp.
+
+        Returns:
+            (K, 256).
+        """
+        counts = np.zeros((len(boxes[0]), 256), np.int32)
+        count_labels(self.base_link_m, self.label, self.tiles, boxes, margin_m, counts)
+        if len(self._moved):
+            count_labels(self._moved_m, self.label[self._moved], on_tiles(self._moved_m), boxes, margin_m, counts)
+        return counts
+
+    def xyz_m(self) -> NDArray[np.float32]:
+        """Return (N, 3) where the points are in `base_link` at the sweep's stamp, in the order in which they came."""
+        xyz = self.base_link_m.astype(np.float32)
+        xyz[self._moved] = self._moved_m
+        return xyz
 
     def _paint(
         self, points: MovingPoints, views: Sequence[View], moves: NDArray[np.bool_] | None
@@ -105,14 +134,11 @@ class Painting:
             else:
                 before = self._seen[index]
                 hidden = hidden_behind(surface, self._ring_gap_rad, before.surface, moves[before.point])
-            shown = np.flatnonzero(~hidden)
-            seen, row, column = near[shown], row[shown], column[shown]
-            found, apart_ns = view.label[row, column], np.abs(view.t_ns - points.t_ns[seen])
-            takes = (found != UNKNOWN) & (apart_ns < nearest_ns[seen])
-            taken = seen[takes]
-            label[taken], camera[taken], nearest_ns[taken] = found[takes], index, apart_ns[takes]
-            if view.confidence is not None:
-                confidence[taken] = view.confidence[row, column][takes]
+            sure = NOT_SAID if view.confidence is None else view.confidence
+            apart_ns = np.abs(view.t_ns - points.t_ns)
+            take_labels(
+                near, row, column, hidden, view.label, sure, apart_ns, index, nearest_ns, label, confidence, camera
+            )
         return label, confidence, camera
 
 

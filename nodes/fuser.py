@@ -46,8 +46,8 @@ from perception.messages import (
 )
 from perception.nodes._moving_points import MovingPoints, extrapolated
 from perception.nodes._painting import Eye, Painting, View
-from perception.ops import moving_points, projection
-from perception.ops.painting import UNKNOWN, boxes_of_points, hidden_points, labels_in_boxes, on_tiles
+from perception.ops import moving_points, painting, projection
+from perception.ops.painting import UNKNOWN, boxes_of_points
 from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, NodeSetup, Out
 
 NO_EGO_MOTION = "no ego motion: points are not moved to the instants of the pictures"
@@ -92,11 +92,7 @@ class Fuser(Node):
     def warm_up(self) -> None:
         moving_points.compile_all()
         projection.compile_all()
-        one = np.ones((1, 3))
-        hidden_points(one, RING_GAP_RAD)
-        size, yaw, speed = np.ones((1, 3)), np.zeros(1), np.ones((1, 2))
-        boxes_of_points(one, np.zeros(1), one, size, yaw, speed, self.config.box_margin_m, on_tiles(one))
-        labels_in_boxes(one, np.zeros(1, np.uint8), one, size, yaw, self.config.box_margin_m)
+        painting.compile_all()
 
     def reset(self, reason: str) -> None:
         self._prepared.clear()
@@ -113,15 +109,13 @@ class Fuser(Node):
         now_ns = sweep.header.t_sensor_ns
         ego, views = self.ego.at(now_ns), self._views(masks)
         classes, identities = _classes(masks)
-        painting = self._prepared.pop(_instant(sweep, masks), None) or self._painted(sweep, views)
+        painted = self._prepared.pop(_instant(sweep, masks), None) or self._painted(sweep, views)
         header = self._header(sweep, masks, boxes, ego)
         if boxes is not None:
             placed = _Placed.of(boxes, self._base_link_now_from(boxes, now_ns, ego), now_ns)
-            self._move_with_boxes(painting, placed, views, self._pose(now_ns, ego))
-            counts = labels_in_boxes(
-                painting.base_link_m, painting.label, placed.center_m, placed.size_lwh_m, placed.yaw_rad,
-                self.config.box_margin_m,
-            )  # fmt: skip
+            self._move_with_boxes(painted, placed, views, self._pose(now_ns, ego))
+            where = (placed.center_m, placed.size_lwh_m, placed.yaw_rad)
+            counts = painted.labels_in(where, self.config.box_margin_m)
             yield "objects", TrackedObjects(
                 header=header, objects=tuple(_fused(placed, boxes, counts, identities, self.box_topics)),
                 odom_from_base_link=None if ego is None else (*ego.translation_m, *ego.rotation_xyzw),
@@ -129,8 +123,8 @@ class Fuser(Node):
             )  # fmt: skip
         sure = any(view.confidence is not None for view in views)
         yield "painted", PaintedPoints(
-            header=header, classes=classes, xyz_m=painting.base_link_m.astype(np.float32), label=painting.label,
-            camera=painting.camera, confidence=painting.confidence if sure else None, identities=identities,
+            header=header, classes=classes, xyz_m=painted.xyz_m(), label=painted.label,
+            camera=painted.camera, confidence=painted.confidence if sure else None, identities=identities,
             cameras=tuple(mask.header.frame_id.removesuffix("_optical") for mask in masks),
         )  # fmt: skip
 
@@ -181,22 +175,22 @@ class Fuser(Node):
         return mount if now is None or then is None else now.inverse() @ then @ mount
 
     def _move_with_boxes(
-        self, painting: Painting, placed: _Placed, views: Sequence[View], pose: Transform | None
+        self, painted: Painting, placed: _Placed, views: Sequence[View], pose: Transform | None
     ) -> None:
         """Give points in boxes that move the velocity of their box."""
         moves = np.hypot(*placed.velocity_mps.T) > 0.2
         if not moves.any():
             return
         owner = boxes_of_points(
-            painting.base_link_m, painting.later_s, placed.center_m[moves], placed.size_lwh_m[moves],
-            placed.yaw_rad[moves], placed.velocity_mps[moves], self.config.box_margin_m, painting.tiles,
+            painted.base_link_m, painted.later_s, placed.center_m[moves], placed.size_lwh_m[moves],
+            placed.yaw_rad[moves], placed.velocity_mps[moves], self.config.box_margin_m, painted.tiles,
         )  # fmt: skip
         moved = np.flatnonzero(owner >= 0)
         if not len(moved):
             return
         velocity = np.column_stack((placed.velocity_mps[moves], np.zeros(int(moves.sum()))))
         over_ground = velocity if pose is None else pose.rotate(velocity)
-        painting.move(moved, over_ground[owner[moved]], views)
+        painted.move(moved, over_ground[owner[moved]], views)
 
     def _views(self, masks: Sequence[SegmentationMask]) -> list[View]:
         views = []
@@ -278,7 +272,7 @@ def _classes(masks: Sequence[SegmentationMask]) -> tuple[tuple[str, ...], tuple[
 def _fused(
     placed: _Placed,
     boxes: Detections3D,
-    counts: NDArray[np.int64],
+    counts: NDArray[np.int32],
     identities: tuple[str, ...],
     topics: tuple[str, ...],
 ) -> Iterator[FusedObject]:
@@ -297,14 +291,13 @@ def _fused(
         )  # fmt: skip
 
 
-def _shares(counts: NDArray[np.int64], identities: tuple[str, ...]) -> list[tuple[ObjectClass, ...]]:
+def _shares(counts: NDArray[np.int32], identities: tuple[str, ...]) -> list[tuple[ObjectClass, ...]]:
     """Return for each box the share of each identity among its painted points, largest first."""
     names = sorted({*identities, "unknown"})
-    column = np.full(UNKNOWN, names.index("unknown"))
-    column[: len(identities)] = [names.index(name) for name in identities]
-    rows, labels = np.nonzero(counts[:, :UNKNOWN])
     by_name = np.zeros((len(counts), len(names)))
-    np.add.at(by_name, (rows, column[labels]), counts[rows, labels])
+    for label, name in enumerate(identities[:UNKNOWN]):
+        by_name[:, names.index(name)] += counts[:, label]
+    by_name[:, names.index("unknown")] += counts[:, len(identities) : UNKNOWN].sum(axis=1)
     rows, columns = np.nonzero(by_name)
     part = by_name[rows, columns] / by_name.sum(axis=1)[rows]
     order = np.lexsort((columns, -part, rows))

@@ -214,7 +214,6 @@ def boxes_of_points(
     return owner
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def labels_in_boxes(
     points_m: NDArray[Any],
     label: NDArray[np.uint8],
@@ -222,10 +221,27 @@ def labels_in_boxes(
     size_lwh_m: NDArray[Any],
     yaw_rad: NDArray[Any],
     margin_m: float,
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     """Count the labels of the points in each box: (N, 256). Arguments as in `boxes_of_points`; boxes may overlap."""
-    counts = np.zeros((len(center_m), 256), np.int64)
-    order, starts = on_tiles(points_m)
+    counts = np.zeros((len(center_m), 256), np.int32)
+    count_labels(points_m, label, on_tiles(points_m), (center_m, size_lwh_m, yaw_rad), margin_m, counts)
+    return counts
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def count_labels(points_m: Any, label: Any, tiles: Any, boxes: Any, margin_m: float, counts: Any) -> None:
+    """Add the labels of the points in each box to counts (N, 256); points that are no numbers are in none.
+
+    Args:
+        points_m: (P, 3).
+        label: (P,).
+        tiles: of the points, by `on_tiles`.
+        boxes: centres, sizes and yaws, as in `boxes_of_points`.
+        margin_m: points so far outside still count.
+        counts: is changed.
+    """
+    order, starts = tiles
+    center_m, size_lwh_m, yaw_rad = boxes
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
         length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
@@ -234,19 +250,61 @@ def labels_in_boxes(
         reach_y = abs(sine) * length + abs(cosine) * width + 1e-6
         x, y, z = center_m[n]
         for column in range(_tile(x - reach_x), _tile(x + reach_x) + 1):
-            for k in range(
-                starts[column * TILES + _tile(y - reach_y)], starts[column * TILES + _tile(y + reach_y) + 1]
-            ):
+            first = starts[column * TILES + _tile(y - reach_y)]
+            last = starts[column * TILES + _tile(y + reach_y) + 1]
+            for k in range(first, last):
                 p = order[k]
                 dx, dy = points_m[p, 0] - x, points_m[p, 1] - y
                 if abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[p, 2] - z) > height:
                     continue
                 if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
                     counts[n, label[p]] += 1
-    return counts
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def take_labels(
+    seen: Any, row: Any, column: Any, hidden: Any, mask: Any, sure: Any, apart_ns: Any, number: int, nearest_ns: Any,
+    label: Any, confidence: Any, camera: Any,
+) -> None:  # fmt: skip
+    """Give points the labels of their pixels in one mask, where no mask that was nearer in time has given them one.
+
+    Args:
+        seen: (M,) which points lie in the picture.
+        row: (M,) of the pixel of each.
+        column: (M,) of it.
+        hidden: (M,) True for those that get nothing.
+        mask: (H, W) labels.
+        sure: (H, W) their confidence, or empty.
+        apart_ns: (N,) how far in time each point is from the mask.
+        number: of the mask.
+        nearest_ns: (N,) is changed: how far the mask is that gave a point what it has.
+        label: (N,) is changed.
+        confidence: (N,) is changed.
+        camera: (N,) is changed: number of that mask.
+    """
+    for k in range(len(seen)):
+        i = seen[k]
+        if hidden[k] or mask[row[k], column[k]] == UNKNOWN or apart_ns[i] >= nearest_ns[i]:
+            continue
+        nearest_ns[i], label[i], camera[i] = apart_ns[i], mask[row[k], column[k]], number
+        confidence[i] = sure[row[k], column[k]] if sure.size else 0
+
+
+def compile_all() -> None:
+    """Compile what this file holds, before points come; masks may be read-only, or not."""
+    one, number, places = np.ones((1, 3)), np.zeros(1), np.zeros(1, np.int64)
+    hidden = hidden_points(one, 0.01)
+    boxes_of_points(one, number, one, one, number, np.ones((1, 2)), 0.1, on_tiles(one))
+    label = np.zeros(1, np.uint8)
+    labels_in_boxes(one, label, one, one, number, 0.1)
+    frozen = np.zeros((1, 1), np.uint8)
+    frozen.flags.writeable = False
+    for mask in (frozen, frozen.copy()):
+        for sure in (frozen, frozen.copy()):
+            take_labels(places, places, places, hidden, mask, sure, places, 0, places.copy(), label, label, label)
 
 
 __all__ = [
-    "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "hidden_behind", "hidden_points", "labels_in_boxes", "on_tiles",
-    "surface_of",
+    "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "compile_all", "count_labels", "hidden_behind", "hidden_points",
+    "labels_in_boxes", "on_tiles", "surface_of", "take_labels",
 ]  # fmt: skip
