@@ -22,9 +22,6 @@ CLASS_MIN = 0.01
 SURE_HEADING, ANY_HEADING = 2.0, 0.5
 """Votes from which the front is known, and from which the axis is."""
 
-PLANAR = [0, 1, 2, 5, 6, 9]
-"""Of the upper triangle of a state's covariance: x, y and yaw with each other."""
-
 
 class Attached(NamedTuple):
     """What is known of one track beside its motion."""
@@ -74,6 +71,7 @@ def fused_objects(
     half, turns = (boxes[:, 6] + turn) / 2, model[label] == TURNING
     flat = np.ascontiguousarray(base_link_from_tracks.rotation[:2, :2])
     states, velocity, spread = _seen_from(mean, tracks["cov"], turns, turn, flat)
+    state = states.tolist()
     by_bits = {one: tuple(name for bit, name in enumerate(sources) if one >> bit & 1) for one in set(bits)}
     looks, points, recognitions, skeletons = zip(*[attached.get(one, NOTHING) for one in ids], strict=True)
     known = repeat(over_ground)
@@ -87,7 +85,10 @@ def fused_objects(
         map(tuple, boxes[:, 3:6].tolist()),
         map(_orientation, tracks["heading"].tolist()),
         zip(*velocity.T.tolist(), repeat(0), strict=False) if over_ground else repeat(None),
-        map(pose_covariance, states[:, PLANAR].tolist(), tracks["height"][:, 1].tolist()),
+        [
+            pose_covariance((one[0], one[1], one[2], one[5], one[6], one[9]), height)
+            for one, height in zip(state, tracks["height"][:, 1].tolist(), strict=True)
+        ],
         map(velocity_covariance, spread.tolist()) if over_ground else repeat(None),
         repeat(True),
         known,
@@ -98,7 +99,7 @@ def fused_objects(
         looks,
         points,
         repeat(None),  # visibility
-        _motions(turns, mean[:, 4], noise[label], states) if over_ground else repeat(None),
+        _motions(turns, mean[:, 4], noise[label], state) if over_ground else repeat(None),
         [history.get(one, ()) for one in ids],
         recognitions,
         skeletons,
@@ -106,10 +107,10 @@ def fused_objects(
     return tuple(found)
 
 
-def _motions(turns: Any, rate: Any, push: Any, states: Any) -> Iterator[ObjectMotion]:
+def _motions(turns: Any, rate: Any, push: Any, state: list[list[float]]) -> Iterator[ObjectMotion]:
     words: list[Literal["turning", "straight"]] = ["turning" if one else "straight" for one in turns.tolist()]
     rates = [rate if turns else 0 for rate, turns in zip(rate.tolist(), turns.tolist(), strict=True)]
-    return map(ObjectMotion, words, rates, *push.T.tolist(), map(tuple, states.tolist()))
+    return map(ObjectMotion, words, rates, *push.T.tolist(), map(tuple, state))
 
 
 def _orientation(votes: float) -> Literal["unavailable", "sign_unknown", "available"]:
