@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import repeat
 from typing import Annotated, Self, TypeAlias
 
 import msgspec
@@ -276,19 +277,29 @@ def _fused(
     identities: tuple[str, ...],
     topics: tuple[str, ...],
 ) -> Iterator[FusedObject]:
-    names, half = boxes.identities or boxes.classes, placed.yaw_rad / 2
-    columns = zip(
-        host(boxes.score).tolist(), host(boxes.label).tolist(), placed.center_m.tolist(), np.sin(half).tolist(),
-        np.cos(half).tolist(), placed.size_lwh_m.tolist(), placed.velocity_mps.tolist(), placed.has_velocity.tolist(),
-        _shares(counts, identities), counts.sum(axis=1).tolist(), strict=True,
-    )  # fmt: skip
-    for score, label, place, sine, cosine, size, velocity, moves, semantics, points in columns:
-        yield FusedObject(
-            id=0, existence_probability=score, classes=(ObjectClass(names[label], score),), center_m=tuple(place),
-            rotation_xyzw=(0.0, 0.0, sine, cosine), size_lwh_m=tuple(size),
-            velocity_mps=(*velocity, 0.0) if moves else None, has_velocity=moves,
-            last_seen_ns=boxes.header.t_sensor_ns, sources=topics, semantics=semantics, num_points=points,
-        )  # fmt: skip
+    names, half, score = boxes.identities or boxes.classes, placed.yaw_rad / 2, host(boxes.score).tolist()
+    velocity = zip(placed.velocity_mps.tolist(), placed.has_velocity.tolist(), strict=True)
+    return map(
+        FusedObject,  # by position, column by column, which is faster than object by object
+        repeat(0),
+        score,
+        [(ObjectClass(names[label], sure),) for label, sure in zip(host(boxes.label).tolist(), score, strict=True)],
+        map(tuple, placed.center_m.tolist()),
+        zip(repeat(0.0), repeat(0.0), np.sin(half).tolist(), np.cos(half).tolist(), strict=False),
+        map(tuple, placed.size_lwh_m.tolist()),
+        repeat("available"),
+        [(*fast, 0.0) if known else None for fast, known in velocity],
+        repeat(None),
+        repeat(None),
+        repeat(False),
+        placed.has_velocity.tolist(),
+        repeat(False),
+        repeat(0),
+        repeat(boxes.header.t_sensor_ns),
+        repeat(topics),
+        _shares(counts, identities),
+        counts.sum(axis=1).tolist(),
+    )
 
 
 def _shares(counts: NDArray[np.int32], identities: tuple[str, ...]) -> list[tuple[ObjectClass, ...]]:

@@ -301,7 +301,8 @@ class ObjectTracker(Node):
             thing = _recent(self._painted, identity, t_ns)
             skeleton = self._skeleton(tracks[row], t_ns, base_link) if identity in self._skeletons else None
             looks, points = ((), 0) if thing is None else (thing.semantics, thing.num_points)
-            found[identity] = Attached(looks, points, _recent(self._recognised, identity, t_ns) or (), skeleton)
+            known = _recent(self._recognised, identity, t_ns) or () if identity in self._recognised else ()
+            found[identity] = Attached(looks, points, known, skeleton)
         return found
 
     def _history(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, tuple[PastPose, ...]]:
