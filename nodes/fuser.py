@@ -17,7 +17,6 @@ since something nearer is in the way, are not painted by it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import repeat
 from typing import Annotated, Self, TypeAlias
 
@@ -159,8 +158,7 @@ class Fuser(Node):
         times = np.full(len(base_link_m), stamp, np.int64)
         if sweep.t_offset_ns is not None and sweep.deskewed_to_ns is None:
             times += host(sweep.t_offset_ns)[kept]
-        poses = cache(lambda t_ns: self._pose(t_ns, ego))  # the same for what is painted before and after the boxes
-        return MovingPoints.measured(base_link_m, times, poses)
+        return MovingPoints.measured(base_link_m, times, lambda t_ns: self._pose(t_ns, ego))
 
     def _pose(self, t_ns: int, ego: Odometry | None) -> Transform | None:
         """Return odom_from_base_link; beyond the ends of what is known, the motion of the sweep's stamp goes on."""
@@ -172,6 +170,8 @@ class Fuser(Node):
     def _base_link_now_from(self, boxes: Detections3D, now_ns: int, ego: Odometry | None) -> Transform:
         """Return where the boxes' frame at their stamp is in `base_link` at the sweep's."""
         mount = self.rig.base_link_from(boxes.header.frame_id)
+        if boxes.header.t_sensor_ns == now_ns:
+            return mount
         now, then = self._pose(now_ns, ego), self._pose(boxes.header.t_sensor_ns, ego)
         return mount if now is None or then is None else now.inverse() @ then @ mount
 
