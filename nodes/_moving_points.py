@@ -36,6 +36,7 @@ class MovingPoints:
     t_ns: NDArray[np.int64]
     pose_at: PoseAt
     velocity_mps: Float = field(init=False)
+    _base_link_from_odom: dict[int, Float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.velocity_mps = np.zeros_like(self.odom_m)
@@ -52,11 +53,19 @@ class MovingPoints:
         poses = [pose_at(int(knot)) or now for knot in knots]
         return cls(_interpolated(base_link_m, t_ns, knots, [pose for pose in poses if pose is not None]), t_ns, pose_at)
 
+    def of(self, chosen: NDArray[np.int64], velocity_mps: Float) -> MovingPoints:
+        """Return some of the points, at velocities of their own."""
+        points = MovingPoints(self.odom_m[chosen], self.t_ns[chosen], self.pose_at)
+        points.velocity_mps, points._base_link_from_odom = np.ascontiguousarray(velocity_mps), self._base_link_from_odom
+        return points
+
     def base_link_m(self, t_ns: int) -> Float:
         """Return where the points are in `base_link` at an instant."""
-        pose = self.pose_at(t_ns)
-        base_link_from_odom = STILL if pose is None else np.ascontiguousarray(pose.inverse().matrix[:3])
-        moved: Float = at_instant(self.odom_m, self.velocity_mps, self.t_ns, t_ns, base_link_from_odom)
+        if t_ns not in self._base_link_from_odom:
+            pose = self.pose_at(t_ns)
+            self._base_link_from_odom[t_ns] = STILL if pose is None else np.ascontiguousarray(pose.inverse().matrix[:3])
+        matrix = self._base_link_from_odom[t_ns]
+        moved: Float = at_instant(self.odom_m, self.velocity_mps, self.t_ns, t_ns, matrix)
         return moved
 
 

@@ -56,6 +56,7 @@ T = TypeVar("T")
 NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
 EGO_LOOKED_FOR_NS = (0, 20_000_000, 50_000_000, 100_000_000, 200_000_000, 500_000_000)
 """Where no odometry has come up to an instant, the motion of the vehicle goes on as it was so long before."""
+NO_VELOCITY = (np.nan, np.nan)
 REMEMBERED_NS = 1_000_000_000
 """For so long what another source says counts for the header and for what is attached."""
 HISTORY_STEP_NS, HISTORY_LENGTH = 500_000_000, 2
@@ -160,17 +161,18 @@ class ObjectTracker(Node):
 
     def on_fused(self, fused: TrackedObjects) -> TrackedObjects:
         things, header = fused.objects, fused.header
-        names = tuple(dict.fromkeys(thing.classes[0].label for thing in things))
-        velocity = np.array(
-            [thing.velocity_mps[:2] if thing.velocity_mps is not None else (np.nan, np.nan) for thing in things]
-        ).reshape(-1, 2)
-        sine, cosine = np.array([thing.rotation_xyzw[2:] for thing in things]).reshape(-1, 2).T
+        names: dict[str, int] = {}
+        rows = [
+            (
+                *thing.center_m, *thing.size_lwh_m, *thing.rotation_xyzw[2:], *(thing.velocity_mps or NO_VELOCITY)[:2],
+                thing.existence_probability, names.setdefault(thing.classes[0].label, len(names)),
+            )
+            for thing in things
+        ]  # fmt: skip
+        numbers = np.array(rows, np.float64).reshape(-1, 12)
         self._take(
-            header, names, np.array([thing.center_m for thing in things]).reshape(-1, 3),
-            np.array([thing.size_lwh_m for thing in things]).reshape(-1, 3),
-            2 * np.arctan2(sine, cosine),
-            np.array([names.index(thing.classes[0].label) for thing in things], np.int64),
-            np.array([thing.existence_probability for thing in things]), velocity, things,
+            header, tuple(names), numbers[:, :3], numbers[:, 3:6], 2 * np.arctan2(numbers[:, 6], numbers[:, 7]),
+            numbers[:, 11].astype(np.int64), numbers[:, 10], numbers[:, 8:10], things,
         )  # fmt: skip
         return self._list(header)
 
@@ -299,7 +301,8 @@ class ObjectTracker(Node):
             thing = _recent(self._painted, identity, t_ns)
             skeleton = self._skeleton(tracks[row], t_ns, base_link) if identity in self._skeletons else None
             looks, points = ((), 0) if thing is None else (thing.semantics, thing.num_points)
-            found[identity] = Attached(looks, points, _recent(self._recognised, identity, t_ns) or (), skeleton)
+            known = _recent(self._recognised, identity, t_ns) or () if identity in self._recognised else ()
+            found[identity] = Attached(looks, points, known, skeleton)
         return found
 
     def _history(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, tuple[PastPose, ...]]:

@@ -79,10 +79,18 @@ class NodeExecutor:
         """
         call = self.inputs.next_call()
         if call is not None:
-            return self._run(call)
+            return self._prepare(call) if call.prepares else self._run(call)
         if self.context.lockstep and not self.has_finished and self.inputs.has_ended():
             return self.finish()
         return None
+
+    def _prepare(self, call: Call) -> list[tuple[str, Message]]:
+        assert isinstance(call.argument, JoinedSet)
+        try:
+            getattr(self.node, f"prepare_{call.port}")(**call.argument.arguments)
+        except Exception as error:  # the call for the set meets the same fault, and counts it
+            LOG.debug("node '%s' could not prepare '%s'", self.spec.name, call.port, exc_info=error)
+        return []
 
     def _run(self, call: Call) -> list[tuple[str, Message]]:
         started_ns = self.context.clock_ns()

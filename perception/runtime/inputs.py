@@ -71,6 +71,8 @@ class Call(msgspec.Struct):
     rank: int
     seq: int
     argument: Message | JoinedSet | Batch | None
+    prepares: bool = False
+    """It is of `prepare_<port>`, with the early members of a set."""
 
 
 class NodeInputs:
@@ -218,9 +220,12 @@ class NodeInputs:
         for port, join in self._joins.items():
             if self._lookups_answer(join.oldest_open_ns()) and (joined := join.take()) is not None:
                 return Call(port, joined.t_ns, 0, 0, joined)
-        if best is None or not self._lookups_answer(best.t_ns):
-            return None
-        return self._taken(best)
+        if best is not None and self._lookups_answer(best.t_ns):
+            return self._taken(best)
+        for port, join in self._joins.items():
+            if (early := join.take_early(self._lookups_answer)) is not None:
+                return Call(port, early.t_ns, 0, 0, early, prepares=True)
+        return None
 
     def _lockstep_call(self, best: Call | None) -> Call | None:
         """Return the first call in lockstep's order, if no input can bring an earlier one."""

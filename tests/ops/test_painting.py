@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perception.ops.painting import UNKNOWN, boxes_of_points, hidden_points, labels_in_boxes
+from perception.ops.painting import (
+    UNKNOWN,
+    boxes_of_points,
+    hidden_behind,
+    hidden_points,
+    labels_in_boxes,
+    surface_of,
+)
 
 Float = NDArray[np.float64]
 SIDE_M = 400.0
@@ -76,3 +83,17 @@ def test_what_lies_between_two_points_of_a_nearer_surface_is_hidden() -> None:
     assert not hidden_points(np.concatenate((wall[2:], behind)), np.radians(1.0)).any()
     assert hidden_points(beside[::-1], np.radians(1.0)).tolist() == [False, False, True, False, False, False]
     assert hidden_points(np.empty((0, 3)), 0.01).shape == (0,)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_surface_and_another_hide_is_what_both_hide_as_one_without_what_is_gone(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    turn, down = random.uniform(-0.3, 0.3, 3000), random.uniform(-0.1, 0.1, 3000)
+    away = random.choice([6.0, 12.0, 30.0], 3000)[:, None]
+    points = away * np.column_stack((np.tan(turn), np.tan(down), np.ones(3000)))
+    moved, gone = points[:400], random.random(2600) < 0.3
+    found = hidden_behind(surface_of(moved), 0.01, surface_of(points[400:]), gone)
+    expected = hidden_points(np.concatenate((moved, points[400:][~gone])), 0.01)[:400]
+    assert 50 < expected.sum() < 350
+    np.testing.assert_array_equal(found, expected)
+    assert (found != hidden_behind(surface_of(moved), 0.01, surface_of(points[400:]))).any()
