@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.calibrate.bump.camera_overlap import Overlap
 from perception.calibrate.bump.estimate import BUMP, PRIOR, Estimate
 from perception.geometry.transforms import Transform
 
@@ -71,7 +72,7 @@ class Finding:
 
 def judged(
     lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform],
-    turned: Mapping[str, Estimate] | None = None,
+    turned: Mapping[str, Estimate] | None = None, overlaps: Mapping[tuple[str, str], Overlap] | None = None,
 ) -> list[Finding]:  # fmt: skip
     """Return one finding per sensor.
 
@@ -80,8 +81,9 @@ def judged(
         cameras: what the LiDAR says of each camera.
         places: base_link_from_<sensor> of the rig, by name.
         turned: what textures and odometry say of a camera, whatever the LiDAR does.
+        overlaps: what two cameras that see the same say of each other.
     """
-    system = _System.of(lidar, cameras, places, turned or {})
+    system = _System.of(lidar, cameras, places, turned or {}).with_overlaps(overlaps or {})
     moving = system.explained()
     found = {name: _finding(system, moving, index) for index, name in enumerate(system.names)}
     nothing = "too little of what the LiDAR measures is in its picture"
@@ -96,7 +98,8 @@ class _System:
     matrix: Float
     goal: Float
     sharpest: Float
-    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole."""
+    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole. All pairs
+    of a camera with others are one: each other is a witness of its own."""
 
     @classmethod
     def of(
@@ -124,6 +127,18 @@ class _System:
             goal[at] += estimate.goal
             sharpest[at] = np.maximum(sharpest[at], np.diag(estimate.information))
         return cls(names, matrix, goal, sharpest)
+
+    def with_overlaps(self, overlaps: Mapping[tuple[str, str], Overlap]) -> _System:
+        """Return the system with what pairs of cameras tell."""
+        matrix, goal, by_pairs = self.matrix.copy(), self.goal.copy(), np.zeros(len(self.goal))
+        for (first, second), told in overlaps.items():
+            if first in self.names and second in self.names:
+                begins = [6 * self.names.index(first), 6 * self.names.index(second), 0]
+                at = np.concatenate([np.arange(begin, begin + 6) for begin in begins])
+                matrix[np.ix_(at, at)] += told.information
+                goal[at] += told.goal
+                by_pairs[at] += np.diag(told.information)
+        return _System(self.names, matrix, goal, np.maximum(self.sharpest, by_pairs))
 
     def motions(self, moving: Sequence[int]) -> tuple[Float, Float, float]:
         """Return the motions (S, 6) of some sensors, their deviations, and how much they explain, the others still."""
