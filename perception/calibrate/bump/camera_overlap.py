@@ -46,31 +46,30 @@ ROBUST = 1.5
 """Standard deviations at which a point counts half."""
 UNLIKE = 0.6
 """Usual difference of two pictures, over their contrast, from which on they show different things."""
-FEWEST_POINTS, FEWEST_THINGS = 1500, 40
+FEWEST_POINTS, FEWEST_THINGS = 1500, 30
 SCALE = 5e-4
 """Standard deviation of the odometry's scale, after the LiDAR found it."""
-UNKNOWNS = 19
-"""Motions of the first camera, the second and the LiDAR, and the odometry's scale."""
-MOTIONS = 18
-BEFORE = np.diag([*[np.radians(2.0) ** -2, np.radians(2.0) ** -2, np.radians(2.0) ** -2, *[0.05**-2] * 3] * 2,
-                  *[np.radians(0.1) ** -2] * 3, *[0.01**-2] * 3, SCALE**-2])  # fmt: skip
-"""(19, 19) inverse covariance before the pictures are looked at, so that steps go nowhere without reason; of what is
+UNKNOWNS = 13
+"""Motions of the first camera and the second, and the odometry's scale."""
+MOTIONS = 12
+BEFORE = np.diag([*[*[np.radians(2.0) ** -2] * 3, *[0.05**-2] * 3] * 2, SCALE**-2])
+"""(13, 13) inverse covariance before the pictures are looked at, so that steps go nowhere without reason; of what is
 told, it is no part."""
 ALIKE = 20.0
 """So many points are about as wrong as one, as a step counts them."""
-ASKED = np.array([*(0.5 * BUMP), *(0.5 * BUMP), *(0.5 * BUMP), 2 * SCALE])
-"""(19,) how far to either side pictures are asked how the fit changes: their slopes promise more than they keep."""
+ASKED = np.array([*(0.5 * BUMP), *(0.5 * BUMP), 2 * SCALE])
+"""(13,) how far to either side pictures are asked how the fit changes: their slopes promise more than they keep."""
 FLOOR = np.array([*[np.radians(0.03)] * 3, 0.008, 0.004, 0.004])
 """What a camera may seem to be off for other reasons: pixels cover more road along the way than across it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """What two cameras that see the same tell of their motions (6,), one after the other, and of the LiDAR's.
+    """What two cameras that see the same tell of their motions (6,), one after the other, the LiDAR being still.
 
     Attributes:
-        information: (18, 18).
-        goal: (18,) as of an Estimate.
+        information: (12, 12).
+        goal: (12,) as of an Estimate.
     """
 
     information: Float
@@ -86,19 +85,17 @@ class View:
 
 
 def cameras_against(
-    first: View, second: View, base_link_from_lidar: Transform, points_at: Callable[[int], SurfacePoints | None],
-    track: EgoTrack,
-) -> Overlap | None:  # fmt: skip
+    first: View, second: View, points_at: Callable[[int], SurfacePoints | None], track: EgoTrack
+) -> Overlap | None:
     """Estimate how far two cameras are from where the rig says; None where they see too little of the same.
 
     Args:
         first: a camera.
         second: another.
-        base_link_from_lidar: of the rig.
         points_at: the LiDAR's points around an instant.
         track: the vehicle's motion.
     """
-    pairs = _Pairs.of((first, second), base_link_from_lidar.translation_m, points_at, track)
+    pairs = _Pairs.of((first, second), points_at, track)
     if pairs is None or len(pairs.pair) < FEWEST_POINTS or pairs.thing.max() + 1 < FEWEST_THINGS:
         return None
     at = np.zeros(UNKNOWNS)
@@ -140,23 +137,20 @@ class _Pairs:
 
     Attributes:
         views: the cameras.
-        lidar_m: (3,) where the LiDAR is.
         sides: the same points in either picture.
         pair: (N,) a number for each pair of pictures.
         thing: (N,) 0 to T - 1.
     """
 
     views: tuple[View, View]
-    lidar_m: Float
     sides: tuple[_Side, _Side]
     pair: Index
     thing: Index
 
     @classmethod
     def of(
-        cls, views: tuple[View, View], lidar_m: Float, points_at: Callable[[int], SurfacePoints | None],
-        track: EgoTrack,
-    ) -> _Pairs | None:  # fmt: skip
+        cls, views: tuple[View, View], points_at: Callable[[int], SurfacePoints | None], track: EgoTrack
+    ) -> _Pairs | None:
         """Choose points near both cameras, where the first sees texture."""
         stamps = [view.looks.t_ns for view in views]
         covered = [track.covers(of) for of in stamps]
@@ -179,16 +173,15 @@ class _Pairs:
             return None
         first, second, pair, thing = zip(*found, strict=True)
         _, number = np.unique(np.concatenate(thing), return_inverse=True)
-        return cls(views, lidar_m, (_joined(first), _joined(second)), np.concatenate(pair), number)
+        return cls(views, (_joined(first), _joined(second)), np.concatenate(pair), number)
 
     def off(self, blur: int, at: Float) -> tuple[Float, Float, Mask]:
-        """Return how much the two pictures differ at each point (N,), by what (N, 19), and where both show it."""
+        """Return how much the two pictures differ at each point (N,), by what (N, 13), and where both show it."""
         error, derivative = np.zeros(len(self.pair)), np.zeros((len(self.pair), UNKNOWNS))
         seen = np.ones(len(self.pair), np.bool_)
-        turn, shift = at[12:15], at[15:18]
         for number, (view, side, sign) in enumerate(zip(self.views, self.sides, (-1.0, 1.0), strict=True)):
             camera, pose = view.looks.camera, displaced(view.base_link_from_optical, at[6 * number : 6 * number + 6])
-            base = side.base_m + at[18] * side.way_m + np.cross(turn, side.base_m - self.lidar_m) + shift
+            base = side.base_m + at[MOTIONS] * side.way_m
             inverse = pose.inverse()
             points = inverse.apply(base)
             pixels, visible = camera.project(points)
@@ -199,9 +192,7 @@ class _Pairs:
             )
             derivative[:, 6 * number : 6 * number + 3] = -np.cross(base - pose.translation_m, by_point)
             derivative[:, 6 * number + 3 : 6 * number + 6] = -by_point
-            derivative[:, 12:15] += np.cross(base - self.lidar_m, by_point)
-            derivative[:, 15:18] += by_point
-            derivative[:, 18] += (by_point * side.way_m).sum(axis=1)
+            derivative[:, MOTIONS] += (by_point * side.way_m).sum(axis=1)
             error += sign * (grey - middle) / contrast
             seen &= visible
         return error, derivative, seen
@@ -238,7 +229,7 @@ def _joined(sides: Sequence[_Side]) -> _Side:
 
 
 class _Fit:
-    """How well pictures agree around some motions `at` (19,)."""
+    """How well pictures agree around some motions `at` (13,)."""
 
     def __init__(self, pairs: _Pairs, blur: int, at: Float) -> None:
         self.pairs, self.blur, self.at = pairs, blur, at.copy()
@@ -251,21 +242,21 @@ class _Fit:
         return np.asarray(seen / (1.0 + (error / (ROBUST * self.usual)) ** 2) ** 2 / self.usual**2)
 
     def pulls(self, at: Float) -> Float:
-        """Return what each point pulls for (N, 19)."""
+        """Return what each point pulls for (N, 13)."""
         error, derivative, seen = self.pairs.off(self.blur, at)
         return np.asarray(-derivative * (self.weights(error, seen) * error)[:, None])
 
     def goal(self, at: Float) -> Float:
-        """Return what all of them pull for (19,): the cost's slope, downwards."""
+        """Return what all of them pull for (13,): the cost's slope, downwards."""
         return np.asarray(self.pulls(at).sum(axis=0))
 
     def steepness(self) -> Float:
-        """Return the curvature (19, 19) by the slopes of pictures: enough for a step."""
+        """Return the curvature (13, 13) by the slopes of pictures: enough for a step."""
         error, derivative, seen = self._here
         return np.asarray(derivative.T @ (derivative * self.weights(error, seen)[:, None]))
 
     def curvature(self) -> Float:
-        """Return by how much the pull falls with each unknown (19, 19), between what is asked to each side."""
+        """Return by how much the pull falls with each unknown (13, 13), between what is asked to each side."""
         bent = np.stack(
             [(self.goal(self.at - step) - self.goal(self.at + step)) / (2 * step.sum()) for step in np.diag(ASKED)]
         )
@@ -290,9 +281,7 @@ def _told(fit: _Fit, curvature: Float, at: Float) -> Overlap:
     spare = known[MOTIONS:, MOTIONS:] + BEFORE[MOTIONS:, MOTIONS:]
     goal = goal[:MOTIONS] - known[:MOTIONS, MOTIONS:] @ np.linalg.solve(spare, goal[MOTIONS:])
     known = known[:MOTIONS, :MOTIONS] - known[:MOTIONS, MOTIONS:] @ np.linalg.solve(spare, known[MOTIONS:, :MOTIONS])
-    floor = np.zeros((MOTIONS, MOTIONS))
-    floor[:12, :12] = np.diag(np.tile(FLOOR**2, 2))
-    softened = np.linalg.inv(np.eye(MOTIONS) + known @ floor)
+    softened = np.linalg.inv(np.eye(MOTIONS) + known @ np.diag(np.tile(FLOOR**2, 2)))
     return Overlap(np.asarray(softened @ known), np.asarray(softened @ goal))
 
 

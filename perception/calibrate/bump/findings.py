@@ -83,7 +83,7 @@ def judged(
         turned: what textures and odometry say of a camera, whatever the LiDAR does.
         overlaps: what two cameras that see the same say of each other.
     """
-    system = _System.of(lidar, cameras, places, turned or {}).with_overlaps(overlaps or {})
+    system = _System.of(lidar, cameras, places, turned or {}).with_overlaps(overlaps or {}, places)
     moving = system.explained()
     found = {name: _finding(system, moving, index) for index, name in enumerate(system.names)}
     nothing = "too little of what the LiDAR measures is in its picture"
@@ -98,8 +98,8 @@ class _System:
     matrix: Float
     goal: Float
     sharpest: Float
-    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole. All pairs
-    of a camera with others are one: each other is a witness of its own."""
+    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole. A camera
+    against all others is one: each is a witness of its own."""
 
     @classmethod
     def of(
@@ -113,10 +113,7 @@ class _System:
             matrix[:6, :6], goal[:6] = lidar[1].information, lidar[1].goal
         sharpest = np.diag(matrix).copy()
         for name, estimate in seen.items():
-            index = names.index(name)
-            relative = np.zeros((6, 6 * len(names)))  # a camera's motion less what the LiDAR's does at its place
-            relative[:, 6 * index : 6 * index + 6] = np.eye(6)
-            relative[:, :6] = -_carried(places[name].translation_m - places[lidar[0]].translation_m)
+            relative = _as_the_lidar_sees(names, name, places)
             told = relative.T @ estimate.information @ relative
             matrix += told
             sharpest = np.maximum(sharpest, np.diag(told))
@@ -128,16 +125,16 @@ class _System:
             sharpest[at] = np.maximum(sharpest[at], np.diag(estimate.information))
         return cls(names, matrix, goal, sharpest)
 
-    def with_overlaps(self, overlaps: Mapping[tuple[str, str], Overlap]) -> _System:
-        """Return the system with what pairs of cameras tell."""
+    def with_overlaps(self, overlaps: Mapping[tuple[str, str], Overlap], places: Mapping[str, Transform]) -> _System:
+        """Return the system with what pairs of cameras tell of both, as the LiDAR sees them."""
         matrix, goal, by_pairs = self.matrix.copy(), self.goal.copy(), np.zeros(len(self.goal))
-        for (first, second), told in overlaps.items():
-            if first in self.names and second in self.names:
-                begins = [6 * self.names.index(first), 6 * self.names.index(second), 0]
-                at = np.concatenate([np.arange(begin, begin + 6) for begin in begins])
-                matrix[np.ix_(at, at)] += told.information
-                goal[at] += told.goal
-                by_pairs[at] += np.diag(told.information)
+        for pair, told in overlaps.items():
+            if set(pair) <= set(self.names):
+                relative = np.concatenate([_as_the_lidar_sees(self.names, name, places) for name in pair])
+                information = relative.T @ told.information @ relative
+                matrix += information
+                by_pairs += np.diag(information)
+                goal += relative.T @ told.goal
         return _System(self.names, matrix, goal, np.maximum(self.sharpest, by_pairs))
 
     def motions(self, moving: Sequence[int]) -> tuple[Float, Float, float]:
@@ -199,6 +196,14 @@ def _finding(system: _System, moving: Sequence[int], index: int) -> Finding:
 
 def _unknown(name: str, reason: str) -> Finding:
     return Finding(name, "unknown", np.zeros(6), np.full(6, np.inf), AXES, reason=reason)
+
+
+def _as_the_lidar_sees(names: Sequence[str], camera: str, places: Mapping[str, Transform]) -> Float:
+    """Return the matrix (6, 6 S): a camera's motion less what that of the LiDAR, the first, does at its place."""
+    out, begin = np.zeros((6, 6 * len(names))), 6 * names.index(camera)
+    out[:, begin : begin + 6] = np.eye(6)
+    out[:, :6] = -_carried(places[camera].translation_m - places[names[0]].translation_m)
+    return out
 
 
 def _carried(arm: Float) -> Float:

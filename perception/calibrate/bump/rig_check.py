@@ -101,9 +101,7 @@ class RigCheck:
             key = (first, second, _key(places[first]), _key(places[second]), _key(lidar))
             if key not in self._overlaps:
                 views = [View(self._looks[name], places[name]) for name in (first, second)]
-                self._overlaps[key] = cameras_against(
-                    *views, lidar, lambda t_ns: self._points_at(t_ns, lidar, track), track
-                )
+                self._overlaps[key] = cameras_against(*views, lambda t_ns: self._points_at(t_ns, lidar, track), track)
             told = self._overlaps[key]
             if told is not None:
                 found[first, second] = told
