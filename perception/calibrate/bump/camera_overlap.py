@@ -154,7 +154,8 @@ class _Pairs:
         """Choose points near both cameras, where the first sees texture."""
         stamps = [view.looks.t_ns for view in views]
         covered = [track.covers(of) for of in stamps]
-        random, found = np.random.default_rng(0), []
+        random = np.random.default_rng(0)
+        found: list[tuple[_Side, _Side, Index, Index]] = []
         for a in range(0, len(stamps[0]), max(1, len(stamps[0]) // MOST_REFERENCES)):
             points = points_at(int(stamps[0][a])) if covered[0][a] else None
             if points is None:

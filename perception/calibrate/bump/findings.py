@@ -1,10 +1,10 @@
 """Which sensor moved, and what the recording cannot tell.
 
-Every measurement compares: the LiDAR with odometry and road, each camera with the LiDAR, and the way each camera looks
-with odometry. A LiDAR that moved is off against the road and against all cameras, by one motion; a camera that moved by
-what it alone shows. So all estimates together are one least squares problem of all sensors' motions, most of which are
-zero: sensors are let move one after the other, the one that explains most first, as long as it explains more than
-chance does.
+Every measurement compares: the LiDAR with odometry and road, each camera with the LiDAR, the way each camera looks with
+odometry, and two cameras with each other. A LiDAR that moved is off against the road and against all cameras, by one
+motion; a camera that moved by what it alone shows. So all estimates together are one least squares problem of all
+sensors' motions, most of which are zero: sensors are let move one after the other, the one that explains most first, as
+long as it explains more than chance does.
 """
 
 from __future__ import annotations

@@ -100,8 +100,10 @@ class RigCheck:
         for first, second in combinations(names, 2):
             key = (first, second, _key(places[first]), _key(places[second]), _key(lidar))
             if key not in self._overlaps:
-                views = [View(self._looks[name], places[name]) for name in (first, second)]
-                self._overlaps[key] = cameras_against(*views, lambda t_ns: self._points_at(t_ns, lidar, track), track)
+                one, other = (View(self._looks[name], places[name]) for name in (first, second))
+                self._overlaps[key] = cameras_against(
+                    one, other, lambda t_ns: self._points_at(t_ns, lidar, track), track
+                )
             told = self._overlaps[key]
             if told is not None:
                 found[first, second] = told
