@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from perception.calibrate.bump.camera_overlap import View, cameras_against
 from perception.calibrate.bump.camera_texture import camera_turned
 from perception.calibrate.bump.ego_track import EgoTrack
 from perception.calibrate.bump.estimate import displaced
@@ -18,6 +19,7 @@ from perception.geometry.transforms import Transform
 
 CAMERA = Camera("plumb_bob", 320, 192, (190.0, 190.0), (159.5, 89.5), (0.0, 0.0, 0.0, 0.0, 0.0))
 LOOKS_AHEAD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])  # base_link from optical axes
+LOOKS_BEHIND = LOOKS_AHEAD * np.array([[-1.0], [-1.0], [1.0]])
 PLACE_M = np.array([1.9, 0.0, 1.5])
 LIDAR_M = np.array([1.2, 0.0, 1.9])
 STEP_NS = 200_000_000
@@ -62,12 +64,12 @@ def drawn(at_m: float, camera: Camera, place: Transform) -> np.ndarray:
     return picture
 
 
-def around(track: EgoTrack, odom: np.ndarray) -> Callable[[int], SurfacePoints]:
+def around(track: EgoTrack, odom: np.ndarray, thing_m: float = 4.0) -> Callable[[int], SurfacePoints]:
     def points_at(t_ns: int) -> SurfacePoints:
         vehicle = track.at(t_ns).translation_m
         base = odom - vehicle
         near = (np.linalg.norm(base - LIDAR_M, axis=1) < 20.0) & (base[:, 0] > 1.0)
-        cell = np.floor(odom[near] / 4.0).astype(np.int64)
+        cell = np.floor(odom[near] / thing_m).astype(np.int64)
         thing = (cell[:, 0] * 1000 + cell[:, 1]) * 1000 + cell[:, 2]
         return SurfacePoints(odom[near], np.broadcast_to(vehicle, (near.sum(), 3)), base[near], thing)
 
@@ -82,6 +84,22 @@ def test_a_camera_that_was_turned_is_found_by_what_it_sees_twice() -> None:
     assert found is not None
     np.testing.assert_allclose(found.moved[1:3], turn[1:], atol=np.radians(0.25))
     assert np.diag(found.information)[3:].max() == 0.0  # where the camera is, it does not say
+
+
+def test_a_camera_that_was_displaced_is_found_by_what_another_saw_before() -> None:
+    behind = transform_of(LOOKS_BEHIND, np.array([-0.6, 0.0, 1.4]))
+    looks = [Looks(CAMERA, [(k * STEP_NS, drawn(1.6 * k, CAMERA, place)) for k in range(1, 15)])
+             for place in (true_place(), behind)]  # fmt: skip
+    off = np.array([0, 0, 0, 0, 0.05, -0.05])
+    told = cameras_against(
+        View(looks[0], true_place()), View(looks[1], displaced(behind, -off)),
+        around(track(), world(np.random.default_rng(1)), 1.0), track(),
+    )  # fmt: skip
+    assert told is not None
+    firm = np.diag([1e6] * 3 + [0.0] * 3)  # had it only been displaced
+    np.testing.assert_allclose(
+        np.linalg.solve(told.information[6:12, 6:12] + firm, told.goal[6:12])[4:], off[4:], atol=0.012
+    )
 
 
 def test_a_ramp_is_sampled_with_its_slope() -> None:

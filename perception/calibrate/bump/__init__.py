@@ -9,6 +9,7 @@ camera_edges.py   those edges against the edges of pictures: camera against LiDA
 surface_points.py what the LiDAR measured while a camera took a picture
 looks.py          pictures of one camera, smoothed
 camera_texture.py points look alike in two pictures: how a camera looks, against odometry
+camera_overlap.py points look alike to two cameras that pass them: where cameras are, against each other
 estimate.py       what either tells of a sensor's place, and how surely
 findings.py       which sensor it is, and what the recording cannot tell
 rig_check.py      all of it, for a rig

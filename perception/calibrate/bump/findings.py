@@ -1,10 +1,10 @@
 """Which sensor moved, and what the recording cannot tell.
 
-Every measurement compares: the LiDAR with odometry and road, each camera with the LiDAR, and the way each camera looks
-with odometry. A LiDAR that moved is off against the road and against all cameras, by one motion; a camera that moved by
-what it alone shows. So all estimates together are one least squares problem of all sensors' motions, most of which are
-zero: sensors are let move one after the other, the one that explains most first, as long as it explains more than
-chance does.
+Every measurement compares: the LiDAR with odometry and road, each camera with the LiDAR, the way each camera looks with
+odometry, and two cameras with each other. A LiDAR that moved is off against the road and against all cameras, by one
+motion; a camera that moved by what it alone shows. So all estimates together are one least squares problem of all
+sensors' motions, most of which are zero: sensors are let move one after the other, the one that explains most first, as
+long as it explains more than chance does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.calibrate.bump.camera_overlap import Overlap
 from perception.calibrate.bump.estimate import BUMP, PRIOR, Estimate
 from perception.geometry.transforms import Transform
 
@@ -71,7 +72,7 @@ class Finding:
 
 def judged(
     lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform],
-    turned: Mapping[str, Estimate] | None = None,
+    turned: Mapping[str, Estimate] | None = None, overlaps: Mapping[tuple[str, str], Overlap] | None = None,
 ) -> list[Finding]:  # fmt: skip
     """Return one finding per sensor.
 
@@ -80,8 +81,9 @@ def judged(
         cameras: what the LiDAR says of each camera.
         places: base_link_from_<sensor> of the rig, by name.
         turned: what textures and odometry say of a camera, whatever the LiDAR does.
+        overlaps: what two cameras that see the same say of each other.
     """
-    system = _System.of(lidar, cameras, places, turned or {})
+    system = _System.of(lidar, cameras, places, turned or {}).with_overlaps(overlaps or {}, places)
     moving = system.explained()
     found = {name: _finding(system, moving, index) for index, name in enumerate(system.names)}
     nothing = "too little of what the LiDAR measures is in its picture"
@@ -96,7 +98,8 @@ class _System:
     matrix: Float
     goal: Float
     sharpest: Float
-    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole."""
+    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole. A camera
+    against all others is one: each is a witness of its own."""
 
     @classmethod
     def of(
@@ -110,10 +113,7 @@ class _System:
             matrix[:6, :6], goal[:6] = lidar[1].information, lidar[1].goal
         sharpest = np.diag(matrix).copy()
         for name, estimate in seen.items():
-            index = names.index(name)
-            relative = np.zeros((6, 6 * len(names)))  # a camera's motion less what the LiDAR's does at its place
-            relative[:, 6 * index : 6 * index + 6] = np.eye(6)
-            relative[:, :6] = -_carried(places[name].translation_m - places[lidar[0]].translation_m)
+            relative = _as_the_lidar_sees(names, name, places)
             told = relative.T @ estimate.information @ relative
             matrix += told
             sharpest = np.maximum(sharpest, np.diag(told))
@@ -124,6 +124,18 @@ class _System:
             goal[at] += estimate.goal
             sharpest[at] = np.maximum(sharpest[at], np.diag(estimate.information))
         return cls(names, matrix, goal, sharpest)
+
+    def with_overlaps(self, overlaps: Mapping[tuple[str, str], Overlap], places: Mapping[str, Transform]) -> _System:
+        """Return the system with what pairs of cameras tell of both, as the LiDAR sees them."""
+        matrix, goal, by_pairs = self.matrix.copy(), self.goal.copy(), np.zeros(len(self.goal))
+        for pair, told in overlaps.items():
+            if set(pair) <= set(self.names):
+                relative = np.concatenate([_as_the_lidar_sees(self.names, name, places) for name in pair])
+                information = relative.T @ told.information @ relative
+                matrix += information
+                by_pairs += np.diag(information)
+                goal += relative.T @ told.goal
+        return _System(self.names, matrix, goal, np.maximum(self.sharpest, by_pairs))
 
     def motions(self, moving: Sequence[int]) -> tuple[Float, Float, float]:
         """Return the motions (S, 6) of some sensors, their deviations, and how much they explain, the others still."""
@@ -184,6 +196,14 @@ def _finding(system: _System, moving: Sequence[int], index: int) -> Finding:
 
 def _unknown(name: str, reason: str) -> Finding:
     return Finding(name, "unknown", np.zeros(6), np.full(6, np.inf), AXES, reason=reason)
+
+
+def _as_the_lidar_sees(names: Sequence[str], camera: str, places: Mapping[str, Transform]) -> Float:
+    """Return the matrix (6, 6 S): a camera's motion less what that of the LiDAR, the first, does at its place."""
+    out, begin = np.zeros((6, 6 * len(names))), 6 * names.index(camera)
+    out[:, begin : begin + 6] = np.eye(6)
+    out[:, :6] = -_carried(places[camera].translation_m - places[names[0]].translation_m)
+    return out
 
 
 def _carried(arm: Float) -> Float:

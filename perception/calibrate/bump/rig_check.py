@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.calibrate.bump.camera_edges import Shot, camera_moved, make_shot
+from perception.calibrate.bump.camera_overlap import Overlap, View, cameras_against
 from perception.calibrate.bump.camera_texture import camera_turned
 from perception.calibrate.bump.ego_track import EgoTrack
 from perception.calibrate.bump.estimate import Estimate, displaced
@@ -43,6 +45,7 @@ class RigCheck:
         self._turned: dict[tuple[str, bytes, bytes], Estimate | None] = {}
         self._lines: dict[tuple[bytes, int], SceneLines] = {}
         self._cameras: dict[tuple[str, bytes, bytes], Estimate | None] = {}
+        self._overlaps: dict[tuple[str, str, bytes, bytes, bytes], Overlap | None] = {}
 
     def findings(self, rig: Rig) -> list[Finding]:
         """Return one finding per sensor that the recording has: the LiDAR, then the cameras.
@@ -86,7 +89,25 @@ class RigCheck:
             cameras[name] = self._cameras[key]
             if turn is not None and cameras[name] is not None:
                 turned[name] = turn
-        return judged((recording.lidar, moved), cameras, places, turned)
+        overlaps = self._of_pairs(rig, [name for name in turned if cameras[name] is not None], places, track)
+        return judged((recording.lidar, moved), cameras, places, turned, overlaps)
+
+    def _of_pairs(
+        self, rig: Rig, names: Sequence[str], places: Mapping[str, Transform], track: EgoTrack
+    ) -> dict[tuple[str, str], Overlap]:
+        lidar = places[self.recording.lidar]
+        found = {}
+        for first, second in combinations(names, 2):
+            key = (first, second, _key(places[first]), _key(places[second]), _key(lidar))
+            if key not in self._overlaps:
+                one, other = (View(self._looks[name], places[name]) for name in (first, second))
+                self._overlaps[key] = cameras_against(
+                    one, other, lambda t_ns: self._points_at(t_ns, lidar, track), track
+                )
+            told = self._overlaps[key]
+            if told is not None:
+                found[first, second] = told
+        return found
 
     def _of_texture(
         self, camera: Camera, name: str, place: Transform, lidar: Transform, track: EgoTrack
