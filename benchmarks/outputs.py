@@ -177,7 +177,7 @@ def measure(repeats: int = 200) -> list[Row]:
             gc.disable()  # as in every process of a graph, which collects while nothing waits
             return [
                 _of_encoding(publisher, repeats), _of_objects(publisher, repeats), _of_mask(publisher, repeats),
-                *_of_fusing(publisher, repeats), _of_way_past_fuser(publisher, repeats), _of_way(publisher, repeats),
+                *_of_fusing(repeats), _of_way_past_fuser(publisher, repeats), _of_way(publisher, repeats),
                 _of_tracking(publisher, repeats),
             ]  # fmt: skip
         finally:
@@ -226,14 +226,22 @@ def _of_publishing(name: str, target_ms: float, repeats: int, publisher: Publish
     )  # fmt: skip
 
 
-def _of_fusing(publisher: Publisher, repeats: int) -> list[Row]:
-    fuser, world, scene = a_fuser(), World(200), Scene()
-    batches = [world.seen(step) for step in range(repeats + 5)]
+def _painting_ahead(fuser: Fuser) -> Callable[[int], tuple[PointCloud, list[SegmentationMask]]]:
+    """Return what a step does before its boxes come."""
+    scene = Scene()
 
     def paint(step: int) -> tuple[PointCloud, list[SegmentationMask]]:
         sweep, masks = scene.sweep(step), scene.masks(step)
         fuser.prepare_scene(sweep, masks)
         return sweep, masks
+
+    return paint
+
+
+def _of_fusing(repeats: int) -> list[Row]:
+    fuser, world = a_fuser(), World(200)
+    paint = _painting_ahead(fuser)
+    batches = [world.seen(step) for step in range(repeats + 5)]
 
     def fuse(step: int, seen: tuple[PointCloud, list[SegmentationMask]]) -> object:
         return list(fuser.on_scene(*seen, batches[step]))
@@ -255,13 +263,9 @@ def _of_way_past_fuser(publisher: Publisher, repeats: int) -> Row:
 
 
 def _of_way(publisher: Publisher, repeats: int) -> Row:
-    fuser, tracker, world, scene = a_fuser(), a_tracker(), World(200), Scene()
+    fuser, tracker, world = a_fuser(), a_tracker(), World(200)
+    paint = _painting_ahead(fuser)
     batches = [world.seen(step) for step in range(repeats + 5)]
-
-    def paint(step: int) -> tuple[PointCloud, list[SegmentationMask]]:
-        sweep, masks = scene.sweep(step), scene.masks(step)
-        fuser.prepare_scene(sweep, masks)
-        return sweep, masks
 
     def fuse(step: int, seen: tuple[PointCloud, list[SegmentationMask]]) -> object:
         outputs = dict(fuser.on_scene(*seen, batches[step]))

@@ -79,31 +79,34 @@ def _interpolated(
 
 
 def measured_by(
-    sweep: PointCloud, kept: NDArray[np.bool_], base_link_from_lidar: Transform, ego: Odometry,
-    ego_at: Callable[[int], Odometry | None],
-) -> MovingPoints:  # fmt: skip
+    sweep: PointCloud, kept: NDArray[np.bool_] | slice, base_link_from_lidar: Transform, pose_at: PoseAt
+) -> MovingPoints:
     """Return the points of a sweep that are `kept`, each as of its own instant, or of the one that it is deskewed to.
 
     Args:
         sweep: in the sensor's frame.
         kept: (N,) which of its points.
         base_link_from_lidar: of the sensor.
-        ego: at the sweep's stamp; it goes on as it was where `ego_at` does not know.
-        ego_at: at other instants.
+        pose_at: as of `MovingPoints`.
     """
     xyz = base_link_from_lidar.apply(host(sweep.xyz_m)[kept].astype(np.float64))
     stamp = sweep.header.t_sensor_ns if sweep.deskewed_to_ns is None else sweep.deskewed_to_ns
     times = np.full(len(xyz), stamp, np.int64)
     if sweep.t_offset_ns is not None and sweep.deskewed_to_ns is None:
         times += host(sweep.t_offset_ns)[kept]
-
-    def pose_at(t_ns: int) -> Transform:
-        found = ego_at(t_ns)
-        if found is None:
-            return extrapolated(ego, t_ns)
-        return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
-
     return MovingPoints.measured(xyz, times, pose_at)
+
+
+def poses(ego: Odometry | None, ego_at: Callable[[int], Odometry | None]) -> PoseAt:
+    """Return odom_from_base_link by instant; where `ego_at` does not know, the vehicle goes on as it was at `ego`."""
+
+    def pose_at(t_ns: int) -> Transform | None:
+        found = ego_at(t_ns)
+        if found is not None:
+            return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
+        return None if ego is None else extrapolated(ego, t_ns)
+
+    return pose_at
 
 
 def extrapolated(ego: Odometry, t_ns: int) -> Transform:
@@ -120,4 +123,4 @@ def extrapolated(ego: Odometry, t_ns: int) -> Transform:
     return Transform.from_quaternion(ego.translation_m, ego.rotation_xyzw) @ Transform.from_quaternion(step, rotation)
 
 
-__all__ = ["MovingPoints", "extrapolated", "measured_by"]
+__all__ = ["MovingPoints", "PoseAt", "extrapolated", "measured_by", "poses"]

@@ -44,7 +44,7 @@ from perception.messages import (
     host,
     mask_labels,
 )
-from perception.nodes._moving_points import MovingPoints, extrapolated
+from perception.nodes._moving_points import MovingPoints, measured_by, poses
 from perception.nodes._painting import Eye, Painting, View
 from perception.ops import moving_points, painting, projection
 from perception.ops.painting import UNKNOWN, boxes_of_points
@@ -113,7 +113,7 @@ class Fuser(Node):
         header = self._header(sweep, masks, boxes, ego)
         if boxes is not None:
             placed = _Placed.of(boxes, self._base_link_now_from(boxes, now_ns, ego), now_ns)
-            self._move_with_boxes(painted, placed, views, self._pose(now_ns, ego))
+            self._move_with_boxes(painted, placed, views, poses(ego, self.ego.at)(now_ns))
             where = (placed.center_m, placed.size_lwh_m, placed.yaw_rad)
             counts = painted.labels_in(where, self.config.box_margin_m)
             yield "objects", TrackedObjects(
@@ -153,26 +153,16 @@ class Fuser(Node):
         if not finite.any():
             raise ShapeError(f"sweep of {len(xyz)} points, none of them finite")
         kept = slice(None) if finite.all() else finite
-        base_link_m = self.rig.base_link_from(sweep.header.frame_id).apply(xyz[kept].astype(np.float64))
-        stamp = sweep.header.t_sensor_ns if sweep.deskewed_to_ns is None else sweep.deskewed_to_ns
-        times = np.full(len(base_link_m), stamp, np.int64)
-        if sweep.t_offset_ns is not None and sweep.deskewed_to_ns is None:
-            times += host(sweep.t_offset_ns)[kept]
-        return MovingPoints.measured(base_link_m, times, lambda t_ns: self._pose(t_ns, ego))
-
-    def _pose(self, t_ns: int, ego: Odometry | None) -> Transform | None:
-        """Return odom_from_base_link; beyond the ends of what is known, the motion of the sweep's stamp goes on."""
-        found = self.ego.at(t_ns)
-        if found is not None:
-            return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
-        return None if ego is None else extrapolated(ego, t_ns)
+        mount = self.rig.base_link_from(sweep.header.frame_id)
+        return measured_by(sweep, kept, mount, poses(ego, self.ego.at))
 
     def _base_link_now_from(self, boxes: Detections3D, now_ns: int, ego: Odometry | None) -> Transform:
         """Return where the boxes' frame at their stamp is in `base_link` at the sweep's."""
         mount = self.rig.base_link_from(boxes.header.frame_id)
         if boxes.header.t_sensor_ns == now_ns:
             return mount
-        now, then = self._pose(now_ns, ego), self._pose(boxes.header.t_sensor_ns, ego)
+        pose_at = poses(ego, self.ego.at)
+        now, then = pose_at(now_ns), pose_at(boxes.header.t_sensor_ns)
         return mount if now is None or then is None else now.inverse() @ then @ mount
 
     def _move_with_boxes(
@@ -281,22 +271,22 @@ def _fused(
     velocity = zip(placed.velocity_mps.tolist(), placed.has_velocity.tolist(), strict=True)
     return map(
         FusedObject,  # by position, column by column, which is faster than object by object
-        repeat(0),
-        score,
+        repeat(0),  # id
+        score,  # existence_probability
         [(ObjectClass(names[label], sure),) for label, sure in zip(host(boxes.label).tolist(), score, strict=True)],
         map(tuple, placed.center_m.tolist()),
         zip(repeat(0.0), repeat(0.0), np.sin(half).tolist(), np.cos(half).tolist(), strict=False),
         map(tuple, placed.size_lwh_m.tolist()),
-        repeat("available"),
+        repeat("available"),  # orientation
         [(*fast, 0.0) if known else None for fast, known in velocity],
-        repeat(None),
-        repeat(None),
-        repeat(False),
+        repeat(None),  # covariance_pose
+        repeat(None),  # covariance_velocity
+        repeat(False),  # has_position_covariance
         placed.has_velocity.tolist(),
-        repeat(False),
-        repeat(0),
-        repeat(boxes.header.t_sensor_ns),
-        repeat(topics),
+        repeat(False),  # has_velocity_covariance
+        repeat(0),  # age_ns
+        repeat(boxes.header.t_sensor_ns),  # last_seen_ns
+        repeat(topics),  # sources
         _shares(counts, identities),
         counts.sum(axis=1).tolist(),
     )

@@ -14,10 +14,9 @@ and the list says so.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -32,22 +31,20 @@ from perception.messages import (
     Detections3D,
     FusedObject,
     Header,
-    ObjectClass,
     Odometry,
-    PastPose,
     Pose3D,
     Recognition,
-    Skeleton,
     TrackedObjects,
     derived,
     host,
 )
 from perception.nodes._moving_points import extrapolated
+from perception.nodes._object_memory import REMEMBERED_NS, ObjectMemory
 from perception.ops.matching import UNMATCHED, assign
 from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
 from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
 from perception.tracking.in_image import match_regions, outlines
-from perception.tracking.object_list import Attached, fused_objects
+from perception.tracking.object_list import fused_objects
 from perception.tracking.settings import Reliability, TrackerSettings
 from perception.tracking.tracker import Tracker
 from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of, sound
@@ -57,9 +54,6 @@ NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
 EGO_LOOKED_FOR_NS = (0, 20_000_000, 50_000_000, 100_000_000, 200_000_000, 500_000_000)
 """Where no odometry has come up to an instant, the motion of the vehicle goes on as it was so long before."""
 NO_VELOCITY = (np.nan, np.nan)
-REMEMBERED_NS = 1_000_000_000
-"""For so long what another source says counts for the header and for what is attached."""
-HISTORY_STEP_NS, HISTORY_LENGTH = 500_000_000, 2
 
 
 class ReliabilityConfig(BaseModel):
@@ -120,16 +114,12 @@ class ObjectTracker(Node):
         self.tracker = Tracker(_settings(self.config, has_ego=has_ego))
         self._prefix = 0
         self._headers: dict[str, Header] = {}
-        self._painted: dict[int, tuple[int, FusedObject]] = {}
-        self._recognised: dict[int, tuple[int, tuple[ObjectClass, ...]]] = {}
-        self._skeletons: dict[int, tuple[int, Skeleton, NDArray[np.float64]]] = {}
-        self._places: dict[int, deque[tuple[int, float, float, float]]] = {}
+        self._memory = ObjectMemory()
 
     def reset(self, reason: str) -> None:
         self.tracker.reset()
         self._headers.clear()
-        for known in (self._painted, self._recognised, self._skeletons, self._places):
-            known.clear()
+        self._memory.clear()
 
     def warm_up(self) -> None:
         trial = Tracker(self.tracker.settings)
@@ -196,7 +186,7 @@ class ObjectTracker(Node):
             return  # of the whole field of view: of no one object
         found = self._seen_in(recognition.header, np.array([region], np.float64))
         if found is not None and len(found[0]):
-            self._recognised[int(found[0][0])] = recognition.header.t_sensor_ns, recognition.top
+            self._memory.recognised[int(found[0][0])] = recognition.header.t_sensor_ns, recognition.top
 
     def on_skeletons(self, pose: Pose3D) -> None:
         people = self.tracker.names.index("person")
@@ -212,7 +202,7 @@ class ObjectTracker(Node):
             if row != UNMATCHED:
                 moved = joints[index] - np.append(tracks["mean"][row, :2], 0.0)
                 identity = int(tracks["id"][row])
-                self._skeletons[identity] = (pose.header.t_sensor_ns, pose.skeletons[index], moved)
+                self._memory.skeletons[identity] = (pose.header.t_sensor_ns, pose.skeletons[index], moved)
 
     def _take(
         self,
@@ -249,7 +239,7 @@ class ObjectTracker(Node):
             tracks, chosen = self.tracker.tracks, kept.tolist()
             for identity, index in zip(tracks["id"].tolist(), tracks["detection"].tolist(), strict=True):
                 if index >= 0:
-                    self._painted[identity] = header.t_sensor_ns, things[chosen[index]]
+                    self._memory.painted[identity] = header.t_sensor_ns, things[chosen[index]]
 
     def _list(self, header: Header) -> TrackedObjects:
         """Return all objects at the newest stamp of the tracker."""
@@ -258,11 +248,12 @@ class ObjectTracker(Node):
         tracks = tracker.tracks[tracker.shown(tracker.tracks, t_ns)]
         odom_from_base_link = self._odom_from_base_link(t_ns)
         base_link = odom_from_base_link.inverse()
-        self._remember(tracks, t_ns)
+        self._memory.note(tracks, tracker.tracks, t_ns)
+        more = self._memory.attached(tracks, t_ns, base_link)
+        history = self._memory.history(tracks, t_ns, base_link)
         objects = fused_objects(
             tracks, t_ns, base_link, tracker.names, tracker.sources, tracker.motion_models,
-            tracker.process_noise, self._more(tracks, t_ns, base_link), self._history(tracks, t_ns, base_link),
-            over_ground=self.has_ego, id_prefix=self._prefix,
+            tracker.process_noise, more, history, over_ground=self.has_ego, id_prefix=self._prefix,
         )  # fmt: skip
         others = [
             one for one in self._headers.values() if t_ns - one.t_sensor_ns <= REMEMBERED_NS and one is not header
@@ -275,57 +266,6 @@ class ObjectTracker(Node):
             header=made, objects=objects, odom_from_base_link=pose if self.has_ego else None,
             valid_until_ns=t_ns + round(self.config.valid_for_ms * 1e6),
         )  # fmt: skip
-
-    def _remember(self, tracks: Tracks, t_ns: int) -> None:
-        """Note where objects are, now and then, and forget what is known of tracks that are gone."""
-        known, due_ns = self._places, t_ns - HISTORY_STEP_NS
-        for identity, (x, y, yaw) in zip(tracks["id"].tolist(), tracks["mean"][:, :3].tolist(), strict=True):
-            places = known.get(identity)
-            if places is None:
-                known[identity] = deque(((t_ns, x, y, yaw),), maxlen=HISTORY_LENGTH)
-            elif places[-1][0] <= due_ns:
-                places.append((t_ns, x, y, yaw))
-        every: tuple[dict[int, Any], ...] = (self._places, self._painted, self._recognised, self._skeletons)
-        if max(map(len, every)) > 2 * len(self.tracker.tracks) + 16:
-            alive = set(self.tracker.tracks["id"].tolist())
-            for one in every:
-                for identity in [key for key in one if key not in alive]:
-                    del one[identity]
-
-    def _more(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, Attached]:
-        """Return what is attached to tracks and not too old, in `base_link` now."""
-        if not (self._painted or self._recognised or self._skeletons):
-            return {}
-        found: dict[int, Attached] = {}
-        for row, identity in enumerate(tracks["id"].tolist()):
-            thing = _recent(self._painted, identity, t_ns)
-            skeleton = self._skeleton(tracks[row], t_ns, base_link) if identity in self._skeletons else None
-            looks, points = ((), 0) if thing is None else (thing.semantics, thing.num_points)
-            known = _recent(self._recognised, identity, t_ns) or () if identity in self._recognised else ()
-            found[identity] = Attached(looks, points, known, skeleton)
-        return found
-
-    def _history(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, tuple[PastPose, ...]]:
-        """Return where tracks were, in `base_link` now; in Python, since numpy costs by the call."""
-        ((a, b, _), (c, d, _), _), (x0, y0, _) = base_link.rotation.tolist(), base_link.translation_m.tolist()
-        turn, places = base_link.yaw_rad(), self._places
-        return {
-            identity: tuple(
-                [
-                    PastPose(then, a * x + b * y + x0, c * x + d * y + y0, yaw + turn)
-                    for then, x, y, yaw in places.get(identity, ())
-                    if then < t_ns
-                ]
-            )
-            for identity in tracks["id"].tolist()
-        }
-
-    def _skeleton(self, track: np.void, t_ns: int, base_link: Transform) -> Skeleton | None:
-        seen_ns, skeleton, moved = self._skeletons.get(int(track["id"]), (0, None, None))
-        if skeleton is None or moved is None or t_ns - seen_ns > REMEMBERED_NS:
-            return None
-        joints = base_link.apply(moved + np.append(track["mean"][:2], 0.0))
-        return msgspec.structs.replace(skeleton, joints_m=tuple(map(tuple, joints.tolist())))
 
     def _seen_in(
         self, header: Header, regions: NDArray[np.float64]
@@ -386,12 +326,6 @@ def _settings(config: ObjectTrackerConfig, *, has_ego: bool) -> TrackerSettings:
 def _known(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names that there are settings for, and `OTHER` in the place of the others."""
     return tuple(name if name in OBJECTS else OTHER for name in names)
-
-
-def _recent(known: Mapping[int, tuple[int, T]], identity: int, t_ns: int) -> T | None:
-    """Return what is known of a track, None where that was too long ago."""
-    found = known.get(identity)
-    return found[1] if found is not None and t_ns - found[0] <= REMEMBERED_NS else None
 
 
 def _detector(header: Header) -> str:

@@ -220,6 +220,23 @@ def test_compare_names_the_first_message_that_differs(
     assert (found["lidar/points"]["place"], found["ego"]["place"], found["ego"]["b"]) == (1, 2, None)
 
 
+def test_a_ledger_has_a_line_for_each_message_that_changes_with_what_it_says_alone(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines(path: Path) -> list[list[str]]:
+        capsys.readouterr()
+        assert run("ledger", path) == 0
+        return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    changed = messages()
+    place = next(k for k, (topic, _) in enumerate(changed) if topic == "lidar/points")
+    changed[place] = ("lidar/points", cloud(7))
+    before, after = lines(drive), lines(record(tmp_path / "other.mcap", changed))
+    assert len(before) == len(messages())
+    assert len({*map(tuple, before)} ^ {*map(tuple, after)}) == 2
+    assert run("ledger", tmp_path / "nothing.mcap") == 2
+
+
 def test_bags_and_recordings_of_other_writers_are_listed_whole(data_folder: Path) -> None:
     pytest.importorskip("rosbags", reason="ROS bags need the extra 'ros'")
     for name in ("example-lz4.bag", "example-bz2.bag"):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from perception.calibrate.bump.ego_track import EgoTrack
 from perception.calibrate.bump.estimate import BUMP, displaced
-from perception.calibrate.bump.looks import Looks, sampled
+from perception.calibrate.bump.looks import JUDGED, LEAST_SLOPE, MOST_REFERENCES, Looks, exposure, sampled, weights
 from perception.calibrate.bump.surface_points import SurfacePoints
 from perception.geometry.transforms import Transform
 
@@ -31,19 +31,12 @@ REACH_M = 8.0
 """From both cameras: farther off, a pixel is too much road."""
 LONGEST_S = 3.0
 """Between the pictures of a pair: later, the odometry has lost centimetres."""
-MOST_REFERENCES = 24
 MOST_POINTS, LEAST_POINTS = 200, 30
 """Of a pair of pictures."""
-LEAST_SLOPE = 1.5
-"""Of a picture at a point, grey values per pixel."""
 STAGES = ((6, 3), (4, 3), (2, 3))
 """How often pictures are smoothed, and how many steps are taken: coarse to fine."""
-JUDGED = 2
-"""How often they are for telling how sure it is."""
 LONGEST_STEP = 1.0
 """In bumps, along each axis."""
-ROBUST = 1.5
-"""Standard deviations at which a point counts half."""
 UNLIKE = 0.6
 """Usual difference of two pictures, over their contrast, from which on they show different things."""
 FEWEST_POINTS, FEWEST_THINGS = 1500, 30
@@ -187,7 +180,7 @@ class _Pairs:
             points = inverse.apply(base)
             pixels, visible = camera.project(points)
             grey, slope = sampled(view.looks.smoothed(blur), side.which, pixels)
-            middle, contrast = self._exposure(grey)
+            middle, contrast = exposure(grey, self.pair, 1.0)
             by_point = sign * np.einsum(
                 "ni,nij->nj", slope / contrast[:, None], camera.jacobian(points) @ inverse.rotation
             )
@@ -197,16 +190,6 @@ class _Pairs:
             error += sign * (grey - middle) / contrast
             seen &= visible
         return error, derivative, seen
-
-    def _exposure(self, grey: Float) -> tuple[Float, Float]:
-        """Return mean and deviation of grey values (N,) in each picture of each pair, for each point.
-
-        Both pictures show the same points: what differs in these is exposure.
-        """
-        count = np.bincount(self.pair)
-        mean = np.bincount(self.pair, grey) / count
-        square = np.bincount(self.pair, (grey - mean[self.pair]) ** 2) / count
-        return mean[self.pair], np.sqrt(square[self.pair]) + 1.0
 
 
 def _shown(view: View, picture: int, points: SurfacePoints, track: EgoTrack, slope: float = 0.0) -> Mask:
@@ -238,14 +221,10 @@ class _Fit:
         error, _, seen = self._here
         self.usual = 1.4826 * float(np.median(np.abs(error[seen]))) if seen.any() else np.inf
 
-    def weights(self, error: Float, seen: Mask) -> Float:
-        """Return how much each point counts (N,)."""
-        return np.asarray(seen / (1.0 + (error / (ROBUST * self.usual)) ** 2) ** 2 / self.usual**2)
-
     def pulls(self, at: Float) -> Float:
         """Return what each point pulls for (N, 13)."""
         error, derivative, seen = self.pairs.off(self.blur, at)
-        return np.asarray(-derivative * (self.weights(error, seen) * error)[:, None])
+        return np.asarray(-derivative * (weights(error, self.usual, seen) * error)[:, None])
 
     def goal(self, at: Float) -> Float:
         """Return what all of them pull for (13,): the cost's slope, downwards."""
@@ -254,7 +233,7 @@ class _Fit:
     def steepness(self) -> Float:
         """Return the curvature (13, 13) by the slopes of pictures: enough for a step."""
         error, derivative, seen = self._here
-        return np.asarray(derivative.T @ (derivative * self.weights(error, seen)[:, None]))
+        return np.asarray(derivative.T @ (derivative * weights(error, self.usual, seen)[:, None]))
 
     def curvature(self) -> Float:
         """Return by how much the pull falls with each unknown (13, 13), between what is asked to each side."""

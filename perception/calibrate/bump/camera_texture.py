@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 
 from perception.calibrate.bump.ego_track import EgoTrack
 from perception.calibrate.bump.estimate import BUMP, PRIOR_RAD, Estimate, displaced
-from perception.calibrate.bump.looks import Grey, Looks, sampled
+from perception.calibrate.bump.looks import (
+    JUDGED,
+    LEAST_SLOPE,
+    MOST_REFERENCES,
+    Grey,
+    Looks,
+    exposure,
+    sampled,
+    weights,
+)
 from perception.calibrate.bump.surface_points import SurfacePoints
 from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
@@ -33,15 +42,10 @@ WAY_M = (0.8, 4.5)
 """Between the pictures of a pair: far enough that things move through the picture, near enough that they look alike."""
 MOST_NEARER = 1.4
 """Times that a point may be nearer in one picture of a pair: pixels blur what is far."""
-MOST_REFERENCES = 24
 MOST_POINTS = 500
 """Of a pair of pictures."""
-LEAST_SLOPE = 1.5
-"""Of a picture at a point, grey values per pixel."""
 STAGES = ((6, 3), (4, 2), (2, 2))
 """How often pictures are smoothed, and how many steps are taken: coarse to fine."""
-JUDGED = 2
-"""How often they are for telling how sure it is."""
 NEAR = 12.0
 """Of what is asked, a step looks as far as the smoothing over this."""
 COARSE = 3
@@ -52,8 +56,6 @@ RIDGE = 0.01
 """Share of the firmest direction's curvature that is added to all."""
 BANDS_M = (6.0, 9.0, 13.0, 18.0)
 """Distances between which points agree about as well: far ones are blurred by the pixels."""
-ROBUST = 1.5
-"""Standard deviations at which a point counts half."""
 UNLIKE = 0.8
 """Usual difference of the pictures of a pair, over their contrast, from which on they do not show what the LiDAR
 measures (a cabin); of pictures that have nothing to do with each other it is 1.4."""
@@ -178,16 +180,6 @@ class _Pairs:
             (self.ways[0][::n], self.ways[1][::n]), self.thing[::n],
         )  # fmt: skip
 
-    def _exposure(self, grey: Float) -> tuple[Float, Float]:
-        """Return the mean of grey values (N,) in each picture of each pair, and their deviation, for each point.
-
-        Both pictures show the same points: what differs in these is exposure.
-        """
-        count = np.maximum(np.bincount(self.pair), 1)
-        mean = np.bincount(self.pair, grey) / count
-        square = np.bincount(self.pair, (grey - mean[self.pair]) ** 2) / count
-        return mean[self.pair], np.sqrt(square[self.pair]) + 1e-3
-
     def off(self, pictures: Grey, camera: Camera, rig: Transform, at: Float) -> tuple[Float, Float, Mask]:
         """Return how much the two pictures differ at each point (N,), by what (N, 7), and where both show it.
 
@@ -202,7 +194,7 @@ class _Pairs:
             points = optical_from_base.apply(base)
             pixels, visible = camera.project(points)
             grey, slope = sampled(pictures, which, pixels)
-            middle, contrast = self._exposure(grey)
+            middle, contrast = exposure(grey, self.pair, 1e-3)
             slope /= contrast[:, None]
             by_point = sign * np.einsum("ni,nij->nj", slope, camera.jacobian(points) @ optical_from_base.rotation)
             derivative[:, :3] -= np.cross(base - pose.translation_m, by_point)
@@ -239,8 +231,7 @@ class _Fit:
     def pulls(self, at: Float) -> Float:
         """Return what each point pulls for (N, 7)."""
         error, derivative, seen = self.pairs.off(self.pictures, self.camera, self.rig, at)
-        weight = seen / (1.0 + (error / (ROBUST * self.usual)) ** 2) ** 2 / self.usual**2
-        return np.asarray(-derivative * (weight * error)[:, None])
+        return np.asarray(-derivative * (weights(error, self.usual, seen) * error)[:, None])
 
     def goal(self, at: Float) -> Float:
         """Return what all of them pull for (7,): the cost's slope, downwards."""

@@ -18,6 +18,14 @@ Index: TypeAlias = NDArray[np.int64]
 LONGEST_FOCAL_PX = 300.0
 """Larger pictures are halved until their focal length is below: a degree is to be a few pixels."""
 BORDER_PX = 4.0
+MOST_REFERENCES = 24
+"""Pictures of a camera to which others are compared."""
+LEAST_SLOPE = 1.5
+"""Of a picture at a point that is compared, grey values per pixel."""
+JUDGED = 2
+"""How often pictures are smoothed for telling how sure it is."""
+ROBUST = 1.5
+"""Standard deviations at which a point counts half."""
 
 
 class Looks:
@@ -97,4 +105,22 @@ def _binomial(grey: Grey) -> Grey:
     return grey
 
 
-__all__ = ["Grey", "Looks", "sampled"]
+def exposure(grey: Float, pair: Index, least: float) -> tuple[Float, Float]:
+    """Return mean and deviation of grey values (N,) in each picture of each pair (N,), for each point.
+
+    Both pictures show the same points: what differs in these is exposure. `least` is added to the deviation.
+    """
+    count = np.maximum(np.bincount(pair), 1)
+    mean = np.bincount(pair, grey) / count
+    square = np.bincount(pair, (grey - mean[pair]) ** 2) / count
+    return mean[pair], np.sqrt(square[pair]) + least
+
+
+def weights(error: Float, usual: float | Float, seen: NDArray[np.bool_]) -> Float:
+    """Return how much each point (N,) counts, by its error beside what is usual."""
+    return np.asarray(seen / (1.0 + (error / (ROBUST * usual)) ** 2) ** 2 / usual**2)
+
+
+__all__ = [
+    "JUDGED", "LEAST_SLOPE", "MOST_REFERENCES", "Grey", "Looks", "exposure", "sampled", "weights",
+]  # fmt: skip
