@@ -9,8 +9,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from perception.benchmarks.fusion import FusionRow, fusion
 from perception.engines.cache import EngineCache
 from perception.engines.choose import EngineSettings, compile_parts
 from perception.engines.engine import run_on
+from perception.engines.openvino_engine import is_installed
+from perception.engines.precision import EngineName
 from perception.geometry.rig import load_rig
 from perception.messages import PointCloud, host
 from perception.networks.card import find_card
@@ -51,6 +53,10 @@ class Row:
     """Voxelisation and partition, LiDAR only."""
     argsort_ms: float = 0.0
     """A stable argsort of as many cell keys."""
+    openvino_ms: float | None = None
+    """None where it is not installed; LiDAR only."""
+    by_part: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Medians by engine of each part, and of all that lies outside; LiDAR only."""
 
     @property
     def speed_up(self) -> float:
@@ -61,10 +67,19 @@ class Row:
             f"{self.network:<26} {self.what:<26} {self.threads} threads  torch {self.torch_ms:8.1f} ms  "
             f"onnxruntime {self.onnx_ms:8.1f} ms  {self.speed_up:5.2f}x"
         )
+        if self.openvino_ms is not None:
+            text += f"  openvino {self.openvino_ms:8.1f} ms"
         if self.argsort_ms:
             factor, share = self.split_ms / self.argsort_ms, self.split_ms / self.onnx_ms
             text += f"  voxels+partition {self.split_ms:6.1f} ms = {factor:.1f} argsorts, {share:.0%} of the whole"
         return text
+
+    def part_lines(self) -> list[str]:
+        """Return a line for each part."""
+        return [
+            f"{'':<26} {name:<26} {'':<9} " + " ".join(f" {engine} {ms:8.1f} ms" for engine, ms in times.items())
+            for name, times in self.by_part.items()
+        ]
 
 
 def rows(card: str, threads: int, repeats: int, points: Sequence[int]) -> Iterator[Row | FusionRow]:
@@ -82,21 +97,47 @@ def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
     network: Any = _loaded(card)
     cloud = torch.from_numpy(simulated_cloud(points))
     torch.set_num_threads(threads)
-    eager, engine = run_in_torch(_channels_last(network).parts()), _engine(network, threads, {})
+    runs = {"torch": Stopwatch(run_in_torch(_channels_last(network).parts()))}
+    engines: list[EngineName] = ["onnxruntime"]
+    if is_installed():
+        engines.append("openvino")
+    for engine in engines:
+        runs[engine] = Stopwatch(_engine(network, threads, {}, engine))
     cells = _cell_keys(network, cloud)
     with torch.inference_mode():
         voxels = len(_split(network, cloud))
         times = _medians(
             {
-                "torch": lambda: network.detect(cloud, eager),
-                "onnx": lambda: network.detect(cloud, engine),
+                **{name: partial(network.detect, cloud, run) for name, run in runs.items()},
                 "split": lambda: _split(network, cloud),
                 "argsort": lambda: np.argsort(cells, kind="stable"),
             },
             repeats,
         )
-    what = f"{points} points, {voxels} voxels"
-    return Row(card, what, threads, times["torch"], times["onnx"], times["split"], times["argsort"])
+    parts = {name: {runner: run.median_ms(name) for runner, run in runs.items()} for name in runs["torch"].times_ms}
+    outside = {name: times[name] - sum(part[name] for part in parts.values()) for name in runs}
+    return Row(
+        card, f"{points} points, {voxels} voxels", threads, times["torch"], times["onnxruntime"], times["split"],
+        times["argsort"], times.get("openvino"), {**parts, "outside the parts": outside},
+    )  # fmt: skip
+
+
+class Stopwatch:
+    """Runs parts by another runner and notes how long each takes."""
+
+    def __init__(self, run: RunPart) -> None:
+        self._run = run
+        self.times_ms: dict[str, list[float]] = {}
+
+    def __call__(self, name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        start_s = time.perf_counter()
+        outputs = self._run(name, inputs)
+        self.times_ms.setdefault(name, []).append((time.perf_counter() - start_s) * 1e3)
+        return outputs
+
+    def median_ms(self, name: str) -> float:
+        """Return the median of all runs but the first, which warms up."""
+        return statistics.median(self.times_ms[name][1:])
 
 
 def _loaded(card: str) -> nn.Module:
@@ -107,8 +148,8 @@ def _channels_last(network: Any) -> Any:
     return network.to(memory_format=torch.channels_last)
 
 
-def _engine(network: Any, threads: int, axes: Mapping[str, int]) -> RunPart:
-    settings = EngineSettings("onnxruntime", "fp32", threads, axes)
+def _engine(network: Any, threads: int, axes: Mapping[str, int], engine: EngineName = "onnxruntime") -> RunPart:
+    settings = EngineSettings(engine, "fp32", threads, axes)
     return run_on(compile_parts(network.parts(), settings, EngineCache(Path(_cache_folder().name))))
 
 

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
 from perception.messages import Odometry, PointCloud, host
+from perception.ops.moving_points import along_poses, at_instant
 
 Float: TypeAlias = NDArray[np.float64]
 PoseAt: TypeAlias = Callable[[int], Transform | None]
 
+STILL = np.ascontiguousarray(np.eye(4)[:3])
 STEP_NS = 10_000_000
 """Poses are taken so often; between them, points move along straight lines (0.1 mm off at 0.5 rad/s and 50 m)."""
 
@@ -34,6 +36,7 @@ class MovingPoints:
     t_ns: NDArray[np.int64]
     pose_at: PoseAt
     velocity_mps: Float = field(init=False)
+    _base_link_from_odom: dict[int, Float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.velocity_mps = np.zeros_like(self.odom_m)
@@ -50,11 +53,20 @@ class MovingPoints:
         poses = [pose_at(int(knot)) or now for knot in knots]
         return cls(_interpolated(base_link_m, t_ns, knots, [pose for pose in poses if pose is not None]), t_ns, pose_at)
 
+    def of(self, chosen: NDArray[np.int64], velocity_mps: Float) -> MovingPoints:
+        """Return some of the points, at velocities of their own."""
+        points = MovingPoints(self.odom_m[chosen], self.t_ns[chosen], self.pose_at)
+        points.velocity_mps, points._base_link_from_odom = np.ascontiguousarray(velocity_mps), self._base_link_from_odom
+        return points
+
     def base_link_m(self, t_ns: int) -> Float:
         """Return where the points are in `base_link` at an instant."""
-        moved = self.odom_m + self.velocity_mps * ((t_ns - self.t_ns) * 1e-9)[:, None]
-        pose = self.pose_at(t_ns)
-        return moved if pose is None else pose.inverse().apply(moved)
+        if t_ns not in self._base_link_from_odom:
+            pose = self.pose_at(t_ns)
+            self._base_link_from_odom[t_ns] = STILL if pose is None else np.ascontiguousarray(pose.inverse().matrix[:3])
+        matrix = self._base_link_from_odom[t_ns]
+        moved: Float = at_instant(self.odom_m, self.velocity_mps, self.t_ns, t_ns, matrix)
+        return moved
 
 
 def _interpolated(
@@ -62,42 +74,39 @@ def _interpolated(
 ) -> Float:
     if len(knots) == 1:
         return np.asarray(poses[0].apply(points))
-    at = np.clip(np.searchsorted(knots, t_ns, side="right") - 1, 0, len(knots) - 2)
-    share = ((t_ns - knots[at]) / np.maximum(knots[at + 1] - knots[at], 1))[:, None]
-    matrices = np.stack([pose.matrix[:3] for pose in poses])
-    before, after = (
-        np.einsum("nij,nj->ni", matrices[index, :, :3], points) + matrices[index, :, 3] for index in (at, at + 1)
-    )
-    mixed: Float = (1 - share) * before + share * after
-    return mixed
+    moved: Float = along_poses(points, t_ns, knots, np.stack([pose.matrix[:3] for pose in poses]))
+    return moved
 
 
 def measured_by(
-    sweep: PointCloud, kept: NDArray[np.bool_], base_link_from_lidar: Transform, ego: Odometry,
-    ego_at: Callable[[int], Odometry | None],
-) -> MovingPoints:  # fmt: skip
+    sweep: PointCloud, kept: NDArray[np.bool_] | slice, base_link_from_lidar: Transform, pose_at: PoseAt
+) -> MovingPoints:
     """Return the points of a sweep that are `kept`, each as of its own instant, or of the one that it is deskewed to.
 
     Args:
         sweep: in the sensor's frame.
         kept: (N,) which of its points.
         base_link_from_lidar: of the sensor.
-        ego: at the sweep's stamp; it goes on as it was where `ego_at` does not know.
-        ego_at: at other instants.
+        pose_at: as of `MovingPoints`.
     """
     xyz = base_link_from_lidar.apply(host(sweep.xyz_m)[kept].astype(np.float64))
     stamp = sweep.header.t_sensor_ns if sweep.deskewed_to_ns is None else sweep.deskewed_to_ns
     times = np.full(len(xyz), stamp, np.int64)
     if sweep.t_offset_ns is not None and sweep.deskewed_to_ns is None:
         times += host(sweep.t_offset_ns)[kept]
-
-    def pose_at(t_ns: int) -> Transform:
-        found = ego_at(t_ns)
-        if found is None:
-            return extrapolated(ego, t_ns)
-        return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
-
     return MovingPoints.measured(xyz, times, pose_at)
+
+
+def poses(ego: Odometry | None, ego_at: Callable[[int], Odometry | None]) -> PoseAt:
+    """Return odom_from_base_link by instant; where `ego_at` does not know, the vehicle goes on as it was at `ego`."""
+
+    def pose_at(t_ns: int) -> Transform | None:
+        found = ego_at(t_ns)
+        if found is not None:
+            return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
+        return None if ego is None else extrapolated(ego, t_ns)
+
+    return pose_at
 
 
 def extrapolated(ego: Odometry, t_ns: int) -> Transform:
@@ -114,4 +123,4 @@ def extrapolated(ego: Odometry, t_ns: int) -> Transform:
     return Transform.from_quaternion(ego.translation_m, ego.rotation_xyzw) @ Transform.from_quaternion(step, rotation)
 
 
-__all__ = ["MovingPoints", "extrapolated", "measured_by"]
+__all__ = ["MovingPoints", "PoseAt", "extrapolated", "measured_by", "poses"]

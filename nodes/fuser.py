@@ -6,6 +6,9 @@ out: painted, the sweep's points in `base_link` at the sweep's stamp, each with 
      objects, the boxes with what their points look like. Without boxes nothing is said of objects: no detection is not
      the same as no object.
 
+Masks and points come before a detector has spoken: they are painted then as if everything stood still, and what is in a
+box that moves is painted again once the boxes are known (`_painting.py`).
+
 A point takes the class from the camera that was exposed nearest to the instant at which the point was measured. What
 stands still is moved there by ego motion, points in a box also by the box's velocity. Points that a camera cannot see,
 since something nearer is in the way, are not painted by it.
@@ -14,7 +17,8 @@ since something nearer is in the way, are not painted by it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Self
+from itertools import repeat
+from typing import Annotated, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -40,15 +44,18 @@ from perception.messages import (
     host,
     mask_labels,
 )
-from perception.nodes._moving_points import MovingPoints, extrapolated
-from perception.ops.painting import UNKNOWN, boxes_of_points, hidden_points, labels_in_boxes
+from perception.nodes._moving_points import MovingPoints, measured_by, poses
+from perception.nodes._painting import Eye, Painting, View
+from perception.ops import moving_points, painting, projection
+from perception.ops.painting import UNKNOWN, boxes_of_points
 from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, NodeSetup, Out
 
 NO_EGO_MOTION = "no ego motion: points are not moved to the instants of the pictures"
 NO_BOXES = "no boxes of this instant"
 RING_GAP_RAD = np.radians(1.3)
 """Where the rig does not say how far the rings of a LiDAR lie apart."""
-NO_CAMERA = 255
+AHEAD = 8
+"""So many sweeps are kept painted for boxes that are still to come."""
 
 
 class FuserConfig(NodeConfig):
@@ -65,8 +72,9 @@ class Fuser(Node):
 
     Config = FuserConfig
     scene = Join(
-        sweep=PointCloud, masks=Many[SegmentationMask], boxes=Maybe[Detections3D], tolerance_ms=60, deadline_ms=150
-    )
+        sweep=PointCloud, masks=Many[SegmentationMask], boxes=Maybe[Detections3D], tolerance_ms=60, deadline_ms=150,
+        early=("sweep", "masks"),
+    )  # fmt: skip
     ego = Lookup[Odometry](deadline_ms=100)
     painted = Out[PaintedPoints]()
     objects = Out[TrackedObjects]()
@@ -78,40 +86,51 @@ class Fuser(Node):
     def __init__(self, config: FuserConfig | None = None, cameras: int = 0, box_topics: Sequence[str] = ()) -> None:
         super().__init__(config or FuserConfig())
         self.cameras, self.box_topics = cameras, tuple(box_topics)
+        self._eyes: dict[tuple[str, tuple[int, ...]], Eye] = {}
+        self._prepared: dict[_Instant, Painting] = {}
 
     def warm_up(self) -> None:
-        one = np.ones((1, 3))
-        hidden_points(one, RING_GAP_RAD)
-        size, yaw, speed = np.ones((1, 3)), np.zeros(1), np.ones((1, 2))
-        boxes_of_points(one, np.zeros(1), one, size, yaw, speed, self.config.box_margin_m)
-        labels_in_boxes(one, np.zeros(1, np.uint8), one, size, yaw, self.config.box_margin_m)
+        moving_points.compile_all()
+        projection.compile_all()
+        painting.compile_all()
+
+    def reset(self, reason: str) -> None:
+        self._prepared.clear()
+
+    def prepare_scene(self, sweep: PointCloud, masks: Sequence[SegmentationMask]) -> None:
+        """Paint before the boxes come."""
+        while len(self._prepared) >= AHEAD:
+            del self._prepared[next(iter(self._prepared))]
+        self._prepared[_instant(sweep, masks)] = self._painted(sweep, self._views(masks))
 
     def on_scene(
         self, sweep: PointCloud, masks: Sequence[SegmentationMask], boxes: Detections3D | None
     ) -> Iterator[tuple[str, Message]]:
         now_ns = sweep.header.t_sensor_ns
-        ego = self.ego.at(now_ns)
-        points = self._moving(sweep, ego)
-        placed = None if boxes is None else _Placed.of(boxes, self._base_link_now_from(boxes, now_ns, ego), now_ns)
-        if placed is not None:
-            self._move_with_boxes(points, placed, now_ns, ego)
+        ego, views = self.ego.at(now_ns), self._views(masks)
         classes, identities = _classes(masks)
-        label, confidence, camera = self._painted(points, masks, self._ring_gap_rad(sweep))
+        painted = self._prepared.pop(_instant(sweep, masks), None) or self._painted(sweep, views)
         header = self._header(sweep, masks, boxes, ego)
-        base_link_m = points.base_link_m(now_ns)
-        yield "painted", PaintedPoints(
-            header=header, classes=classes, xyz_m=base_link_m.astype(np.float32), label=label, camera=camera,
-            confidence=confidence, identities=identities,
-            cameras=tuple(mask.header.frame_id.removesuffix("_optical") for mask in masks),
-        )  # fmt: skip
-        if boxes is not None and placed is not None:
-            margin = self.config.box_margin_m
-            counts = labels_in_boxes(base_link_m, label, placed.center_m, placed.size_lwh_m, placed.yaw_rad, margin)
+        if boxes is not None:
+            placed = _Placed.of(boxes, self._base_link_now_from(boxes, now_ns, ego), now_ns)
+            self._move_with_boxes(painted, placed, views, poses(ego, self.ego.at)(now_ns))
+            where = (placed.center_m, placed.size_lwh_m, placed.yaw_rad)
+            counts = painted.labels_in(where, self.config.box_margin_m)
             yield "objects", TrackedObjects(
                 header=header, objects=tuple(_fused(placed, boxes, counts, identities, self.box_topics)),
                 odom_from_base_link=None if ego is None else (*ego.translation_m, *ego.rotation_xyzw),
                 valid_until_ns=now_ns + round(self.config.valid_for_ms * 1e6),
             )  # fmt: skip
+        sure = any(view.confidence is not None for view in views)
+        yield "painted", PaintedPoints(
+            header=header, classes=classes, xyz_m=painted.xyz_m(), label=painted.label,
+            camera=painted.camera, confidence=painted.confidence if sure else None, identities=identities,
+            cameras=tuple(mask.header.frame_id.removesuffix("_optical") for mask in masks),
+        )  # fmt: skip
+
+    def _painted(self, sweep: PointCloud, views: Sequence[View]) -> Painting:
+        now_ns = sweep.header.t_sensor_ns
+        return Painting(self._moving(sweep, self.ego.at(now_ns)), now_ns, views, self._ring_gap_rad(sweep))
 
     def _header(
         self, sweep: PointCloud, masks: Sequence[SegmentationMask], boxes: Detections3D | None, ego: Odometry | None
@@ -129,80 +148,62 @@ class Fuser(Node):
     def _moving(self, sweep: PointCloud, ego: Odometry | None) -> MovingPoints:
         """Return the sweep's finite points, each at its own instant and place."""
         xyz = host(sweep.xyz_m)
-        finite = np.isfinite(xyz).all(axis=1)
+        there = np.isfinite(xyz)
+        finite = there[:, 0] & there[:, 1] & there[:, 2]  # numpy is slow along an axis of three
         if not finite.any():
             raise ShapeError(f"sweep of {len(xyz)} points, none of them finite")
-        base_link_m = self.rig.base_link_from(sweep.header.frame_id).apply(xyz[finite].astype(np.float64))
-        stamp = sweep.header.t_sensor_ns if sweep.deskewed_to_ns is None else sweep.deskewed_to_ns
-        times = np.full(len(base_link_m), stamp, np.int64)
-        if sweep.t_offset_ns is not None and sweep.deskewed_to_ns is None:
-            times += host(sweep.t_offset_ns)[finite]
-        return MovingPoints.measured(base_link_m, times, lambda t_ns: self._pose(t_ns, ego))
-
-    def _pose(self, t_ns: int, ego: Odometry | None) -> Transform | None:
-        """Return odom_from_base_link; beyond the ends of what is known, the motion of the sweep's stamp goes on."""
-        found = self.ego.at(t_ns)
-        if found is not None:
-            return Transform.from_quaternion(found.translation_m, found.rotation_xyzw)
-        return None if ego is None else extrapolated(ego, t_ns)
+        kept = slice(None) if finite.all() else finite
+        mount = self.rig.base_link_from(sweep.header.frame_id)
+        return measured_by(sweep, kept, mount, poses(ego, self.ego.at))
 
     def _base_link_now_from(self, boxes: Detections3D, now_ns: int, ego: Odometry | None) -> Transform:
         """Return where the boxes' frame at their stamp is in `base_link` at the sweep's."""
         mount = self.rig.base_link_from(boxes.header.frame_id)
-        now, then = self._pose(now_ns, ego), self._pose(boxes.header.t_sensor_ns, ego)
+        if boxes.header.t_sensor_ns == now_ns:
+            return mount
+        pose_at = poses(ego, self.ego.at)
+        now, then = pose_at(now_ns), pose_at(boxes.header.t_sensor_ns)
         return mount if now is None or then is None else now.inverse() @ then @ mount
 
-    def _move_with_boxes(self, points: MovingPoints, placed: _Placed, now_ns: int, ego: Odometry | None) -> None:
+    def _move_with_boxes(
+        self, painted: Painting, placed: _Placed, views: Sequence[View], pose: Transform | None
+    ) -> None:
         """Give points in boxes that move the velocity of their box."""
         moves = np.hypot(*placed.velocity_mps.T) > 0.2
         if not moves.any():
             return
         owner = boxes_of_points(
-            points.base_link_m(now_ns), (now_ns - points.t_ns) * 1e-9, placed.center_m[moves],
-            placed.size_lwh_m[moves], placed.yaw_rad[moves], placed.velocity_mps[moves], self.config.box_margin_m,
+            painted.base_link_m, painted.later_s, placed.center_m[moves], placed.size_lwh_m[moves],
+            placed.yaw_rad[moves], placed.velocity_mps[moves], self.config.box_margin_m, painted.tiles,
         )  # fmt: skip
+        moved = np.flatnonzero(owner >= 0)
+        if not len(moved):
+            return
         velocity = np.column_stack((placed.velocity_mps[moves], np.zeros(int(moves.sum()))))
-        pose = self._pose(now_ns, ego)
         over_ground = velocity if pose is None else pose.rotate(velocity)
-        points.velocity_mps[owner >= 0] = over_ground[owner[owner >= 0]]
+        painted.move(moved, over_ground[owner[moved]], views)
 
-    def _painted(
-        self, points: MovingPoints, masks: Sequence[SegmentationMask], ring_gap_rad: float
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.uint8]]:
-        """Return (N,) classes, their confidence where a mask has it, and (N,) index of the camera that gave them."""
-        count = len(points.t_ns)
-        label, camera = np.full(count, UNKNOWN, np.uint8), np.full(count, NO_CAMERA, np.uint8)
-        confidence = np.zeros(count, np.uint8)
-        nearest_ns = np.full(count, np.iinfo(np.int64).max)
-        for index, mask in enumerate(masks):
-            labels = mask_labels(mask)
-            apart_ns = np.abs(mask.header.t_sensor_ns - points.t_ns)
-            at = points.base_link_m(mask.header.t_sensor_ns)
-            seen, row, column = self._seen_by(mask, labels.shape, at, ring_gap_rad)
-            found = np.full(count, UNKNOWN, np.uint8)
-            found[seen] = labels[row, column]
-            takes = (found != UNKNOWN) & (apart_ns < nearest_ns)
-            label[takes], camera[takes], nearest_ns[takes] = found[takes], index, apart_ns[takes]
-            if mask.confidence is not None:
-                certain = np.zeros(count, np.uint8)
-                certain[seen] = host(mask.confidence)[row, column]
-                confidence[takes] = certain[takes]
-        return label, confidence if any(mask.confidence is not None for mask in masks) else None, camera
+    def _views(self, masks: Sequence[SegmentationMask]) -> list[View]:
+        views = []
+        for mask in masks:
+            label = mask_labels(mask)
+            confidence = None if mask.confidence is None else host(mask.confidence)
+            views.append(View(mask.header.t_sensor_ns, self._eye(mask.header.frame_id, label.shape), label, confidence))
+        return views
 
-    def _seen_by(
-        self, mask: SegmentationMask, size: tuple[int, ...], base_link_m: NDArray[Any], ring_gap_rad: float
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
-        """Return (N,) True for the points that the camera sees, and the row and the column of the pixel of each."""
-        optical = self.rig.base_link_from(mask.header.frame_id).inverse().apply(base_link_m)
-        pixels, valid = self._camera_of(mask, size).project(optical)
-        valid[valid] = ~hidden_points(optical[valid], ring_gap_rad)
-        column, row = np.rint(pixels[valid]).astype(np.int64).T
-        return valid, np.minimum(row, size[0] - 1), np.minimum(column, size[1] - 1)
+    def _eye(self, frame: str, size: tuple[int, ...]) -> Eye:
+        if (frame, size) not in self._eyes:
+            camera = self._camera_of(frame, size)
+            optical_from_base_link = self.rig.base_link_from(frame).inverse().matrix[:3]
+            widest_rad = min(1.02 * camera.field_of_view().widest_rad + 0.01, np.pi)  # a little too wide
+            eye = Eye(camera, np.ascontiguousarray(optical_from_base_link), float(np.cos(widest_rad)))
+            self._eyes[frame, size] = eye
+        return self._eyes[frame, size]
 
-    def _camera_of(self, mask: SegmentationMask, size: tuple[int, ...]) -> Camera:
-        sensor = self.rig.sensor_of_frame(mask.header.frame_id)
+    def _camera_of(self, frame: str, size: tuple[int, ...]) -> Camera:
+        sensor = self.rig.sensor_of_frame(frame)
         if sensor is None or sensor.camera is None:
-            raise ContractError(f"a mask stands in '{mask.header.frame_id}', no camera of rig '{self.rig.name}'")
+            raise ContractError(f"a mask stands in '{frame}', no camera of rig '{self.rig.name}'")
         height, width = size
         if (height, width) == (sensor.camera.height_px, sensor.camera.width_px):
             return sensor.camera
@@ -214,6 +215,15 @@ class Fuser(Node):
             return float(RING_GAP_RAD)
         low, high = sensor.lidar.vertical_fov_deg
         return float(np.radians((high - low) / (sensor.lidar.rings - 1)))
+
+
+_Instant: TypeAlias = tuple[tuple[str, int, int], ...]
+
+
+def _instant(sweep: PointCloud, masks: Sequence[SegmentationMask]) -> _Instant:
+    """Return what tells one sweep with its masks from every other."""
+    headers = [message.header for message in (sweep, *masks)]
+    return tuple((header.frame_id, header.t_sensor_ns, header.seq) for header in headers)
 
 
 class _Placed:
@@ -253,35 +263,46 @@ def _classes(masks: Sequence[SegmentationMask]) -> tuple[tuple[str, ...], tuple[
 def _fused(
     placed: _Placed,
     boxes: Detections3D,
-    counts: NDArray[np.int64],
+    counts: NDArray[np.int32],
     identities: tuple[str, ...],
     topics: tuple[str, ...],
 ) -> Iterator[FusedObject]:
-    names = boxes.identities or boxes.classes
-    score, label = host(boxes.score), host(boxes.label)
-    for index in range(len(score)):
-        half = placed.yaw_rad[index] / 2
-        x, y, z = map(float, placed.center_m[index])
-        length, width, height = map(float, placed.size_lwh_m[index])
-        vx, vy = map(float, placed.velocity_mps[index])
-        moves = bool(placed.has_velocity[index])
-        yield FusedObject(
-            id=0, existence_probability=float(score[index]),
-            classes=(ObjectClass(names[int(label[index])], float(score[index])),),
-            center_m=(x, y, z), rotation_xyzw=(0.0, 0.0, float(np.sin(half)), float(np.cos(half))),
-            size_lwh_m=(length, width, height), velocity_mps=(vx, vy, 0.0) if moves else None, has_velocity=moves,
-            last_seen_ns=boxes.header.t_sensor_ns, sources=topics, semantics=_shares(counts[index], identities),
-            num_points=int(counts[index].sum()),
-        )  # fmt: skip
-
-
-def _shares(counts: NDArray[np.int64], identities: tuple[str, ...]) -> tuple[ObjectClass, ...]:
-    """Return the share of each identity among the painted points of a box, largest first."""
-    shares: dict[str, float] = {}
-    painted = float(counts[:UNKNOWN].sum())
-    for label in np.flatnonzero(counts[:UNKNOWN]):
-        name = identities[label] if label < len(identities) else "unknown"
-        shares[name] = shares.get(name, 0.0) + float(counts[label]) / painted
-    return tuple(
-        ObjectClass(name, share) for name, share in sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+    names, half, score = boxes.identities or boxes.classes, placed.yaw_rad / 2, host(boxes.score).tolist()
+    velocity = zip(placed.velocity_mps.tolist(), placed.has_velocity.tolist(), strict=True)
+    return map(
+        FusedObject,  # by position, column by column, which is faster than object by object
+        repeat(0),  # id
+        score,  # existence_probability
+        [(ObjectClass(names[label], sure),) for label, sure in zip(host(boxes.label).tolist(), score, strict=True)],
+        map(tuple, placed.center_m.tolist()),
+        zip(repeat(0.0), repeat(0.0), np.sin(half).tolist(), np.cos(half).tolist(), strict=False),
+        map(tuple, placed.size_lwh_m.tolist()),
+        repeat("available"),  # orientation
+        [(*fast, 0.0) if known else None for fast, known in velocity],
+        repeat(None),  # covariance_pose
+        repeat(None),  # covariance_velocity
+        repeat(False),  # has_position_covariance
+        placed.has_velocity.tolist(),
+        repeat(False),  # has_velocity_covariance
+        repeat(0),  # age_ns
+        repeat(boxes.header.t_sensor_ns),  # last_seen_ns
+        repeat(topics),  # sources
+        _shares(counts, identities),
+        counts.sum(axis=1).tolist(),
     )
+
+
+def _shares(counts: NDArray[np.int32], identities: tuple[str, ...]) -> list[tuple[ObjectClass, ...]]:
+    """Return for each box the share of each identity among its painted points, largest first."""
+    names = sorted({*identities, "unknown"})
+    by_name = np.zeros((len(counts), len(names)))
+    for label, name in enumerate(identities[:UNKNOWN]):
+        by_name[:, names.index(name)] += counts[:, label]
+    by_name[:, names.index("unknown")] += counts[:, len(identities) : UNKNOWN].sum(axis=1)
+    rows, columns = np.nonzero(by_name)
+    part = by_name[rows, columns] / by_name.sum(axis=1)[rows]
+    order = np.lexsort((columns, -part, rows))
+    shares: list[list[ObjectClass]] = [[] for _ in counts]
+    for row, at, share in zip(rows[order].tolist(), columns[order].tolist(), part[order].tolist(), strict=True):
+        shares[row].append(ObjectClass(names[at], share))
+    return [tuple(one) for one in shares]

@@ -27,9 +27,10 @@ from perception.geometry.transforms import Transform
 from perception.messages import Detections3D, Header, Image, ModelId, Odometry, PointCloud, derived, host
 from perception.networks.address import WeightsAddress
 from perception.nodes._contract import UNTRAINED
-from perception.nodes._moving_points import measured_by
+from perception.nodes._moving_points import measured_by, poses
 from perception.nodes._pictures import rgb_of
 from perception.nodes.lidar_detector import scaled_intensity
+from perception.ops.moving_points import compile_all
 from perception.runtime.node import Join, Lookup, Many, Node, NodeConfig, NodeSetup, On, Out
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class FusionDetector(Node):
     def warm_up(self) -> None:
         import torch
 
+        compile_all()
         wanted = self.card.points
         low, high = np.array(wanted.minimum_m), np.array(wanted.maximum_m)
         xyz = low + np.random.default_rng(0).random((1000, 3)) * (high - low)
@@ -269,7 +271,7 @@ class FusionDetector(Node):
         ego = self.ego.at(now_ns)
         if ego is None:
             return base_link_from_lidar.apply(host(sweep.xyz_m)[finite].astype(np.float64))
-        return measured_by(sweep, finite, base_link_from_lidar, ego, self.ego.at).base_link_m(now_ns)
+        return measured_by(sweep, finite, base_link_from_lidar, poses(ego, self.ego.at)).base_link_m(now_ns)
 
     def _base_link_from_card(self, frame: str) -> Transform:
         """Return where the frame of the card's training data is on this car: its axes, and its origin."""

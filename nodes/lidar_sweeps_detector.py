@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
 from perception.messages import Odometry, PointCloud, host
-from perception.nodes._moving_points import MovingPoints, measured_by
+from perception.nodes._moving_points import MovingPoints, measured_by, poses
 from perception.nodes.lidar_detector import LidarDetector, finite_points
+from perception.ops.moving_points import compile_all
 from perception.runtime.node import Lookup
 
 NO_EGO_MOTION = "no ego motion: one sweep alone, as measured"
@@ -46,6 +47,10 @@ class LidarSweepsDetector(LidarDetector):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._past: deque[_Past] = deque(maxlen=max(0, self.card.points.sweeps - 1))
+
+    def warm_up(self) -> None:
+        super().warm_up()
+        compile_all()
 
     def reset(self, reason: str) -> None:
         self._past.clear()
@@ -75,7 +80,7 @@ class LidarSweepsDetector(LidarDetector):
     def _measured(self, sweep: PointCloud, finite: NDArray[np.bool_], ego: Odometry) -> MovingPoints:
         """Return the points in `odom`, each as of its own instant."""
         base_link_from_lidar = self.rig.base_link_from(sweep.header.frame_id)
-        return measured_by(sweep, finite, base_link_from_lidar, ego, self.ego.at)
+        return measured_by(sweep, finite, base_link_from_lidar, poses(ego, self.ego.at))
 
     def _far_enough(self, sweep: PointCloud, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which points, as measured, are kept for the sweeps to come, (N,)."""

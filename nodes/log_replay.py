@@ -14,7 +14,7 @@ from pydantic import Field
 
 from perception.errors import UserError
 from perception.logs.log import Log
-from perception.logs.open_log import open_log
+from perception.logs.open_log import open_logs
 from perception.messages import EventPacket, Message, host
 from perception.ops.event_clock import ClockModel
 from perception.runtime.node import Bound, NodeConfig, NodeSetup, Position, Source
@@ -38,6 +38,8 @@ class LogReplayConfig(NodeConfig):
 
     path: Path | None = None
     """A file or folder that `perception log info` knows; by default the log of `perception launch --replay LOG`."""
+    more: tuple[Path, ...] = ()
+    """Further logs, of any formats, on the same timeline."""
     from_ns: int | None = None
     """First stamp wanted."""
     until_ns: int | None = None
@@ -123,7 +125,7 @@ class LogReplay(Source):
 def _opened(config: LogReplayConfig) -> Log:
     if config.path is None:
         raise UserError("a log_replay node has no log: give its setting path, or perception launch --replay LOG")
-    return open_log(config.path, assume_rate_hz=config.assume_rate_hz)
+    return open_logs((config.path, *config.more), assume_rate_hz=config.assume_rate_hz)
 
 
 def by_host_clock(message: Message, clock: ClockModel | None) -> Message:

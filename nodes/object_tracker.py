@@ -14,10 +14,9 @@ and the list says so.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,30 +32,28 @@ from perception.messages import (
     FusedObject,
     Header,
     Odometry,
-    PastPose,
     Pose3D,
     Recognition,
-    Skeleton,
     TrackedObjects,
     derived,
     host,
 )
 from perception.nodes._moving_points import extrapolated
+from perception.nodes._object_memory import REMEMBERED_NS, ObjectMemory
 from perception.ops.matching import UNMATCHED, assign
 from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
 from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
 from perception.tracking.in_image import match_regions, outlines
-from perception.tracking.object_list import NOTHING, Attached, fused_objects
+from perception.tracking.object_list import fused_objects
 from perception.tracking.settings import Reliability, TrackerSettings
 from perception.tracking.tracker import Tracker
-from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of
+from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of, sound
 
+T = TypeVar("T")
 NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
 EGO_LOOKED_FOR_NS = (0, 20_000_000, 50_000_000, 100_000_000, 200_000_000, 500_000_000)
 """Where no odometry has come up to an instant, the motion of the vehicle goes on as it was so long before."""
-REMEMBERED_NS = 1_000_000_000
-"""For so long what another source says counts for the header and for what is attached."""
-HISTORY_STEP_NS, HISTORY_LENGTH = 500_000_000, 2
+NO_VELOCITY = (np.nan, np.nan)
 
 
 class ReliabilityConfig(BaseModel):
@@ -117,16 +114,12 @@ class ObjectTracker(Node):
         self.tracker = Tracker(_settings(self.config, has_ego=has_ego))
         self._prefix = 0
         self._headers: dict[str, Header] = {}
-        self._attached: dict[int, tuple[int, Attached]] = {}
-        self._skeletons: dict[int, tuple[int, Skeleton, NDArray[np.float64]]] = {}
-        self._places: dict[int, deque[tuple[int, float, float, float]]] = {}
+        self._memory = ObjectMemory()
 
     def reset(self, reason: str) -> None:
         self.tracker.reset()
         self._headers.clear()
-        self._attached.clear()
-        self._skeletons.clear()
-        self._places.clear()
+        self._memory.clear()
 
     def warm_up(self) -> None:
         trial = Tracker(self.tracker.settings)
@@ -136,6 +129,10 @@ class ObjectTracker(Node):
         )  # fmt: skip
         for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
             trial.add(replace(one, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi)))
+        fused_objects(
+            trial.tracks, 0, Transform.identity(), trial.names, trial.sources, trial.motion_models,
+            trial.process_noise, {}, {}, over_ground=True,
+        )  # fmt: skip
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
         self.take(detections)
@@ -154,16 +151,18 @@ class ObjectTracker(Node):
 
     def on_fused(self, fused: TrackedObjects) -> TrackedObjects:
         things, header = fused.objects, fused.header
-        names = tuple(dict.fromkeys(thing.classes[0].label for thing in things))
-        velocity = np.array(
-            [thing.velocity_mps[:2] if thing.velocity_mps is not None else (np.nan, np.nan) for thing in things]
-        ).reshape(-1, 2)
+        names: dict[str, int] = {}
+        rows = [
+            (
+                *thing.center_m, *thing.size_lwh_m, *thing.rotation_xyzw[2:], *(thing.velocity_mps or NO_VELOCITY)[:2],
+                thing.existence_probability, names.setdefault(thing.classes[0].label, len(names)),
+            )
+            for thing in things
+        ]  # fmt: skip
+        numbers = np.array(rows, np.float64).reshape(-1, 12)
         self._take(
-            header, names, np.array([thing.center_m for thing in things]).reshape(-1, 3),
-            np.array([thing.size_lwh_m for thing in things]).reshape(-1, 3),
-            np.array([2 * np.arctan2(thing.rotation_xyzw[2], thing.rotation_xyzw[3]) for thing in things]),
-            np.array([names.index(thing.classes[0].label) for thing in things], np.int64),
-            np.array([thing.existence_probability for thing in things]), velocity, things,
+            header, tuple(names), numbers[:, :3], numbers[:, 3:6], 2 * np.arctan2(numbers[:, 6], numbers[:, 7]),
+            numbers[:, 11].astype(np.int64), numbers[:, 10], numbers[:, 8:10], things,
         )  # fmt: skip
         return self._list(header)
 
@@ -187,7 +186,7 @@ class ObjectTracker(Node):
             return  # of the whole field of view: of no one object
         found = self._seen_in(recognition.header, np.array([region], np.float64))
         if found is not None and len(found[0]):
-            self._attach(int(found[0][0]), recognition.header.t_sensor_ns, recognitions=recognition.top)
+            self._memory.recognised[int(found[0][0])] = recognition.header.t_sensor_ns, recognition.top
 
     def on_skeletons(self, pose: Pose3D) -> None:
         people = self.tracker.names.index("person")
@@ -203,7 +202,7 @@ class ObjectTracker(Node):
             if row != UNMATCHED:
                 moved = joints[index] - np.append(tracks["mean"][row, :2], 0.0)
                 identity = int(tracks["id"][row])
-                self._skeletons[identity] = (pose.header.t_sensor_ns, pose.skeletons[index], moved)
+                self._memory.skeletons[identity] = (pose.header.t_sensor_ns, pose.skeletons[index], moved)
 
     def _take(
         self,
@@ -219,14 +218,14 @@ class ObjectTracker(Node):
     ) -> None:
         if not self._prefix:
             self._prefix = _prefix(header)
-        frame = self._tracks_from(header)
-        kept = np.flatnonzero(score >= self.config.score_min)
+        pose = self._odom_from_base_link(header.t_sensor_ns)
+        frame = pose @ self.rig.base_link_from(header.frame_id)
+        kept = np.flatnonzero((score >= self.config.score_min) & sound(center, size, yaw))
         turned = np.column_stack((np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)))
         heading = frame.rotate(turned)
         fast = None
         if velocity is not None and self.has_ego:
             fast = frame.rotate(np.column_stack((velocity, np.zeros(len(velocity)))))[kept, :2]
-        pose = self._odom_from_base_link(header.t_sensor_ns)
         view = FieldOfView(float(pose.translation_m[0]), float(pose.translation_m[1]), range_m=self.config.range_m)
         source = _detector(header)
         batch = DetectionBatch(
@@ -237,15 +236,10 @@ class ObjectTracker(Node):
         self.tracker.add(batch)
         self._headers[source] = header
         if things and self.tracker.t_ns == header.t_sensor_ns:
-            tracks = self.tracker.tracks
+            tracks, chosen = self.tracker.tracks, kept.tolist()
             for identity, index in zip(tracks["id"].tolist(), tracks["detection"].tolist(), strict=True):
-                if 0 <= index < len(kept):
-                    thing = things[kept[index]]
-                    self._attach(identity, header.t_sensor_ns, semantics=thing.semantics, num_points=thing.num_points)
-
-    def _attach(self, identity: int, t_ns: int, **changes: object) -> None:
-        _, before = self._attached.get(identity, (0, Attached()))
-        self._attached[identity] = (t_ns, replace(before, **changes))  # type: ignore[arg-type]
+                if index >= 0:
+                    self._memory.painted[identity] = header.t_sensor_ns, things[chosen[index]]
 
     def _list(self, header: Header) -> TrackedObjects:
         """Return all objects at the newest stamp of the tracker."""
@@ -254,11 +248,12 @@ class ObjectTracker(Node):
         tracks = tracker.tracks[tracker.shown(tracker.tracks, t_ns)]
         odom_from_base_link = self._odom_from_base_link(t_ns)
         base_link = odom_from_base_link.inverse()
-        self._remember(tracks, t_ns)
+        self._memory.note(tracks, tracker.tracks, t_ns)
+        more = self._memory.attached(tracks, t_ns, base_link)
+        history = self._memory.history(tracks, t_ns, base_link)
         objects = fused_objects(
             tracks, t_ns, base_link, tracker.names, tracker.sources, tracker.motion_models,
-            tracker.process_noise, self._more(tracks, t_ns, base_link), self._history(tracks, t_ns, base_link),
-            over_ground=self.has_ego, id_prefix=self._prefix,
+            tracker.process_noise, more, history, over_ground=self.has_ego, id_prefix=self._prefix,
         )  # fmt: skip
         others = [
             one for one in self._headers.values() if t_ns - one.t_sensor_ns <= REMEMBERED_NS and one is not header
@@ -271,57 +266,6 @@ class ObjectTracker(Node):
             header=made, objects=objects, odom_from_base_link=pose if self.has_ego else None,
             valid_until_ns=t_ns + round(self.config.valid_for_ms * 1e6),
         )  # fmt: skip
-
-    def _remember(self, tracks: Tracks, t_ns: int) -> None:
-        """Note where objects are, now and then, and forget what is known of tracks that are gone."""
-        for identity, (x, y, yaw, *_) in zip(tracks["id"].tolist(), tracks["mean"].tolist(), strict=True):
-            places = self._places.setdefault(identity, deque(maxlen=HISTORY_LENGTH))
-            if not places or t_ns - places[-1][0] >= HISTORY_STEP_NS:
-                places.append((t_ns, x, y, yaw))
-        if len(self._places) > 2 * len(self.tracker.tracks) + 16:
-            alive = set(self.tracker.tracks["id"].tolist())
-            for known in (self._places, self._attached, self._skeletons):
-                for identity in [one for one in known if one not in alive]:
-                    del known[identity]
-
-    def _more(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, Attached]:
-        """Return what is attached to tracks, in `base_link` now."""
-        found: dict[int, Attached] = {}
-        for row, identity in enumerate(tracks["id"].tolist() if self._attached or self._skeletons else ()):
-            attached_ns, known = self._attached.get(identity, (0, NOTHING))
-            if t_ns - attached_ns <= REMEMBERED_NS:
-                found[identity] = known
-            if identity in self._skeletons:
-                skeleton = self._skeleton(tracks[row], t_ns, base_link)
-                found[identity] = replace(found.get(identity, NOTHING), skeleton=skeleton)
-        return found
-
-    def _history(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, tuple[PastPose, ...]]:
-        """Return where tracks were, in `base_link` now; all at once, since numpy costs by the call."""
-        places = [
-            (identity, *place)
-            for identity in tracks["id"].tolist()
-            for place in self._places.get(identity, ())
-            if place[0] < t_ns
-        ]
-        if not places:
-            return {}
-        owner, stamp, x, y, yaw = zip(*places, strict=True)
-        moved = base_link.apply(np.column_stack((x, y, np.zeros(len(x)))))
-        turned = (np.array(yaw) + base_link.yaw_rad()).tolist()
-        found: dict[int, tuple[PastPose, ...]] = {}
-        for identity, then, east, north, heading in zip(
-            owner, stamp, moved[:, 0].tolist(), moved[:, 1].tolist(), turned, strict=True
-        ):
-            found[identity] = (*found.get(identity, ()), PastPose(then, east, north, heading))
-        return found
-
-    def _skeleton(self, track: np.void, t_ns: int, base_link: Transform) -> Skeleton | None:
-        seen_ns, skeleton, moved = self._skeletons.get(int(track["id"]), (0, None, None))
-        if skeleton is None or moved is None or t_ns - seen_ns > REMEMBERED_NS:
-            return None
-        joints = base_link.apply(moved + np.append(track["mean"][:2], 0.0))
-        return msgspec.structs.replace(skeleton, joints_m=tuple(map(tuple, joints.tolist())))
 
     def _seen_in(
         self, header: Header, regions: NDArray[np.float64]

@@ -68,6 +68,7 @@ def networks(
     points: Annotated[list[int] | None, typer.Option(help="Points of a sweep, for LiDAR networks.")] = None,
     size: Annotated[list[str] | None, typer.Option(help="HEIGHTxWIDTH of a picture, for image networks.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 7,
+    by_part: Annotated[bool, typer.Option("--by-part", help="Also each part of a LiDAR network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
 ) -> None:
     """Each network on each engine beside eager torch: perception bench networks --only ddrnet_compact.
@@ -105,6 +106,8 @@ def networks(
                 rows.append(row)
                 if not as_json:
                     print(row.line(), flush=True)
+                if by_part and not as_json and isinstance(row, lidar.Row):
+                    print("\n".join(row.part_lines()), flush=True)
     if as_json:
         print(json.dumps({"machine": about, "rows": [asdict(row) for row in rows]}, indent=1))
 
@@ -114,7 +117,7 @@ def outputs(
     repeats: Annotated[int, typer.Option(min=10, help="Repeats of each; medians count.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
 ) -> None:
-    """Encode and send, and tracker with publisher, at 200 and 1,000 objects: perception bench outputs."""
+    """Encode and send; fuser, tracker and publisher, at 200 and 1,000 objects: perception bench outputs."""
     from perception.benchmarks import outputs as bench
     from perception.benchmarks.runtime import machine
 

@@ -36,6 +36,9 @@ def build(
         str, typer.Option(help="auto: the network's own limits. from-log LOG: what a log brings.")
     ] = "auto",
     axis: Axes = None,
+    fastest: Annotated[
+        bool, typer.Option("--fastest", help="Time each part on every engine of this CPU; auto takes the fastest.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; progress goes to standard error.")] = False,
 ) -> None:
     """Export, check and store every part, for example: perception engine build ddrnet --precision fp16.
@@ -52,6 +55,8 @@ def build(
 
     if shapes not in ("auto", "from-log"):
         raise UserError(f"--shapes {shapes}; expected auto, or from-log LOG")
+    if fastest and engine not in (None, "auto"):
+        raise UserError(f"--fastest chooses for auto, and --engine {engine} leaves no choice")
     if (shapes == "from-log") != (log is not None):
         raise UserError("--shapes from-log and a LOG belong together: engine build car.yaml --shapes from-log LOG")
     say = partial(print, file=sys.stderr) if as_json else print
@@ -60,11 +65,11 @@ def build(
         if axis:
             raise UserError("--axis is of a single network; nodes of a launch file state their sizes in their settings")
         given = {name: value for name, value in (("engine", engine), ("precision", precision)) if value is not None}
-        built = build_launch(target, given, say, log)
+        built = build_launch(target, given, say, log, fastest=fastest)
     elif log is not None:
         raise UserError("--shapes from-log needs a launch file: a log's sensors reach a network through its node")
     else:
-        built = [build_network(target, settings, say)]
+        built = [build_network(target, settings, say, fastest=fastest)]
     if as_json:
         print(json.dumps([entry.as_json() for entry in built], indent=1))
         return

@@ -75,14 +75,15 @@ def weights_address(target: str) -> str:
     )
 
 
-def build_network(target: str, settings: EngineSettings, say: Say) -> Built:
-    """Build every part of a network, and run the whole of it once.
+def build_network(target: str, settings: EngineSettings, say: Say, *, fastest: bool = False) -> Built:
+    """Build every part of a network, and run the whole of it once; `fastest` measures what "auto" shall take.
 
     Raises:
         PerceptionError: there is no such network, or a part cannot be built.
     """
     from torch import nn
 
+    from perception.engines.bench import find_fastest
     from perception.engines.choose import compile_parts
     from perception.engines.coverage import coverage_of
     from perception.engines.engine import axis_names, run_on
@@ -97,7 +98,9 @@ def build_network(target: str, settings: EngineSettings, say: Say) -> Built:
     if loaded.untrained:
         say(f"{loaded.card.name}: filled weights, which have learned nothing: good for speed, not for sight")
     parts: Mapping[str, Part] = network.parts()
-    forget_log_shapes(parts)
+    forget_log(parts)
+    for part in parts.values() if fastest else ():
+        find_fastest(part, settings, say=say)
     size = (256, 512)
     if {"height", "width"} <= set().union(*(axis_names(part) for part in parts.values())):
         size = (settings.axes.get("height", size[0]), settings.axes.get("width", size[1]))
@@ -109,14 +112,17 @@ def build_network(target: str, settings: EngineSettings, say: Say) -> Built:
     return built
 
 
-def build_launch(file: str, override: Mapping[str, Any], say: Say, log: Path | None = None) -> list[Built]:
+def build_launch(
+    file: str, override: Mapping[str, Any], say: Say, log: Path | None = None, *, fastest: bool = False
+) -> list[Built]:
     """Build the engines of all nodes of a launch file, with the settings that it gives them.
 
     Args:
         file: the launch file.
         override: engine and precision in place of the file's.
         say: is told the progress.
-        log: take the sizes of free axes from this log.
+        log: take the sizes of free axes, and samples, from this log.
+        fastest: measure what "auto" shall take.
 
     Raises:
         PerceptionError: the launch file is not sound, or an engine cannot be built.
@@ -127,12 +133,16 @@ def build_launch(file: str, override: Mapping[str, Any], say: Say, log: Path | N
     nodes = [spec for spec in graph.nodes if "engine" in type(spec.config).model_fields and not spec.is_source]
     if log is not None:
         _watch_shapes(graph, nodes, log, say)
-    return [_build_node(spec, graph, override, say, keep_shapes=log is not None) for spec in nodes]
+    keep = log is not None
+    return [_build_node(spec, graph, override, say, keep_shapes=keep, fastest=fastest) for spec in nodes]
 
 
-def _build_node(spec: NodeSpec, graph: Graph, override: Mapping[str, Any], say: Say, *, keep_shapes: bool) -> Built:
+def _build_node(
+    spec: NodeSpec, graph: Graph, override: Mapping[str, Any], say: Say, *, keep_shapes: bool, fastest: bool
+) -> Built:
     from torch.utils.flop_counter import FlopCounterMode
 
+    from perception.engines.bench import find_fastest
     from perception.engines.choose import compile_part
     from perception.engines.compiled_by import compiled_by
     from perception.engines.coverage import CountedEngine, Coverage
@@ -146,9 +156,11 @@ def _build_node(spec: NodeSpec, graph: Graph, override: Mapping[str, Any], say: 
 
     def build(parts: Mapping[str, Part], settings: EngineSettings) -> dict[str, Engine]:
         if not keep_shapes:
-            forget_log_shapes(parts)
+            forget_log(parts)
         made: dict[str, Engine] = {}
         for name, part in parts.items():
+            if fastest:
+                find_fastest(part, replace(settings, **override), say=say)
             engine = compile_part(part, replace(settings, **override), say=say)
             counted.append(CountedEngine(engine))
             built.engines[name] = made[name] = counted[-1]
@@ -177,43 +189,49 @@ def _build_node(spec: NodeSpec, graph: Graph, override: Mapping[str, Any], say: 
 
 
 def _watch_shapes(graph: Graph, nodes: list[NodeSpec], log: Path, say: Say) -> None:
-    """Replay the log through the graph, in lockstep, and keep the sizes that its engines met."""
+    """Replay the log through the graph, in lockstep, and keep the sizes that its engines met, and some inputs."""
     from perception.engines.cache import EngineCache
     from perception.engines.choose import compile_part
     from perception.engines.compiled_by import compiled_by
+    from perception.engines.log_samples import SampleKeeper, store_samples
     from perception.engines.log_shapes import ShapeWatch, store_limits
     from perception.runtime.inline_runner import run_inline
     from perception.runtime.node_factory import make_node
 
-    watches: list[ShapeWatch] = []
+    watches: list[tuple[ShapeWatch, SampleKeeper]] = []
 
     def watch(parts: Mapping[str, Part], settings: EngineSettings) -> dict[str, Engine]:
-        forget_log_shapes(parts)
+        forget_log(parts)
         made: dict[str, Engine] = {}
         for name, part in parts.items():
-            watches.append(ShapeWatch(compile_part(part, settings, say=say), part))
-            made[name] = watches[-1]
+            keeper = SampleKeeper()
+            made[name] = shapes = ShapeWatch(compile_part(part, settings, say=say), part, keeper.show)
+            watches.append((shapes, keeper))
         return made
 
     with compiled_by(watch):
         made = {spec.name: make_node(spec, graph) for spec in nodes}
-    for warmed in watches:
-        warmed.sizes.clear()  # those of the warm-up are made up
+    for shapes, keeper in watches:
+        shapes.sizes.clear()  # those of the warm-up are made up
+        keeper.forget()
     say(f"replaying {log} to see the shapes that it brings")
     run_inline(replace(graph, mode="lockstep"), nodes=made)
     cache = EngineCache()
-    for seen in watches:
-        limits = seen.limits()
-        store_limits(cache.folder, seen.part, limits, str(log))
+    for shapes, keeper in watches:
+        limits = shapes.limits()
+        store_limits(cache.folder, shapes.part, limits, str(log))
+        store_samples(cache.folder, shapes.part, keeper)
         for axis in limits.values():
-            say(f"{seen.part.name}: {axis.name} up to {axis.maximum}, mostly {axis.typical}")
+            say(f"{shapes.part.name}: {axis.name} up to {axis.maximum}, mostly {axis.typical}")
 
 
-def forget_log_shapes(parts: Mapping[str, Part]) -> None:
-    """Go back to the limits that the network states."""
+def forget_log(parts: Mapping[str, Part]) -> None:
+    """Go back to the limits that the network states, and to made-up samples."""
     from perception.engines.cache import EngineCache
+    from perception.engines.log_samples import store_samples
     from perception.engines.log_shapes import store_limits
 
     folder = EngineCache().folder
     for part in parts.values():
         store_limits(folder, part, {}, "")
+        store_samples(folder, part, None)

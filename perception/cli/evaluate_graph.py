@@ -26,7 +26,10 @@ WORST = 6
 
 def graph(
     launch_file: Annotated[Path, typer.Argument(metavar="FILE", help="A path, or the name of a shipped launch file.")],
-    replay: Annotated[Path, typer.Option(help="A recorded log with sensors, and truth on truth/...")],
+    replay: Annotated[
+        list[Path],
+        typer.Option(help="A recorded log with sensors, and truth on truth/...; several lie on one timeline."),
+    ],
     truth: Annotated[Path | None, typer.Option(help="Take the truth from this log instead.")] = None,
     latency: Annotated[
         str, typer.Option(help="For streaming scores: measured (this run's stages), from-log (LOG's own), or MS.")
@@ -40,18 +43,18 @@ def graph(
 
     For example: perception evaluate car.yaml --replay drive.mcap --out report/
     """
-    from perception.logs.open_log import open_log
+    from perception.logs.open_log import open_log, open_logs
     from perception.runtime.launch_file.files import find_launch_file
     from perception.runtime.launch_file.load import load_launch
     from perception.runtime.launch_file.replay import Replay
 
     milliseconds = _latency(latency)
-    log = open_log(replay)
+    log = open_logs(replay)
     truth_log = log if truth is None else open_log(truth)
     built = load_launch(find_launch_file(launch_file), sets=sets or [], replay=Replay(log, "lockstep"))
     outputs = _run(built, log if latency == "from-log" else None, milliseconds, duration)
     truths = _truth(truth_log, duration)
-    report, worst = _report(built, str(replay), str(launch_file), latency, outputs, truths)
+    report, worst = _report(built, ", ".join(map(str, replay)), str(launch_file), latency, outputs, truths)
     document = report.document()
     if out is not None:
         from perception.cli.evaluate_pictures import pictures_of

@@ -33,7 +33,10 @@ def launch(
         Path | None,
         typer.Argument(metavar="FILE", help="A path, or the name of a shipped launch file; none if LOG holds one."),
     ] = None,
-    replay: Annotated[Path | None, typer.Option(help="Read the sensors from a recorded log.")] = None,
+    replay: Annotated[
+        list[Path] | None,
+        typer.Option(help="Read the sensors from a recorded log; several lie on one timeline, whatever their formats."),
+    ] = None,
     mode: Annotated[
         str, typer.Option(help="realtime: at the log's pace. lockstep: lossless, equal bytes at every run.")
     ] = "realtime",
@@ -57,6 +60,9 @@ def launch(
     split_bytes: SplitBytes = None,
     split_s: SplitSeconds = None,
     last: Last = None,
+    with_weights: Annotated[
+        bool, typer.Option("--with-weights", help="Record the weights, too, and not only their hashes.")
+    ] = False,
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE in place of the file's.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, print the resolved file, start nothing.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines, also in a terminal.")] = False,
@@ -75,44 +81,47 @@ def launch(
         raise UserError(f"--runner {runner}: expected inline or ray")
     if runner is not None and mode != "lockstep":
         raise UserError("--runner is of --mode lockstep: everything else runs as processes")
-    if replay is None and (loop or mode == "lockstep" or from_s is not None or until_s is not None):
+    if not replay and (loop or mode == "lockstep" or from_s is not None or until_s is not None):
         raise UserError("--mode lockstep, --from, --until and --loop are of a replay: give --replay LOG")
-    if record is None and any(value is not None for value in (max_bytes, split_bytes, split_s, last)):
-        raise UserError("--max-bytes, --split-bytes, --split-seconds and --last are of a recording: give --record OUT")
+    if record is None and (with_weights or any(value is not None for value in (max_bytes, split_bytes, split_s, last))):
+        raise UserError(
+            "--max-bytes, --split-bytes, --split-seconds, --last and --with-weights are of a recording: "
+            "give --record OUT"
+        )
 
     def writer(path: Path, attachments: Mapping[str, bytes]) -> Writer:
         return writer_of(path, attachments, split_bytes=split_bytes, split_s=split_s, last=last)
 
     with tempfile.TemporaryDirectory(prefix="perception-launch-") as folder:
-        log = _open(replay, assume_rate)
-        file = _launch_file(launch_file, log, Path(folder))
+        log = _open(replay or [], assume_rate)
+        file, notes = _launch_file(launch_file, log, Path(folder))
         given = _replay(log, mode, rate=rate, from_s=from_s, until_s=until_s, loop=loop, remap=remap or [],
                         use_recorded=use_recorded or [], assume_rate=assume_rate)  # fmt: skip
         return _run(
             file, given, sets or [], duration=duration, record=record, dry_run=dry_run, plain=plain, as_json=as_json,
-            runner="ray" if runner == "ray" else "inline", make_writer=writer, max_bytes=max_bytes,
+            runner="ray" if runner == "ray" else "inline", make_writer=writer, max_bytes=max_bytes, notes=notes,
+            with_weights=with_weights,
         )  # fmt: skip
 
 
-def _open(replay: Path | None, assume_rate: float) -> Log | None:
-    from perception.logs.open_log import open_log
+def _open(replay: list[Path], assume_rate: float) -> Log | None:
+    from perception.logs.open_log import open_logs
 
-    return None if replay is None else open_log(replay, assume_rate_hz=assume_rate)
+    return open_logs(replay, assume_rate_hz=assume_rate) if replay else None
 
 
-def _launch_file(given: Path | None, log: Log | None, folder: Path) -> Path:
+def _launch_file(given: Path | None, log: Log | None, folder: Path) -> tuple[Path, list[str]]:
     from perception.errors import UserError
     from perception.runtime.launch_file.files import find_launch_file
+    from perception.runtime.replayed_files import recorded_launch
 
     if given is not None:
-        return find_launch_file(given)
-    stored = None if log is None else log.attachments().get("launch.yaml")
+        return find_launch_file(given), []
+    stored = None if log is None else recorded_launch(log, folder)
     if stored is None:
         where = "" if log is None else f"; {log.path} holds none"
         raise UserError(f"no launch file is given{where}. Expected one, such as: perception launch car.yaml")
-    file = folder / "launch.yaml"
-    file.write_bytes(stored)
-    return file
+    return stored.file, stored.notes
 
 
 def _replay(
@@ -164,6 +173,8 @@ def _run(
     runner: Runner,
     make_writer: Callable[[Path, Mapping[str, bytes]], Writer],
     max_bytes: int | None,
+    notes: list[str],
+    with_weights: bool,
 ) -> int:
     from perception.cli.live_view import summary_document, summary_lines, view
     from perception.runtime.launch_file.load import load_launch
@@ -177,9 +188,11 @@ def _run(
         return 0
     shown = view(plain or as_json)
     say = (lambda _: None) if as_json else shown.line
-    for line in (*_introduction(file, graph, replay), *_budget(graph)):
+    for line in (*_introduction(file, graph, replay), *(f"  log: {note}" for note in notes), *_budget(graph)):
         say(line)
-    writer = None if record is None else make_writer(record, attachments_of(graph))
+    files = attachments_of(graph)
+    kept = attachments_of(graph, with_weights=True) if with_weights else files
+    writer = None if record is None else make_writer(record, kept)
     recorder = None if writer is None else Recorder(writer, max_bytes, lossless=graph.mode == "lockstep")
     commands: deque[ReplayRequest] = deque()
     try:
@@ -187,7 +200,7 @@ def _run(
             summary = run_graph(
                 graph, duration_s=duration, stop=stop, on_line=say,
                 on_status=(lambda _: None) if as_json else shown.status, recorder=recorder, runner=runner,
-                commands=commands,
+                commands=commands, files=files,
             )  # fmt: skip
     finally:
         shown.close()
@@ -234,7 +247,7 @@ def _introduction(file: Path, graph: Graph, replay: Replay | None) -> Iterator[s
     if replay is not None:
         from perception.runtime.recorded_files import other_weights
 
-        yield f"  replaying {replay.log.path} ({replay.log.FORMAT}), {graph.mode}"
+        yield f"  replaying {', '.join(map(str, replay.log.paths))} ({replay.log.FORMAT}), {graph.mode}"
         for note in replay.log.notes:
             yield f"  log: {note}"
         yield from (f"  warning: {line}" for line in other_weights(graph, replay.log.attachments()))

@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 @app.callback()
 def log() -> None:
-    """Look into recorded logs of any known format, cut, merge, recover, export and compare them."""
+    """Look into recorded logs of any known format and their files, cut, merge, recover, export and compare them."""
 
 
 @app.command()
@@ -78,6 +78,34 @@ def _rates(log: Log) -> dict[str, float]:
         for topic, span in log.topic_spans().items()
         if counts.get(topic, 0) > 1 and span.end_ns > span.start_ns
     }
+
+
+@app.command()
+def files(
+    path: Annotated[Path, typer.Argument(metavar="LOG", help="A recording.")],
+    out: Annotated[Path | None, typer.Option(help="Write them into this folder, which must not exist.")] = None,
+) -> None:
+    """List what a recording holds beside its messages, or write it: perception log files drive.mcap --out drive/."""
+    from perception.logs.open_log import open_log
+    from perception.logs.rewrite import write_attachments
+
+    held = open_log(path).attachments()
+    if out is not None:
+        write_attachments(held, out)
+    for name, data in sorted(held.items()):
+        print(f"{len(data):>12} {name}")
+
+
+@app.command()
+def ledger(path: Annotated[Path, typer.Argument(metavar="LOG", help="A recording of ours.")]) -> None:
+    """Print a line for each message, with a hash of all but its times: perception log ledger drive.mcap.
+
+    Two runs are equal where these lines are, sorted: on machines that share no disk, `perception log compare` is diff.
+    """
+    from perception.logs.ledger import ledger as entries_of
+
+    for entry in entries_of(path):
+        print(f"{entry.topic} {entry.seq} {entry.t_sensor_ns} {entry.digest}")
 
 
 @app.command()

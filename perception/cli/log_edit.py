@@ -36,16 +36,15 @@ def cut(
 
 
 def merge(
-    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs of any formats, with different topics.")],
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Of any formats; parts of one recording, too.")],
     out: Out,
     assume_rate: Rate = 10.0,
 ) -> int:
     """Write several logs on one timeline: perception log merge lidar.pcap events.raw --out both.mcap."""
-    from perception.logs.merged_log import MergedLog
-    from perception.logs.open_log import open_log
+    from perception.logs.open_log import open_logs
     from perception.logs.rewrite import rewrite
 
-    return _tell(out, rewrite(MergedLog([open_log(log, assume_rate_hz=assume_rate) for log in logs]), out))
+    return _tell(out, rewrite(open_logs(logs, assume_rate_hz=assume_rate), out))
 
 
 def recover(log: Source, out: Out) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,8 @@ def record(
 ) -> None:
     """Record what a running graph publishes, for example: perception record drive.mcap --duration 60.
 
-    Sensor data does not leave the graph over ZeroMQ: perception launch --record OUT records every topic.
+    Sensor data does not leave the graph over ZeroMQ: perception launch --record OUT records every topic. The recording
+    holds the graph's launch file, calibration, cards and hashes, which it is asked for.
     """
     from perception.messages.codec import encode
     from perception.runtime.recorder import Recorder
@@ -41,7 +43,8 @@ def record(
         first = subscription.receive(timeout)
         if first is None:
             raise nothing_came(endpoint, timeout, keys)
-        writer = writer_of(out, {}, split_bytes=split_bytes, split_s=split_s, last=last)
+        files = _files(endpoint, keys)
+        writer = writer_of(out, files, split_bytes=split_bytes, split_s=split_s, last=last)
         recorder = Recorder(writer, max_bytes)
         started_s = time.monotonic()
         received: Received | None = first
@@ -57,3 +60,18 @@ def record(
     dropped = lost + sum(recorder.dropped.values())
     why = f"; {recorder.stopped}" if recorder.stopped else ""
     print(f"{out}: {count} messages{files_written(writer)}, {dropped} lost on the way{why}")
+
+
+def _files(endpoint: str, keys: Path | None) -> dict[str, bytes]:
+    """Ask the graph for its files; a recording goes on without them, and says so."""
+    from perception.errors import ChannelError
+    from perception.runtime.snapshot_socket import ask_files
+
+    try:
+        files = ask_files(endpoint, keys=keys)
+        why = "the graph gives them to nobody, since its endpoint is open to other machines without CURVE keys"
+    except ChannelError as error:
+        files, why = {}, str(error)
+    if not files:
+        print(f"warning: recorded without launch file, calibration, cards and hashes: {why}", file=sys.stderr)
+    return files

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from perception.engines.agreement import confirm_agreement
 from perception.engines.cache import EngineCache, Say
 from perception.engines.choose import EngineSettings, compile_part
-from perception.engines.engine import Engine, axis_names, pinned, resized_example
+from perception.engines.engine import Engine, axis_names, part_samples, pinned, resized_example
+from perception.engines.fastest import store_fastest
+from perception.engines.log_samples import with_stored_samples
+from perception.engines.precision import EngineName
 from perception.errors import EngineError, NotInstalledError
-from perception.messages.array import host
+from perception.messages.array import Array, host
 from perception.networks.part import Part
 
 BATCH_AXES = ("batch", "images", "clips")
+CPU_ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "torch")
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,38 @@ def bench_part(
     return [_timing(part, *each) for each in zip(settings, engines, samples, strict=True)]
 
 
+def find_fastest(
+    part: Part,
+    settings: EngineSettings,
+    repeats: int = 10,
+    cache: EngineCache | None = None,
+    say: Say = lambda text: None,
+) -> None:
+    """Measure a part on every engine of a CPU that is installed and agrees, and keep the fastest for "auto".
+
+    Measured on the middle one of a log's samples, where those are kept, and on the part's example elsewhere. With one
+    engine that agrees there is nothing to keep.
+    """
+    cache = cache or EngineCache()
+    engines: dict[EngineName, Engine] = {}
+    for name in CPU_ENGINES:
+        with contextlib.suppress(EngineError, NotInstalledError):
+            engines[name] = compile_part(part, replace(settings, engine=name), cache, say)
+    fixed = pinned(with_stored_samples(cache.folder, part), _axes(part, settings))
+    samples = part_samples(fixed)
+    sample = dict(zip(part.inputs, (tensor.numpy() for tensor in samples[len(samples) // 2]), strict=True))
+    times_ms: dict[EngineName, list[float]] = {name: [] for name in engines}
+    for _ in range(repeats + 2):
+        for name, engine in engines.items():
+            times_ms[name].append(_elapsed_ms(engine, sample, settings.threads))
+    medians = {name: statistics.median(times[2:]) for name, times in times_ms.items()}
+    if len(medians) > 1:
+        best = min(medians, key=lambda name: medians[name])
+        why = ", ".join(f"{name} {ms:.2f} ms" for name, ms in medians.items())
+        store_fastest(cache.folder, part, settings, best, why)
+        say(f"part '{part.name}': {why}: auto takes {best}")
+
+
 def choices_of(
     network: str, parts: Mapping[str, Part], settings: Sequence[EngineSettings], timings: Sequence[Sequence[Timing]]
 ) -> list[Choice]:
@@ -124,15 +161,19 @@ def _timing(part: Part, settings: EngineSettings, engine: Engine | str, samples:
 def _run_ms(part: Part, settings: EngineSettings, engine: Engine) -> float:
     example = resized_example(part, _axes(part, settings))
     inputs = {name: tensor.numpy() for name, tensor in zip(part.inputs, example, strict=True)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads or threads)
+    return _elapsed_ms(engine, inputs, settings.threads)
+
+
+def _elapsed_ms(engine: Engine, inputs: Mapping[str, Array], threads: int | None) -> float:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
     try:
         start = time.perf_counter()
         for output in engine.run(inputs).values():
             host(output)
         return (time.perf_counter() - start) * 1e3
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _axes(part: Part, settings: EngineSettings) -> dict[str, int]:

@@ -3,8 +3,8 @@
     engines = compile_parts(network.parts(), "auto", say=print)
     boxes = network.detect(points, run_on(engines))
 
-"auto" takes the fastest engine of this machine that agrees with the torch reference, and says why where it had to leave
-one out; a name takes that engine or raises.
+"auto" takes the engine that was measured to be the fastest here (`fastest`), or else the one that most often is, if it
+agrees with the torch reference, and says why where it had to leave one out; a name takes that engine or raises.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from perception.engines import compiled_by
 from perception.engines.agreement import confirm_agreement
 from perception.engines.cache import EngineCache, Say
 from perception.engines.engine import Engine, axis_names, limited, pinned, run_on
+from perception.engines.fastest import stored_fastest
+from perception.engines.log_samples import with_stored_samples
 from perception.engines.log_shapes import stored_limits
 from perception.engines.precision import Compatibility, EngineName, Precision
 from perception.engines.torch_engine import TorchEngine
@@ -62,14 +64,15 @@ def compile_part(
         return compiled[part.name]
     axes = {name: size for name, size in settings.axes.items() if name in axis_names(part)}
     cache = cache or EngineCache()
-    part = limited(part, stored_limits(cache.folder, part))
+    fastest = stored_fastest(cache.folder, part, settings) if settings.engine == "auto" else None
+    part = limited(with_stored_samples(cache.folder, part), stored_limits(cache.folder, part))
     part = pinned(part, axes) if axes else part
     if settings.engine == "torch" and settings.precision == "fp32":
         return TorchEngine(part)
-    for name, precision in _candidates(settings):
+    for name, precision in _candidates(settings, fastest):
         try:
             return _compiled(part, name, replace(settings, precision=precision), cache, say)
-        except EngineError as error:
+        except (EngineError, NotInstalledError) as error:
             if settings.engine != "auto":
                 raise
             say(f"part '{part.name}' does not run on {name} in {precision}: {error}")
@@ -77,12 +80,12 @@ def compile_part(
     return TorchEngine(part)
 
 
-def _candidates(settings: EngineSettings) -> list[tuple[EngineName, Precision]]:
+def _candidates(settings: EngineSettings, fastest: EngineName | None) -> list[tuple[EngineName, Precision]]:
     """Return what "auto" tries, the fastest first; what disagrees below float32 may agree in it."""
     wanted = settings.precision
     if settings.engine != "auto":
         return [(settings.engine, wanted)]
-    found: list[tuple[EngineName, Precision]] = []
+    found: list[tuple[EngineName, Precision]] = [] if fastest is None else [(fastest, wanted)]
     if torch.cuda.is_available():
         if importlib.util.find_spec("tensorrt"):
             found += [("tensorrt", wanted), ("tensorrt", "fp32")]

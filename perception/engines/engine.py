@@ -138,7 +138,12 @@ def resized_example(part: Part, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
 
 
 def part_samples(part: Part) -> list[tuple[Tensor, ...]]:
-    """Return the part's example; where no input holds indices, it is also cut to another size of each free axis."""
+    """Return what a log brought, where that was kept.
+
+    Otherwise the part's example; where no input holds indices, it is also cut to another size of each free axis.
+    """
+    if found := list(part.samples(part)):
+        return found
     samples = [part.example()]
     if any(spec.dtype != "float32" for spec in part.inputs.values()):
         return samples

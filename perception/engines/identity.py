@@ -36,6 +36,7 @@ def part_identity(
         "outputs": {name: described(spec) for name, spec in part.outputs.items()},
         "versions": {"torch": torch.__version__, "python": platform.python_version(), **versions},
         "device": device or cpu_name(),
+        **({"samples": part.samples_hash} if part.samples_hash else {}),
     }
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from perception.engines.engine import Engine, described
@@ -21,23 +21,26 @@ from perception.networks.part import Axis, Part, TensorSpec
 
 
 class ShapeWatch:
-    """An engine around another one that notes the sizes of free axes."""
+    """An engine around another one that notes the sizes of free axes, and shows its inputs to `seen`."""
 
-    def __init__(self, engine: Engine, part: Part) -> None:
+    def __init__(
+        self, engine: Engine, part: Part, seen: Callable[[Mapping[str, Array]], None] = lambda inputs: None
+    ) -> None:
         self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
-        self.part, self._engine = part, engine
+        self.part, self._engine, self._seen = part, engine, seen
         self.sizes: dict[str, list[int]] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run the other engine; see `Engine.run`."""
         outputs = self._engine.run(inputs)
-        seen = {
+        self._seen(inputs)
+        sizes = {
             axis.name: size
             for name, spec in self.inputs.items()
             for axis, size in zip(spec.shape, inputs[name].shape, strict=True)
             if isinstance(axis, Axis)
         }
-        for name, size in seen.items():
+        for name, size in sizes.items():
             self.sizes.setdefault(name, []).append(size)
         return outputs
 
@@ -79,10 +82,15 @@ def stored_limits(folder: Path, part: Part) -> dict[str, Axis]:
     return {}
 
 
-def _file(folder: Path, part: Part) -> Path:
+def part_key(part: Part) -> str:
+    """Return what tells a part from others, whatever its weights: what a log brings does not depend on them."""
     stated = [part.name, type(part.module).__name__, repr(part.module)]
     stated += [f"{name} {described(spec)}" for name, spec in part.inputs.items()]
-    return folder / ".shapes" / f"{hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:32]}.json"
+    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:32]
+
+
+def _file(folder: Path, part: Part) -> Path:
+    return folder / ".shapes" / f"{part_key(part)}.json"
 
 
 def _axes(specs: Mapping[str, TensorSpec]) -> list[Axis]:

@@ -22,6 +22,8 @@ Table: TypeAlias = dict[str, float]
 Curves: TypeAlias = dict[str, list[tuple[float, float]]]
 MATCH_M = 2.0
 DISTANCES_M = (0.0, 20.0, 35.0, 50.0)
+BACKGROUND = "background"
+"""Stands for the class of what is no object, and for the answer to one that was not found."""
 VISIBLE = (0.0, 0.4, 0.6, 0.8, 1.0)
 """Edges of the bands of the share that nothing hides; those of nuScenes."""
 
@@ -40,6 +42,46 @@ def matched(truth: SceneBoxes, results: SceneBoxes) -> NDArray[np.int64]:
         if len(near) and apart.min() < MATCH_M:
             found[index] = near[apart.argmin()]
             taken[found[index]] = True
+    return found
+
+
+def confusion(truth: SceneBoxes, results: SceneBoxes) -> tuple[dict[str, dict[str, int]], float]:
+    """Return counts by (true class, answered class), and the score from which on results are in it.
+
+    Results that found a true box of their class are right, as in the scores; of what is left over, results and true
+    boxes of another class within 2 m are taken for each other, best results first; the rest is background. Below the
+    score at which F1 over all classes is highest, results are left out: few of them are meant.
+    """
+    found = matched(truth, results)
+    least = _best_f1(len(truth), results.score, found >= 0)
+    meant = results.score >= least
+    results, found = results[meant], found[meant]
+    found = _taken_for_others(truth, results, found)
+    names = [*sorted({*truth.name.tolist(), *results.name.tolist()}), BACKGROUND]
+    table = {true: dict.fromkeys(names, 0) for true in names}
+    for name, index in zip(results.name.tolist(), found.tolist(), strict=True):
+        table[BACKGROUND if index < 0 else str(truth.name[index])][name] += 1
+    for name in np.delete(truth.name, found[found >= 0]).tolist():
+        table[name][BACKGROUND] += 1
+    return {true: row for true, row in table.items() if any(row.values())}, least
+
+
+def _best_f1(boxes: int, score: Float, is_right: NDArray[np.bool_]) -> float:
+    order = np.argsort(-score, kind="stable")
+    f1 = 2 * np.cumsum(is_right[order]) / (np.arange(1, len(score) + 1) + boxes)
+    return float(score[order[int(f1.argmax())]]) if len(score) else 0.0
+
+
+def _taken_for_others(truth: SceneBoxes, results: SceneBoxes, found: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return `found` with what is left over on both sides matched across classes."""
+    free, wrong = np.setdiff1d(np.arange(len(truth)), found), np.flatnonzero(found < 0)
+    if not len(free) or not len(wrong):
+        return found
+    any_truth, any_results = truth[free], results[wrong]
+    any_truth.name[:] = any_results.name[:] = ""  # copies, on which one class stands for all
+    across = matched(any_truth, any_results)
+    found = found.copy()
+    found[wrong[across >= 0]] = free[across[across >= 0]]
     return found
 
 
@@ -105,4 +147,4 @@ def all_curves(scores: NuscenesScores, classes: Sequence[str], found: Reliabilit
     return {"precision over recall": precision_curves(scores, classes), "right over score": reliability_curve(found)}
 
 
-__all__ = ["Curves", "Table", "all_curves", "by_distance", "by_visibility", "matched"]
+__all__ = ["BACKGROUND", "Curves", "Table", "all_curves", "by_distance", "by_visibility", "confusion", "matched"]

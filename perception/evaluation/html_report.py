@@ -73,7 +73,9 @@ def _output(topic: str, scores: Mapping[str, Any], worst: Sequence[FramePicture]
     parts += [_chart(name, curves) for name, curves in (offline.get("curves") or {}).items()]
     if offline["confusion"]:
         answers = list(dict.fromkeys(answer for of in offline["confusion"].values() for answer in of))
-        parts.append("<h3>Confusion: rows are true, columns answered</h3>")
+        least = offline.get("confusion_score")
+        which = "" if least is None else f"; results of a score of {least:.2f} or more, where F1 is highest"
+        parts.append(f"<h3>Confusion: rows are true, columns answered{which}</h3>")
         parts.append(
             _table(
                 ("", *answers), [(name, *(of.get(a, 0) for a in answers)) for name, of in offline["confusion"].items()]

@@ -10,6 +10,7 @@ threshold: the devkit's objects remember it, and its published numbers hold that
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -105,6 +106,14 @@ class ClassCounter:
         self.name, self.frames = name.lower(), sum(sequence.frames for sequence in sequences)
         self._sequences = [_SequenceOfClass(sequence, self.name, overlap, least) for sequence in sequences]
 
+    @classmethod
+    def joined(cls, counters: Sequence[ClassCounter]) -> ClassCounter:
+        """Return a counter of the sequences of all of these, of one class and overlap, that begins anew."""
+        made = cls((), counters[0].name, overlap=lambda _, __: np.empty((0, 0)), least=0.0)
+        made.frames = sum(counter.frames for counter in counters)
+        made._sequences = [sequence.anew() for counter in counters for sequence in counter._sequences]
+        return made
+
     def has_results(self) -> bool:
         """True where any result is of this class."""
         return any(len(sequence.results.frame) for sequence in self._sequences)
@@ -150,11 +159,18 @@ class _SequenceOfClass:
         self._score = self.results.score.copy()
         self._valid = np.zeros(len(self._score), np.bool_)
         track_of = np.unique(self.results.track, return_inverse=True)[1]
-        self._track_rows = np.split(np.argsort(track_of, kind="stable"), np.cumsum(np.bincount(track_of))[:-1])
+        self._by_track = np.argsort(track_of, kind="stable")
+        self._tracks_at = np.concatenate(([0], np.cumsum(np.bincount(track_of)))).astype(np.int64)
         identity = np.unique(self.truth.track, return_inverse=True)[1]
         self._in_trajectories = np.argsort(identity, kind="stable")
         self._trajectories_at = np.concatenate(([0], np.cumsum(np.bincount(identity)))).astype(np.int64)
         self._ignored_in_trajectories = self._ignored_truth[self._in_trajectories]
+
+    def anew(self) -> _SequenceOfClass:
+        """Return the same, with nothing remembered of counts."""
+        made = copy.copy(self)
+        made._score, made._valid = self.results.score.copy(), np.zeros(len(self._valid), np.bool_)
+        return made
 
     def count(self, counts: Counts, threshold: float) -> None:
         row = np.full(len(self.truth.frame), UNMATCHED)
@@ -179,13 +195,8 @@ class _SequenceOfClass:
         The sum is taken in the order of the rows, one after the other, since thresholds are scores of tracks and the
         last bit decides.
         """
-        kept = np.zeros(len(self._score), np.bool_)
-        for rows in self._track_rows:
-            if len(rows):
-                mean = np.cumsum(self._score[rows])[-1] / len(rows)
-                self._score[rows] = mean
-                kept[rows] = mean >= threshold
-        return kept
+        _average(self._score, self._by_track, self._tracks_at)
+        return np.asarray(self._score >= threshold)
 
     def _count_trajectories(self, counts: Counts, matched: NDArray[np.int64]) -> None:
         tracks, ignored, at = matched[self._in_trajectories], self._ignored_in_trajectories, self._trajectories_at
@@ -195,6 +206,17 @@ class _SequenceOfClass:
         counts.fragments += found[2]
         counts.mostly_tracked += found[3]
         counts.mostly_lost += found[4]
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _average(score: Any, rows: Any, at: Any) -> None:
+    """Give all rows of a track the mean of their scores; track k has the rows rows[at[k]:at[k + 1]]."""
+    for k in range(len(at) - 1):
+        total = 0.0
+        for i in range(at[k], at[k + 1]):
+            total += score[rows[i]]
+        for i in range(at[k], at[k + 1]):
+            score[rows[i]] = total / (at[k + 1] - at[k])
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.evaluation import pose, recognition
-from perception.evaluation.breakdown import Curves, Table, all_curves, by_distance, by_visibility, matched
+from perception.evaluation.breakdown import Curves, Table, all_curves, by_distance, by_visibility, confusion, matched
 from perception.evaluation.calibration import reliability
 from perception.evaluation.deliveries import Pair
 from perception.evaluation.detection_nuscenes import SceneBoxes, evaluate
@@ -50,7 +50,8 @@ class TaskScores:
         summary: the figures by name; the first is the headline.
         by_class: figures by class.
         frames: true instants that were scored.
-        confusion: counts by (true class, answer), for masks and recognitions.
+        confusion: counts by (true class, answer); of boxes, "background" stands for what is none or was not found.
+        confusion_score: of boxes, the score from which on they are in it: where F1 is highest.
         by_distance, by_visibility: figures of boxes by band.
         curves: points (x, y) by curve, by what they show.
     """
@@ -60,6 +61,7 @@ class TaskScores:
     by_class: dict[str, Table] = field(default_factory=dict)
     frames: int = 0
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
+    confusion_score: float | None = None
     by_distance: dict[str, Table] = field(default_factory=dict)
     by_visibility: dict[str, Table] = field(default_factory=dict)
     curves: Mapping[str, Curves] = field(default_factory=dict)
@@ -109,7 +111,9 @@ def _objects(pairs: Sequence[Pair], *, details: bool) -> TaskScores:
     if details:
         visible = np.concatenate([_visible(pair.truth) for pair in pairs])
         visible[truth.range_m >= RANGE_M] = np.nan
+        answered, least = confusion(truth[truth.range_m < RANGE_M], results[results.range_m < RANGE_M])
         more = {
+            "confusion": answered, "confusion_score": least,
             "by_distance": by_distance(truth, known, found), "by_visibility": by_visibility(visible, found),
             "curves": all_curves(scores, classes, trust),
         }  # fmt: skip
@@ -262,10 +266,8 @@ def _masks(pairs: Sequence[Pair]) -> TaskScores:
     }  # fmt: skip
     by_class = {names[k]: {"IoU": float(scores.iou[k])} for k in counts.true_classes}
     answers = [*names, "unknown"]
-    confusion = {
-        names[k]: {answers[j]: int(n) for j, n in enumerate(counts.counts[k]) if n} for k in counts.true_classes
-    }
-    return TaskScores("segmentation", summary, by_class, len(pairs), confusion)
+    counted = {names[k]: {answers[j]: int(n) for j, n in enumerate(counts.counts[k]) if n} for k in counts.true_classes}
+    return TaskScores("segmentation", summary, by_class, len(pairs), counted)
 
 
 def compared_labels(truth: SegmentationMask, output: SegmentationMask) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -321,16 +323,16 @@ def _recognitions(pairs: Sequence[Pair]) -> TaskScores:
         if isinstance(pair.output, Recognition):
             answers[str(place)] = [canonical(entry.label) for entry in pair.output.top]
     scores = recognition.evaluate(truth, answers)
-    confusion: dict[str, dict[str, int]] = {}
+    answers_of: dict[str, dict[str, int]] = {}
     for (true, answer), count in scores.confusion.items():
-        confusion.setdefault(true, {})[answer or "none"] = count
+        answers_of.setdefault(true, {})[answer or "none"] = count
     summary = {"top1": scores.top1, "top5": scores.top5, "mean_class_top1": scores.mean_class_top1}
     return TaskScores(
         "recognition",
         summary,
         {name: {"top1": value} for name, value in scores.by_class.items()},
         len(pairs),
-        confusion,
+        answers_of,
     )
 
 

@@ -101,10 +101,11 @@ class Camera:
         points, finite = _checked_points(points_m)
         plane, valid = _MODELS[self.model].project(self.coefficients, points)
         pixels = plane * np.array(self.focal_px) + np.array(self.center_px)
-        valid = valid & finite & np.isfinite(pixels).all(axis=1)
+        there = np.isfinite(pixels)
+        valid = valid & finite & there[:, 0] & there[:, 1]
         if self.max_angle_rad is not None:
             valid &= _angle_to_axis(points) <= self.max_angle_rad
-        pixels = np.where(np.isfinite(pixels), pixels, -1.0)
+        pixels = np.where(there, pixels, -1.0)
         if inside:
             valid &= self.contains(pixels)
         return pixels, valid
@@ -218,8 +219,9 @@ def _checked_points(points_m: NDArray[Any]) -> tuple[Float, Mask]:
     points = np.asarray(points_m, np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
         raise ShapeError(f"points have shape {points.shape}; expected (N, 3)")
-    finite: Mask = np.asarray(np.isfinite(points).all(axis=1))
-    return np.where(finite[:, None], points, 0.0), finite
+    there = np.isfinite(points)
+    finite: Mask = there[:, 0] & there[:, 1] & there[:, 2]  # numpy is slow along an axis of three
+    return points if finite.all() else np.where(finite[:, None], points, 0.0), finite
 
 
 def _angle_to_axis(points: Float) -> Float:

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from perception.errors import LogError, MessageError
 from perception.logs.mcap_log import McapLog
+from perception.logs.merged_log import OF_THE_MACHINE
 from perception.logs.open_log import open_log
 from perception.messages.codec import content, decode_header
-
-OF_THE_MACHINE = frozenset({"status", "state"})
 
 
 @dataclass(frozen=True)

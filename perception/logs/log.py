@@ -40,6 +40,11 @@ class Log(ABC):
         self.skipped: Counter[str] = Counter()
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files or folders that `open_logs` was given."""
+        return (self.path,)
+
+    @property
     @abstractmethod
     def rig(self) -> Rig | None:
         """Sensors with calibration, or None where the log does not tell."""

@@ -7,29 +7,43 @@ their size are skipped and counted; none makes the reader allocate more than `MA
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
-import zlib
-from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 import lz4.frame
 import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.reader import SeekingReader
-from mcap.records import Attachment, Channel, Chunk, ChunkIndex, Schema
+from mcap.records import Attachment, AttachmentIndex, Channel, Chunk, ChunkIndex, Schema
 from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader, breakup_chunk
 
 from perception.errors import LogError
 
+try:  # checksums would be half of all reading: this takes the processor's instruction for them
+    from isal.isal_zlib import crc32
+except ImportError:
+    from zlib import crc32
+
 MAGIC = b"\x89MCAP0\r\n"
 MAX_CHUNK_BYTES = 1 << 30
+LARGE_BYTES = 1 << 20
+"""Of an attachment that is not read with the file's index."""
+AHEAD, AHEAD_BYTES = 2, 64 << 20
+"""So many chunks, each of at most so many bytes, are read while one before them is used."""
 _MESSAGE_OPCODE, _LENGTH, _MESSAGE = 0x05, struct.Struct("<Q"), struct.Struct("<HIQQ")
+_CHUNK = struct.Struct("<QQQII")  # times of its first and last message, size and checksum unfolded, length of a name
 DAMAGE = (McapError, struct.error, EOFError, ValueError, RuntimeError, MemoryError, zstandard.ZstdError, OverflowError)
+
+_Piece: TypeAlias = "Chunk | McapMessage | Future[bytes]"
 
 
 @dataclass
@@ -42,6 +56,36 @@ class _Index:
     chunks: list[ChunkIndex] | None = None
     """None where the file has no summary, or messages outside of chunks: it is read from the start."""
     attachments: dict[str, bytes] = field(default_factory=dict)
+    large: dict[str, AttachmentIndex] = field(default_factory=dict)
+
+
+class Attachments(Mapping[str, bytes]):
+    """Files in a recording by name; large ones, such as weights, are read when somebody wants them."""
+
+    def __init__(self, path: Path, small: Mapping[str, bytes], large: Mapping[str, AttachmentIndex]) -> None:
+        self._path, self._small, self._large = path, small, large
+
+    def __getitem__(self, name: str) -> bytes:
+        """Return a file.
+
+        Raises:
+            LogError: it is damaged.
+        """
+        if name in self._small:
+            return self._small[name]
+        index = self._large[name]
+        try:
+            with self._path.open("rb") as file:
+                return _attachment_at(file, index)
+        except (OSError, *DAMAGE) as error:
+            raise LogError(f"{self._path}: '{name}' in it cannot be read: {error}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._small
+        yield from self._large
+
+    def __len__(self) -> int:
+        return len(self._small) + len(self._large)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +113,7 @@ class McapFile:
         self.skipped: Counter[str] = Counter()
         index = self._read_summary() or self._scan()
         self.channels, self.schemas, self.counts = index.channels, index.schemas, index.counts
-        self.attachments = index.attachments
+        self.attachments: Mapping[str, bytes] = Attachments(path, index.attachments, index.large)
         self._chunks = index.chunks
 
     def schema_of(self, channel: Channel) -> Schema | None:
@@ -87,7 +131,7 @@ class McapFile:
                 for chunk in sorted(self._chunks, key=lambda chunk: chunk.chunk_start_offset)
                 if from_ns is None or chunk.message_end_time >= from_ns
             ]
-            yield from self._selected((_chunk_at(file, index) for index in chosen), wanted)
+            yield from self._selected(_read_ahead(file, chosen), wanted)
 
     def end_records(self, wanted: Callable[[Channel], bool]) -> Iterator[Record]:
         """Yield the messages of the first and the last chunk that holds a channel, for each wanted one with an index.
@@ -112,9 +156,9 @@ class McapFile:
             return
         last = sorted(self._chunks, key=lambda chunk: chunk.message_end_time)[-2:]
         with self.path.open("rb") as file:
-            yield from self._selected((_chunk_at(file, index) for index in last), wanted)
+            yield from self._selected(_read_ahead(file, last), wanted)
 
-    def _selected(self, pieces: Iterator[Chunk | McapMessage], wanted: Callable[[Channel], bool]) -> Iterator[Record]:
+    def _selected(self, pieces: Iterator[_Piece], wanted: Callable[[Channel], bool]) -> Iterator[Record]:
         chosen = {key: channel for key, channel in self.channels.items() if wanted(channel)}
         while True:
             try:
@@ -124,7 +168,7 @@ class McapFile:
                 if isinstance(piece, McapMessage):
                     records = [(piece.channel_id, piece.log_time, piece.data)]
                 else:
-                    records = _messages_of(checked(piece), chosen)
+                    records = _messages_of(piece.result() if isinstance(piece, Future) else checked(piece), chosen)
             except LogError as error:
                 self.skipped[str(error)] += 1
                 continue
@@ -152,7 +196,10 @@ class McapFile:
                     return None
                 index = _Index(dict(summary.channels), dict(summary.schemas), chunks=list(summary.chunk_indexes))
                 index.counts.update(summary.statistics.channel_message_counts)
-                index.attachments = {item.name: item.data for item in reader.iter_attachments()}
+                stored = summary.attachment_indexes
+                index.large = {item.name: item for item in stored if item.length > LARGE_BYTES}
+                small = [item for item in stored if item.length <= LARGE_BYTES]
+                index.attachments = {item.name: _attachment_at(file, item) for item in small}
         except (OSError, *DAMAGE):  # a seek to before the file's start is an OSError
             return None
         if not index.chunks and summary.statistics.message_count:
@@ -189,9 +236,55 @@ def _take(index: _Index, record: object) -> None:
             _take(index, part)
 
 
+def _attachment_at(file: IO[bytes], index: AttachmentIndex) -> bytes:
+    data = os.pread(file.fileno(), min(index.length, MAX_CHUNK_BYTES), index.offset + 9)  # behind opcode and length
+    attachment: bytes = Attachment.read(ReadDataStream(BytesIO(data))).data
+    return attachment
+
+
 def _chunk_at(file: IO[bytes], index: ChunkIndex) -> Chunk:
-    file.seek(index.chunk_start_offset + 9)  # opcode and length
-    return Chunk.read(ReadDataStream(file))
+    """Read a chunk; by place and not by the file's position, so that several threads may.
+
+    Raises:
+        ValueError: the file ends before.
+    """
+    begin, size = index.chunk_start_offset + 9, index.chunk_length - 9  # behind opcode and length
+    left = os.fstat(file.fileno()).st_size - begin
+    if not _CHUNK.size <= size <= min(left, MAX_CHUNK_BYTES + (1 << 16)):
+        raise ValueError(f"a chunk of {size} bytes, where {left} are left")
+    data = memoryview(os.pread(file.fileno(), size, begin))
+    start_ns, end_ns, unfolded, checksum, name = _CHUNK.unpack_from(data)
+    begin = _CHUNK.size + name + _LENGTH.size
+    (length,) = _LENGTH.unpack_from(data, begin - _LENGTH.size)
+    if begin + length > len(data):
+        raise ValueError(f"a chunk claims {length} bytes, more than the {len(data) - begin} that are left")
+    return Chunk(
+        compression=str(data[_CHUNK.size : _CHUNK.size + name], "utf-8"), data=data[begin : begin + length],
+        message_start_time=start_ns, message_end_time=end_ns, uncompressed_crc=checksum, uncompressed_size=unfolded,
+    )  # fmt: skip
+
+
+def _read_ahead(file: IO[bytes], chunks: Iterable[ChunkIndex]) -> Iterator[Future[bytes]]:
+    """Yield the bytes of each chunk, checked; the next ones are read, unfolded and checked while one is used.
+
+    All of that runs without the interpreter's lock, so that other cores do it. A large chunk waits until those before
+    it have been used: no more is in memory than with one at a time.
+    """
+    waiting: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(AHEAD, "mcap") as readers:
+        for index in chunks:
+            while len(waiting) > AHEAD or (waiting and index.uncompressed_size > AHEAD_BYTES):
+                yield waiting.popleft()
+            waiting.append(readers.submit(_checked_at, file, index))
+        while waiting:
+            yield waiting.popleft()
+
+
+def _checked_at(file: IO[bytes], index: ChunkIndex) -> bytes:
+    chunk = _chunk_at(file, index)
+    if index.uncompressed_size <= AHEAD_BYTES < chunk.uncompressed_size:
+        raise ValueError("it is larger than the index says")  # several at a time would be more than is allowed
+    return checked(chunk)
 
 
 def unpacked(chunk: Chunk) -> Chunk:
@@ -233,8 +326,8 @@ def checked(chunk: Chunk) -> bytes:
     Raises:
         LogError: as `unpacked`, or its checksum is another.
     """
-    data: bytes = unpacked(chunk).data
-    if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
+    data = bytes(unpacked(chunk).data)
+    if chunk.uncompressed_crc and crc32(data) != chunk.uncompressed_crc:
         raise LogError("a damaged chunk: its checksum is another")
     return data
 

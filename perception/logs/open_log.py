@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from perception.errors import LogError
@@ -69,6 +70,20 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
     raise LogError(f"{path}: the folder holds no known log. Expected one of:\n{FORMATS}")
 
 
+def open_logs(paths: Sequence[Path], *, assume_rate_hz: float = 10.0) -> Log:
+    """Open one log, or several, of any formats, on one timeline.
+
+    Raises:
+        LogError: as `open_log`, or two of them hold the same topic at the same time.
+    """
+    logs = [open_log(path, assume_rate_hz=assume_rate_hz) for path in paths]
+    if len(logs) == 1:
+        return logs[0]
+    from perception.logs.merged_log import MergedLog
+
+    return MergedLog(logs)
+
+
 def _open_file(path: Path) -> Log:
     from perception.logs.mcap_log import MAGIC
 
@@ -122,4 +137,4 @@ def _event_log(path: Path) -> Log | None:
     return open_event_file(path)
 
 
-__all__ = ["open_log"]
+__all__ = ["open_log", "open_logs"]

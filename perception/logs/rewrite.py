@@ -55,4 +55,24 @@ def rewrite(
     return Rewritten(written, dict(log.skipped))
 
 
-__all__ = ["Rewritten", "rewrite"]
+def write_attachments(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write the files that a log holds into a new folder.
+
+    Raises:
+        LogError: the folder exists or cannot be written, or a file's name leads out of it.
+    """
+    for name in files:
+        if not name or ".." in Path(name).parts or Path(name).is_absolute():
+            raise LogError(f"the log holds a file '{name}', whose name leads out of {folder}: nothing is written")
+    try:
+        folder.mkdir(parents=True)
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+    except FileExistsError:
+        raise LogError(f"{folder}: exists already; nothing is overwritten. Give another name.") from None
+    except (OSError, ValueError) as error:
+        raise LogError(f"{folder}: the files of the log cannot be written there: {error}") from None
+
+
+__all__ = ["Rewritten", "rewrite", "write_attachments"]

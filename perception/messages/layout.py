@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -67,30 +68,55 @@ def _fits(size: int, dimension: int | tuple[str, int], seen: dict[str, int]) -> 
     return seen.setdefault(name, size - plus) == size - plus >= 0
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One array of a message: where in the record it is and how it is read."""
+
+    name: str
+    element: int
+    dtype: np.dtype[Any]
+    nbytes: int
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Layout:
-    """The fields of one message class without header and timing, and the struct that decodes its body."""
+    """The fields of one message class without header and timing, and what decodes its body and its whole records."""
 
-    fields: tuple[str, ...]
     arrays: Mapping[str, ArrayField]
-    body: type[msgspec.Struct]
+    records: Mapping[int, msgspec.msgpack.Decoder[Any]]
     decoder: msgspec.msgpack.Decoder[Any]
-    _sound: set[tuple[tuple[str, ArrayRef], ...]] = dataclasses.field(default_factory=set)
+    _references: Callable[[Mapping[str, Any]], Any]
+    _known: dict[Any, tuple[Place, ...]] = dataclasses.field(default_factory=dict)
 
-    def check(self, references: Mapping[str, ArrayRef]) -> None:
-        """Check the arrays of one message against their declarations; what was sound once is not worked out again.
+    def places(self, body: Mapping[str, Any]) -> tuple[Place, ...]:
+        """Return where the arrays of one message are; what was sound once is not worked out again.
+
+        Args:
+            body: the fields by name, with an `ArrayRef` or None for each array.
 
         Raises:
             ShapeError: dtype or shape of an array is not as declared.
         """
-        key = (*references.items(),)
-        if key in self._sound:
-            return
+        key = self._references(body)
+        places = self._known.get(key)
+        if places is None:
+            places = self._checked(body)
+            if len(self._known) < MAX_KNOWN:  # pictures repeat their sizes, point clouds never do
+                self._known[key] = places
+        return places
+
+    def _checked(self, body: Mapping[str, Any]) -> tuple[Place, ...]:
+        places: list[Place] = []
         sizes: dict[str, int] = {}
-        for name, reference in references.items():
-            self.arrays[name].check(reference.dtype, reference.shape, sizes)
-        if len(self._sound) < MAX_KNOWN:  # pictures repeat their sizes, point clouds never do
-            self._sound.add(key)
+        for name, field in self.arrays.items():
+            reference = body[name]
+            if reference is not None:
+                field.check(reference.dtype, reference.shape, sizes)
+                dtype = np.dtype(reference.dtype).newbyteorder("<")
+                nbytes = math.prod(reference.shape) * dtype.itemsize  # Python integers: no overflow
+                places.append(Place(name, reference.element, dtype, nbytes, reference.shape))
+        return tuple(places)
 
 
 @functools.cache
@@ -109,15 +135,14 @@ def layout_of(message_type: type[Message]) -> Layout:
             hint = ArrayRef if field.required else ArrayRef | None
         body.append((field.name, hint) if field.required else (field.name, hint, _default(field)))
     struct = msgspec.defstruct(f"{message_type.__name__}Body", body, frozen=True, kw_only=True)
-    return Layout(tuple(entry[0] for entry in body), arrays, struct, msgspec.msgpack.Decoder(struct))
+    references = operator.itemgetter(*arrays) if arrays else lambda _: None
+    return Layout(arrays, _record_decoders(struct), msgspec.msgpack.Decoder(struct), references)
 
 
-@functools.cache
-def record_decoder(message_type: type[Message], elements: int) -> msgspec.msgpack.Decoder[Any]:
-    """Return what decodes a whole record of so many elements in one call; pads and buffers become views."""
-    views = [memoryview] * (elements - 3)
-    kind = tuple[(Header, layout_of(message_type).body, *views, Timing)]  # type: ignore[misc, valid-type]
-    return msgspec.msgpack.Decoder(kind)
+def _record_decoders(body: type[msgspec.Struct]) -> dict[int, msgspec.msgpack.Decoder[Any]]:
+    """Return what decodes a whole record, by its first byte: an array of 3, 5, ... 15. Pads and buffers are views."""
+    kinds = {0x93 + 2 * n: tuple[(Header, body, *[memoryview] * (2 * n), Timing)] for n in range(7)}  # type: ignore[misc, valid-type]
+    return {first: msgspec.msgpack.Decoder(kind) for first, kind in kinds.items()}
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
@@ -151,40 +176,33 @@ def little_endian(array: NDArray[Any]) -> NDArray[Any]:
     """Return the array contiguous and little-endian; itself where it is."""
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    return np.ascontiguousarray(array)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def buffer_view(name: str, reference: ArrayRef, buffer: memoryview) -> NDArray[Any]:
+def buffer_view(place: Place, buffer: memoryview) -> NDArray[Any]:
     """Return a read-only array over a record's buffer.
 
     Raises:
-        MessageError: the reference does not fit the buffer.
+        MessageError: the buffer has another size.
     """
-    dtype, shape = _little_endian_dtype(reference.dtype), reference.shape
-    count = math.prod(shape)  # Python integers: no overflow
-    if count * dtype.itemsize != len(buffer):
+    if len(buffer) != place.nbytes:
         raise MessageError(
-            f"not a valid record: {name} {reference.dtype}{list(shape)} needs {count * dtype.itemsize} "
+            f"not a valid record: {place.name} {place.dtype.name}{list(place.shape)} needs {place.nbytes} "
             f"bytes, its buffer has {len(buffer)}"
         )
-    array = np.frombuffer(buffer, dtype)  # np.ndarray would let go of the memoryview, and with it of the memory
-    if array.flags.writeable:
+    array = np.frombuffer(buffer, place.dtype)  # np.ndarray would let go of the memoryview, and with it of the memory
+    if not buffer.readonly:
         array.flags.writeable = False
-    return array if len(shape) == 1 else array.reshape(shape)
-
-
-@functools.cache
-def _little_endian_dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(name).newbyteorder("<")
+    return array if len(place.shape) == 1 else array.reshape(place.shape)
 
 
 __all__ = [
     "ArrayField",
     "ArrayRef",
     "Layout",
+    "Place",
     "buffer_view",
     "dtype_name",
     "layout_of",
     "little_endian",
-    "record_decoder",
 ]

@@ -77,7 +77,7 @@ class ObjectMotion(msgspec.Struct, frozen=True, array_like=True):
     covariance: tuple[float, ...]
 
 
-class FusedObject(msgspec.Struct, frozen=True, kw_only=True):
+class FusedObject(msgspec.Struct, frozen=True):
     """One object for planners, pose in `base_link` at the header's stamp.
 
     Covariances are the upper triangle, row by row: pose (x y z roll pitch yaw) 21 numbers, velocity (vx vy vz) 6.

@@ -3,6 +3,8 @@
 Paper      Wang et al., "DSVT: Dynamic Sparse Voxel Transformer with Rotated Sets", CVPR 2023
 Reference  Haiyang-W/DSVT at 8cfc2a6 (Apache-2.0)
 Differs    sets and positions are computed once per stage; a set is written back by gathering each voxel's first slot.
+           A voxel that stands in n slots of a set counts once: published code leaves all but one out of attention, here
+           each has a share of 1/n, which is the same sum without infinities in a softmax
            Kept on purpose: the position embedding of layer i in a block is that of window configuration i, although
            both layers use configuration block % 2 (the authors call it a bug; the published accuracy contains it)
 Shapes     N points, V voxels, S sets, T slots of a set, C channels, B samples, H rows along y, W columns along x
@@ -21,10 +23,11 @@ from torch.nn import functional as F
 from perception.networks.layers.bev_backbone import BevBackbone, BevBackboneConfig
 from perception.networks.layers.boxes import Boxes3D
 from perception.networks.layers.center_head import BevCells, CenterHead, CenterHeadConfig, read_out, suppress
-from perception.networks.layers.point_encoder import PointEncoder, decorated
+from perception.networks.layers.point_encoder import PointEncoder
 from perception.networks.layers.transfusion_head import TransFusionConfig, TransFusionHead
 from perception.networks.part import Axis, Part, RunPart, TensorSpec
-from perception.ops.dynamic_voxels import DynamicVoxels, VoxelGrid, dynamic_voxels
+from perception.ops.bev_map import bev_map
+from perception.ops.dynamic_voxels import DynamicVoxels, VoxelGrid, decorated, dynamic_voxels
 from perception.ops.window_sets import WindowSets, window_sets
 
 Window: TypeAlias = tuple[int, int, int]
@@ -75,17 +78,41 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(channels, channels)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, left_out: Tensor | None = None) -> Tensor:
-        """Attend within each row: (S, Q, C) to (S, K, C); `left_out` (S, K) is True where a key does not count."""
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend within each row: (S, Q, C) to (S, K, C)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             F.linear(x, w, b).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)  # (S, heads, Q, K)
-        if left_out is not None:
-            scores = scores.masked_fill(left_out[:, None, None, :], -torch.inf)
         out: Tensor = self.out_proj((scores.softmax(dim=3) @ v).transpose(1, 2).flatten(2))
+        return out
+
+    def within_sets(self, placed: Tensor, x: Tensor, index: Tensor, bias: Tensor, first: Tensor) -> Tensor:
+        """Attend within sets of voxels, queries and keys from `placed`, values from `x`: (V, C) to (V, C).
+
+        Linear layers are done per voxel, of which there are less than half as many as slots, with the heads in front of
+        the voxels, so that what is gathered lies as the products want it.
+
+        Args:
+            placed: (V, C).
+            x: (V, C).
+            index: (S, T) voxel of each slot.
+            bias: (S, T) added to the scores of a slot.
+            first: (V,) slot that is read for each voxel, counted over all sets.
+        """
+        c, d = x.shape[1], x.shape[1] // self.heads
+        weight, bias_of = self.in_proj_weight, self.in_proj_bias
+        to_place, to_value = weight[: 2 * c], weight[2 * c :]
+        place_bias, value_bias = bias_of[: 2 * c], bias_of[2 * c :]
+        projected = torch.cat((F.linear(placed, to_place, place_bias), F.linear(x, to_value, value_bias)), dim=1)
+        by_head = projected.reshape(-1, 3 * self.heads, d).transpose(0, 1).contiguous()  # (3 heads, V, d)
+        slots = by_head.index_select(1, index.flatten()).reshape(3, self.heads, *index.shape, d)
+        q, k, v = slots.unbind(0)  # (heads, S, T, d) each
+        scores = (q * d**-0.5) @ k.transpose(2, 3) + bias.unsqueeze(1)
+        found = (scores.softmax(dim=3) @ v).flatten(1, 2).index_select(1, first)  # (heads, V, d)
+        out: Tensor = self.out_proj(found.transpose(0, 1).flatten(1))
         return out
 
 
@@ -99,11 +126,9 @@ class SetAttention(nn.Module):
         self.linear1, self.linear2 = nn.Linear(c, config.hidden), nn.Linear(config.hidden, c)
         self.norm1, self.norm2 = nn.LayerNorm(c), nn.LayerNorm(c)
 
-    def forward(self, x: Tensor, position: Tensor, index: Tensor, repeated: Tensor, first: Tensor) -> Tensor:
-        """Map voxels (V, C); `index` (S, T), `repeated` (S, T), `first` (V,)."""
-        key = (x + position)[index]
-        found = self.self_attn(key, key, x[index], repeated).flatten(0, 1)[first]
-        x = self.norm1(x + found)
+    def forward(self, x: Tensor, position: Tensor, index: Tensor, bias: Tensor, first: Tensor) -> Tensor:
+        """Map voxels (V, C); `index` (S, T), `bias` (S, T), `first` (V,)."""
+        x = self.norm1(x + self.self_attn.within_sets(x + position, x, index, bias, first))
         out: Tensor = self.norm2(x + self.linear2(F.gelu(self.linear1(x))))
         return out
 
@@ -116,8 +141,8 @@ class EncoderLayer(nn.Module):
         self.win_attn = SetAttention(config)
         self.norm = nn.LayerNorm(config.channels)
 
-    def forward(self, x: Tensor, position: Tensor, index: Tensor, repeated: Tensor, first: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.win_attn(x, position, index, repeated, first) + x)
+    def forward(self, x: Tensor, position: Tensor, index: Tensor, bias: Tensor, first: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.win_attn(x, position, index, bias, first) + x)
         return out
 
 
@@ -186,18 +211,18 @@ class Stage(nn.Module):
         self.first_block = first_block
 
     def forward(
-        self, x: Tensor, places_0: Tensor, places_1: Tensor, index_0: Tensor, index_1: Tensor, repeated_0: Tensor,
-        repeated_1: Tensor, first_0: Tensor, first_1: Tensor,
+        self, x: Tensor, places_0: Tensor, places_1: Tensor, index_0: Tensor, index_1: Tensor, bias_0: Tensor,
+        bias_1: Tensor, first_0: Tensor, first_1: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Return the output of each block, (V, C); inputs end in the number of their window configuration."""
         places, outputs = (places_0, places_1), []
-        sets = ((index_0, repeated_0, first_0), (index_1, repeated_1, first_1))
+        sets = ((index_0, bias_0, first_0), (index_1, bias_1, first_1))
         for number, (block, norm, embeddings) in enumerate(zip(self.blocks, self.norms, self.embeddings, strict=True)):
-            index, repeated, first = sets[(self.first_block + number) % 2]
+            index, bias, first = sets[(self.first_block + number) % 2]
             before = x
             for axis, layer in enumerate(block.encoder_list):  # type: ignore[arg-type]
                 position = embeddings[axis](places[axis])  # type: ignore[index]
-                x = layer(x, position, index[axis], repeated[axis], first[axis])
+                x = layer(x, position, index[axis], bias[axis], first[axis])
             x = norm(x + before)
             outputs.append(x)
         return tuple(outputs)
@@ -248,7 +273,7 @@ class StageInputs:
         named = {"x": x}
         for number, (sets, place) in enumerate(zip(self.sets, self.places, strict=True)):
             named |= {
-                f"places_{number}": place, f"index_{number}": sets.index, f"repeated_{number}": sets.repeated,
+                f"places_{number}": place, f"index_{number}": sets.index, f"bias_{number}": sets.bias,
                 f"first_{number}": sets.first,
             }  # fmt: skip
         return named
@@ -276,8 +301,8 @@ class DSVT(nn.Module):
         """Return the features of the voxels, (V, C)."""
         grid, points, count = self.config.voxel_grid, voxels.points[:, 1:], len(voxels.coords)
         size, minimum = points.new_tensor(grid.voxel_m), points.new_tensor(grid.minimum_m)
-        cell = voxels.coords[voxels.voxel][:, [3, 2, 1]].float()
-        x = decorated(points, voxels.voxel, cell * size + (size / 2 + minimum), count)
+        center = voxels.coords[:, [3, 2, 1]].float() * size + (size / 2 + minimum)
+        x = decorated(points, voxels.voxel, center)
         return self.vfe(x, voxels.voxel, count) if self.training else self.vfe.encoded(x, voxels.voxel, count, run)
 
     def stage_inputs(self, coords: Tensor, number: int) -> StageInputs:
@@ -313,11 +338,7 @@ class DSVT(nn.Module):
     def bev(self, x: Tensor, coords: Tensor, batch: int) -> Tensor:
         """Scatter the voxels of the last stage onto the map (B, C, ny, nx)."""
         nx, ny, _ = self.config.grid
-        flat = x.new_zeros(batch * ny * nx, x.shape[1])
-        sample, _, row, column = coords.long().unbind(1)
-        flat[(sample * ny + row) * nx + column] = x
-        found = flat.view(batch, ny, nx, -1).permute(0, 3, 1, 2)
-        return found if found.is_cuda else found.contiguous()  # convolutions on a GPU take channels last as they are
+        return bev_map(x, coords, batch, ny, nx)
 
     def maps(self, points: Tensor, batch: int, run: RunPart, watch: Watch | None = None) -> Mapping[str, Tensor]:
         """Return the head's raw maps and, for a `watch`, everything on the way to them.
@@ -406,10 +427,10 @@ class DSVT(nn.Module):
             inputs |= {
                 f"places_{config}": TensorSpec("float32", (voxels, dims)),
                 f"index_{config}": TensorSpec("int64", (2, sets, t)),
-                f"repeated_{config}": TensorSpec("bool", (2, sets, t)),
+                f"bias_{config}": TensorSpec("float32", (2, sets, t)),
                 f"first_{config}": TensorSpec("int64", (2, voxels)),
             }
-        order = ["x", *(f"{name}_{config}" for name in ("places", "index", "repeated", "first") for config in range(2))]
+        order = ["x", *(f"{name}_{config}" for name in ("places", "index", "bias", "first") for config in range(2))]
         outputs = {f"block_{block}": TensorSpec("float32", (voxels, c)) for block in range(stage.blocks)}
         module = Stage(self.backbone_3d, number, first_block).eval()
         return Part(

@@ -22,9 +22,11 @@ from torch.nn import functional as F
 
 from perception.networks.layers.attention import Attention
 from perception.networks.layers.boxes import Boxes3D
-from perception.networks.layers.point_encoder import PointEncoder, decorated
+from perception.networks.layers.point_encoder import PointEncoder
 from perception.networks.part import Axis, Part, RunPart, TensorSpec
+from perception.ops.bev_map import bev_map
 from perception.ops.boxes_bev import rotated_nms
+from perception.ops.dynamic_voxels import decorated, numbered
 from perception.ops.flat_windows import FlatGroups, flat_groups, flat_orders
 
 EPS = 1e-3
@@ -286,7 +288,7 @@ class FlatFormer(nn.Module):
         cell = torch.floor(place)
         x, y = cell[:, 0].clamp(0, nx - 1).long(), cell[:, 1].clamp(0, ny - 1).long()
         batch = points[:, 0].long()
-        unique, index = torch.unique((batch * ny + y) * nx + x, return_inverse=True)
+        unique, index = numbered((batch * ny + y) * nx + x, (int(batch.max()) + 1 if len(batch) else 0) * ny * nx)
         rows = unique // nx
         coords = torch.stack((rows // ny, torch.zeros_like(unique), rows % ny, unique % nx), dim=1).int()
         if self.config.published_faults and len(unique):
@@ -302,8 +304,8 @@ class FlatFormer(nn.Module):
         low, high = self.config.minimum_m, self.config.maximum_m
         points, pillar, count = pillars.points[:, 1:], pillars.pillar, len(pillars.coords)
         size = points.new_tensor((*self.config.pillar_m, high[2] - low[2]))
-        center = pillars.coords[pillar][:, [3, 2, 1]].float() * size + (size / 2 + points.new_tensor(low))
-        x, encoder = decorated(points, pillar, center, count), self.voxel_encoder
+        center = pillars.coords[:, [3, 2, 1]].float() * size + (size / 2 + points.new_tensor(low))
+        x, encoder = decorated(points, pillar, center), self.voxel_encoder
         return encoder(x, pillar, count) if self.training else encoder.encoded(x, pillar, count, run)
 
     def position(self, coords: Tensor) -> Tensor:
@@ -334,11 +336,7 @@ class FlatFormer(nn.Module):
     def bev(self, x: Tensor, coords: Tensor, batch: int) -> Tensor:
         """Scatter the pillars onto the map (B, C, ny, nx)."""
         nx, ny = self.config.grid
-        flat = x.new_zeros(batch * ny * nx, x.shape[1])
-        sample, _, row, column = coords.long().unbind(1)
-        flat[(sample * ny + row) * nx + column] = x
-        found = flat.view(batch, ny, nx, -1).permute(0, 3, 1, 2)
-        return found if found.is_cuda else found.contiguous()  # convolutions on a GPU take channels last as they are
+        return bev_map(x, coords, batch, ny, nx)
 
     def maps(self, points: Tensor, batch: int, run: RunPart, watch: Watch | None = None) -> Mapping[str, Tensor]:
         """Return the head's raw maps and, for a `watch`, everything on the way to them.

@@ -7,7 +7,7 @@ methods, and everything else in parts: plain modules of tensors in and tensors o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -37,7 +37,8 @@ class Part:
     """One exportable piece of a network.
 
     `module` takes the inputs by position in the order of `inputs` and returns one tensor, or a tuple in the order of
-    `outputs`. `example` holds one valid input each, for export and for the agreement test of an engine.
+    `outputs`. `example` holds one valid input each, for export and for the agreement test of an engine; `samples` gives
+    inputs that a log brought, those that fit the part that it is given, and `samples_hash` tells them from others.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Part:
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     example: Callable[[], tuple[Tensor, ...]] = field(repr=False)
+    samples: Callable[[Part], Sequence[tuple[Tensor, ...]]] = field(default=lambda part: (), repr=False)
+    samples_hash: str = ""
 
 
 RunPart: TypeAlias = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]

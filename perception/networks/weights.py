@@ -9,7 +9,6 @@ computes what the published one computes; they have learned nothing.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from perception.errors import WeightsError
+from perception.networks.whole_file import write_whole
 
 _NAMES_SHOWN = 5
 
@@ -129,21 +129,6 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         write_whole(path, _with_sorted_header(data))
     except OSError as error:
         raise WeightsError(f"{path}: cannot write the weights ({error.strerror})") from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file and the folders above it; the file is there whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from perception.errors import ShapeError
 
+MOST_CELLS = 1 << 22
+"""16 MiB of numbers."""
+
 
 @dataclass(frozen=True)
 class VoxelGrid:
@@ -63,11 +66,77 @@ def dynamic_voxels(points: Tensor, grid: VoxelGrid, *, test_z: bool = True) -> D
     points, cell = points[inside], place[inside].long()
     nx, ny, nz = grid.size
     key = ((points[:, 0].long() * nx + cell[:, 0]) * ny + cell[:, 1]) * nz + cell[:, 2]
-    unique, index = torch.unique(key, return_inverse=True)
+    unique, index = numbered(key, (int(points[:, 0].max()) + 1 if len(points) else 0) * nx * ny * nz)
     z, rest = unique % nz, unique // nz
     y, rest = rest % ny, rest // ny
     coords = torch.stack((rest // nx, z, y, rest % nx), dim=1).int()
     return DynamicVoxels(points, index, coords)
+
+
+def numbered(key: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+    """Return the sorted cells that hold a point, (V,), and the number among them of each point's cell, (N,).
+
+    Args:
+        key: (N,) int64 cell of each point, 0 to `cells` - 1.
+        cells: how many there are; on a CPU up to `MOST_CELLS` of them are counted off, which is faster than to sort.
+    """
+    if key.device.type != "cpu" or not 0 < cells <= MOST_CELLS:
+        held_cells, inverse = torch.unique(key, return_inverse=True)
+        return held_cells, inverse
+    number = np.zeros(cells, np.int32)
+    unique, index = np.empty(min(cells, len(key)), np.int64), np.empty(len(key), np.int64)
+    held = _number(key.numpy(), number, unique, index)
+    return torch.from_numpy(unique[:held]), torch.from_numpy(index)
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _number(key: Any, number: Any, unique: Any, index: Any) -> int:
+    for point in range(len(key)):
+        number[key[point]] = 1
+    held = 0
+    for cell in range(len(number)):
+        if number[cell]:
+            unique[held], number[cell] = cell, held
+            held += 1
+    for point in range(len(key)):
+        index[point] = number[key[point]]
+    return held
+
+
+def decorated(points: Tensor, voxel: Tensor, center: Tensor) -> Tensor:
+    """Append to points where they lie from the mean of their voxel's points and from its centre.
+
+    Args:
+        points: (N, F) x, y, z first.
+        voxel: (N,) each point's voxel.
+        center: (V, 3) the voxels' centres; every voxel holds a point.
+
+    Returns:
+        (N, F + 6).
+    """
+    if points.device.type == "cpu" and points.dtype == torch.float32 and not points.requires_grad:
+        made = np.empty((len(points), points.shape[1] + 6), np.float32)
+        _decorate(points.contiguous().numpy(), voxel.numpy(), center.contiguous().numpy(), made)
+        return torch.from_numpy(made)
+    xyz = points[:, :3]
+    return torch.cat((points, xyz - voxel_mean(xyz, voxel, len(center))[voxel], xyz - center[voxel]), dim=1)
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _decorate(points: Any, voxel: Any, center: Any, made: Any) -> None:
+    total, held = np.zeros((len(center), 3), np.float32), np.zeros(len(center), np.float32)
+    for point in range(len(points)):
+        held[voxel[point]] += np.float32(1)
+        for axis in range(3):
+            total[voxel[point], axis] += points[point, axis]
+    features = points.shape[1]
+    for point in range(len(points)):
+        row = voxel[point]
+        for feature in range(features):
+            made[point, feature] = points[point, feature]
+        for axis in range(3):
+            made[point, features + axis] = points[point, axis] - total[row, axis] / held[row]
+            made[point, features + 3 + axis] = points[point, axis] - center[row, axis]
 
 
 def voxel_mean(values: Tensor, voxel: Tensor, count: int) -> Tensor:
@@ -97,4 +166,4 @@ def voxel_max(values: Tensor, voxel: Tensor, count: int) -> Tensor:
     return lowest.scatter_reduce_(0, index, values, reduce="amax")
 
 
-__all__ = ["DynamicVoxels", "VoxelGrid", "dynamic_voxels", "voxel_max", "voxel_mean"]
+__all__ = ["DynamicVoxels", "VoxelGrid", "decorated", "dynamic_voxels", "numbered", "voxel_max", "voxel_mean"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
@@ -13,7 +14,27 @@ UNKNOWN = 255
 NEARER_M = 0.7
 NEARER_SHARE = 0.04
 """A point hides another when it is nearer by NEARER_M and this share of the other's distance."""
-ASIDE_RAD = np.radians(0.3)
+ASIDE_RAD = float(np.radians(0.3))
+FEW = 48
+"""So many are sorted one by one."""
+TILE_M, TILES = 2.0, 96
+"""Points are looked up by square tiles of the ground, so many along each axis; the outer ones hold all beyond."""
+
+Tiles: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Surface(NamedTuple):
+    """Points as one camera sees them, sorted by columns of the picture, each column from the top."""
+
+    across_rad: NDArray[np.float64]
+    down_rad: NDArray[np.float64]
+    distance_m: NDArray[np.float64]
+    order: NDArray[np.int64]
+    """(N,) which point each of them is."""
+    starts: NDArray[np.int64]
+    """Where each column begins, and the end of the last."""
+    leftmost: int
+    """Number of the first column; column 0 begins at the optical axis."""
 
 
 def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArray[np.bool_]:
@@ -28,43 +49,118 @@ def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArra
         points_optical_m: (N, 3) in the camera's optical frame: x right, y down, z forward.
         ring_gap_rad: angle between neighbouring rings of the LiDAR.
     """
-    x, y, z = np.asarray(points_optical_m, np.float64).T
-    across = np.arctan2(x, z)
-    down = np.arctan2(y, np.hypot(x, z))
-    cells = np.floor(across / ASIDE_RAD).astype(np.int64)
-    cells -= cells.min(initial=0)
-    order = np.lexsort((down, cells))
-    starts = np.searchsorted(cells[order], np.arange(cells.max(initial=0) + 2))
-    distance = np.sqrt(x * x + y * y + z * z)
-    hidden = np.zeros(len(x), np.bool_)
-    _hide(across[order], down[order], distance[order], cells[order], starts, 1.25 * ring_gap_rad, order, hidden)
+    return hidden_behind(surface_of(points_optical_m), ring_gap_rad)
+
+
+def surface_of(points_optical_m: NDArray[Any]) -> Surface:
+    """Return points (N, 3) in a camera's optical frame as the surface that they lie on."""
+    found: Surface = _surface(np.ascontiguousarray(points_optical_m, np.float64).reshape(-1, 3))
+    return found
+
+
+def hidden_behind(
+    points: Surface, ring_gap_rad: float, other: Surface | None = None, gone: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Return True for each point of a surface that this surface hides, or it and another one together.
+
+    Args:
+        points: N points.
+        ring_gap_rad: as in `hidden_points`.
+        other: M points that are there, too.
+        gone: (M,) True for those of them that are not, in the order in which the surface was made of them.
+    """
+    above, below = np.zeros(len(points.order), np.bool_), np.zeros(len(points.order), np.bool_)
+    _cover(points, points, np.zeros(len(points.order), np.bool_), 1.25 * ring_gap_rad, above, below)
+    if other is not None:
+        nothing = np.zeros(len(other.order), np.bool_)
+        _cover(points, other, nothing if gone is None else gone, 1.25 * ring_gap_rad, above, below)
+    hidden = np.empty(len(points.order), np.bool_)
+    hidden[points.order] = above & below
     return hidden
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _hide(
-    across: NDArray[Any],
-    down: NDArray[Any],
-    distance: NDArray[Any],
-    cells: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    reach: float,
-    order: NDArray[np.int64],
-    hidden: NDArray[np.bool_],
-) -> None:
-    """Search each point's own column of the picture and the two beside it; points come by column, from the top."""
-    for i in range(len(across)):
-        nearer = distance[i] * (1 - NEARER_SHARE) - NEARER_M
-        above, below = False, False
-        for cell in range(max(cells[i] - 1, 0), min(cells[i] + 2, len(starts) - 1)):
-            first = starts[cell] + np.searchsorted(down[starts[cell] : starts[cell + 1]], down[i] - reach)
-            for j in range(first, starts[cell + 1]):
-                if down[j] > down[i] + reach:
-                    break
-                if distance[j] < nearer and abs(across[j] - across[i]) <= ASIDE_RAD:
-                    above |= down[j] <= down[i]
-                    below |= down[j] >= down[i]
-        hidden[order[i]] = above and below
+def _surface(points: Any) -> Any:
+    across, down, distance = np.empty(len(points)), np.empty(len(points)), np.empty(len(points))
+    column, leftmost = np.empty(len(points), np.int64), 0
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        across[i], down[i] = math.atan2(x, z), math.atan2(y, math.hypot(x, z))
+        distance[i] = math.sqrt(x * x + y * y + z * z)
+        column[i] = math.floor(across[i] / ASIDE_RAD)
+    if len(points):
+        leftmost = column.min()
+    column -= leftmost
+    order, starts = _grouped(column, column.max() + 1 if len(points) else 0)
+    for at in range(len(starts) - 1):
+        _sort(order[starts[at] : starts[at + 1]], down)
+    return Surface(across[order], down[order], distance[order], order, starts, leftmost)  # side by side in memory
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _cover(points: Any, surface: Any, gone: Any, reach: float, above: Any, below: Any) -> None:
+    """Note which points have something nearer right above and below: in their column and the two beside it."""
+    shift, columns = points.leftmost - surface.leftmost, len(surface.starts) - 1
+    for at in range(len(points.starts) - 1):
+        for beside in range(max(at + shift - 1, 0), min(at + shift + 2, columns)):
+            first = surface.starts[beside]
+            for i in range(points.starts[at], points.starts[at + 1]):
+                nearer = points.distance_m[i] * (1 - NEARER_SHARE) - NEARER_M
+                while first < surface.starts[beside + 1] and surface.down_rad[first] < points.down_rad[i] - reach:
+                    first += 1
+                for j in range(first, surface.starts[beside + 1]):
+                    if surface.down_rad[j] > points.down_rad[i] + reach or (above[i] and below[i]):
+                        break
+                    aside = abs(surface.across_rad[j] - points.across_rad[i])
+                    if surface.distance_m[j] < nearer and aside <= ASIDE_RAD and not gone[surface.order[j]]:
+                        above[i] |= surface.down_rad[j] <= points.down_rad[i]
+                        below[i] |= surface.down_rad[j] >= points.down_rad[i]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _sort(indices: Any, key: Any) -> None:
+    """Sort indices by their keys, in place."""
+    if len(indices) > FEW:
+        indices[:] = indices[np.argsort(key[indices])]
+        return
+    for i in range(1, len(indices)):
+        one, at = indices[i], i
+        while at > 0 and key[indices[at - 1]] > key[one]:
+            indices[at] = indices[at - 1]
+            at -= 1
+        indices[at] = one
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _grouped(group: Any, groups: int) -> Any:
+    """Return the order that brings equal numbers together, else as they come, and where each group starts."""
+    starts = np.zeros(groups + 1, np.int64)
+    for i in range(len(group)):
+        starts[group[i] + 1] += 1
+    starts = np.cumsum(starts)
+    filled, order = starts[:-1].copy(), np.empty(len(group), np.int64)
+    for i in range(len(group)):
+        order[filled[group[i]]] = i
+        filled[group[i]] += 1
+    return order, starts
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _tile(metres: float) -> int:
+    """Return the tile along one axis; the first and the last reach to infinity, and hold what is no number."""
+    tile = metres / TILE_M + TILES / 2
+    if tile >= 1:
+        return int(tile) if tile < TILES - 1 else TILES - 1
+    return 0
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def on_tiles(points: Any) -> Any:
+    """Return points (P, 3) tile by tile: their order (P,), and where each tile starts."""
+    tile = np.empty(len(points), np.int64)
+    for p in range(len(points)):
+        tile[p] = _tile(points[p, 0]) * TILES + _tile(points[p, 1])
+    return _grouped(tile, TILES * TILES)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -76,6 +172,7 @@ def boxes_of_points(
     yaw_rad: NDArray[Any],
     velocity_mps: NDArray[Any],
     margin_m: float,
+    tiles: Tiles | None = None,
 ) -> NDArray[np.int64]:
     """Return for each point the first box that it lies in, -1 for none.
 
@@ -87,23 +184,36 @@ def boxes_of_points(
         yaw_rad: (N,) counter-clockwise from +x.
         velocity_mps: (N, 2).
         margin_m: points so far outside still count.
+        tiles: of the points, by `on_tiles`, where that is known already.
     """
     owner = np.full(len(points_m), -1, np.int64)
+    if not len(points_m):
+        return owner
+    order, starts = on_tiles(points_m) if tiles is None else tiles
+    least, most = later_s.min(), later_s.max()
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
         length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
-        height, reach = size_lwh_m[n, 2] / 2 + margin_m, length + width
-        for p in range(len(points_m)):
-            x = points_m[p, 0] + velocity_mps[n, 0] * later_s[p] - center_m[n, 0]
-            y = points_m[p, 1] + velocity_mps[n, 1] * later_s[p] - center_m[n, 1]
-            if owner[p] >= 0 or abs(x) > reach or abs(y) > reach or abs(points_m[p, 2] - center_m[n, 2]) > height:
-                continue
-            if abs(cosine * x + sine * y) <= length and abs(cosine * y - sine * x) <= width:
-                owner[p] = n
+        height = size_lwh_m[n, 2] / 2 + margin_m
+        reach_x = abs(cosine) * length + abs(sine) * width + 1e-6  # more than rounding
+        reach_y = abs(sine) * length + abs(cosine) * width + 1e-6
+        (x, y, z), (fast_x, fast_y) = center_m[n], velocity_mps[n]
+        low_x, high_x = min(fast_x * least, fast_x * most), max(fast_x * least, fast_x * most)
+        low_y, high_y = min(fast_y * least, fast_y * most), max(fast_y * least, fast_y * most)
+        for column in range(_tile(x - reach_x - high_x), _tile(x + reach_x - low_x) + 1):
+            first = starts[column * TILES + _tile(y - reach_y - high_y)]
+            last = starts[column * TILES + _tile(y + reach_y - low_y) + 1]
+            for k in range(first, last):
+                p = order[k]
+                dx = points_m[p, 0] + fast_x * later_s[p] - x
+                dy = points_m[p, 1] + fast_y * later_s[p] - y
+                if owner[p] >= 0 or abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[p, 2] - z) > height:
+                    continue
+                if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
+                    owner[p] = n
     return owner
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def labels_in_boxes(
     points_m: NDArray[Any],
     label: NDArray[np.uint8],
@@ -111,20 +221,90 @@ def labels_in_boxes(
     size_lwh_m: NDArray[Any],
     yaw_rad: NDArray[Any],
     margin_m: float,
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     """Count the labels of the points in each box: (N, 256). Arguments as in `boxes_of_points`; boxes may overlap."""
-    counts = np.zeros((len(center_m), 256), np.int64)
-    for n in range(len(center_m)):
-        cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
-        length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
-        height, reach = size_lwh_m[n, 2] / 2 + margin_m, length + width
-        for p in range(len(points_m)):
-            x, y = points_m[p, 0] - center_m[n, 0], points_m[p, 1] - center_m[n, 1]
-            if abs(x) > reach or abs(y) > reach or abs(points_m[p, 2] - center_m[n, 2]) > height:
-                continue
-            if abs(cosine * x + sine * y) <= length and abs(cosine * y - sine * x) <= width:
-                counts[n, label[p]] += 1
+    counts = np.zeros((len(center_m), 256), np.int32)
+    count_labels(points_m, label, on_tiles(points_m), (center_m, size_lwh_m, yaw_rad), margin_m, counts)
     return counts
 
 
-__all__ = ["UNKNOWN", "boxes_of_points", "hidden_points", "labels_in_boxes"]
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def count_labels(points_m: Any, label: Any, tiles: Any, boxes: Any, margin_m: float, counts: Any) -> None:
+    """Add the labels of the points in each box to counts (N, 256); points that are no numbers are in none.
+
+    Args:
+        points_m: (P, 3).
+        label: (P,).
+        tiles: of the points, by `on_tiles`.
+        boxes: centres, sizes and yaws, as in `boxes_of_points`.
+        margin_m: points so far outside still count.
+        counts: is changed.
+    """
+    order, starts = tiles
+    center_m, size_lwh_m, yaw_rad = boxes
+    for n in range(len(center_m)):
+        cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
+        length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
+        height = size_lwh_m[n, 2] / 2 + margin_m
+        reach_x = abs(cosine) * length + abs(sine) * width + 1e-6  # more than rounding
+        reach_y = abs(sine) * length + abs(cosine) * width + 1e-6
+        x, y, z = center_m[n]
+        for column in range(_tile(x - reach_x), _tile(x + reach_x) + 1):
+            first = starts[column * TILES + _tile(y - reach_y)]
+            last = starts[column * TILES + _tile(y + reach_y) + 1]
+            for k in range(first, last):
+                p = order[k]
+                dx, dy = points_m[p, 0] - x, points_m[p, 1] - y
+                if abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[p, 2] - z) > height:
+                    continue
+                if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
+                    counts[n, label[p]] += 1
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def take_labels(
+    seen: Any, row: Any, column: Any, hidden: Any, mask: Any, sure: Any, apart_ns: Any, number: int, nearest_ns: Any,
+    label: Any, confidence: Any, camera: Any,
+) -> None:  # fmt: skip
+    """Give points the labels of their pixels in one mask, where no mask that was nearer in time has given them one.
+
+    Args:
+        seen: (M,) which points lie in the picture.
+        row: (M,) of the pixel of each.
+        column: (M,) of it.
+        hidden: (M,) True for those that get nothing.
+        mask: (H, W) labels.
+        sure: (H, W) their confidence, or empty.
+        apart_ns: (N,) how far in time each point is from the mask.
+        number: of the mask.
+        nearest_ns: (N,) is changed: how far the mask is that gave a point what it has.
+        label: (N,) is changed.
+        confidence: (N,) is changed.
+        camera: (N,) is changed: number of that mask.
+    """
+    for k in range(len(seen)):
+        i = seen[k]
+        if hidden[k] or mask[row[k], column[k]] == UNKNOWN or apart_ns[i] >= nearest_ns[i]:
+            continue
+        nearest_ns[i], label[i], camera[i] = apart_ns[i], mask[row[k], column[k]], number
+        confidence[i] = sure[row[k], column[k]] if sure.size else 0
+
+
+def compile_all() -> None:
+    """Compile what this file holds, before points come; masks may be read-only, or not."""
+    one, number, places = np.ones((1, 3)), np.zeros(1), np.zeros(1, np.int64)
+    hidden = hidden_points(one, 0.01)
+    boxes_of_points(one, number, one, one, number, np.ones((1, 2)), 0.1, on_tiles(one))
+    label = np.zeros(1, np.uint8)
+    labels_in_boxes(one, label, one, one, number, 0.1)
+    frozen = np.zeros((1, 1), np.uint8)
+    frozen.flags.writeable = False
+    for mask in (frozen, frozen.copy()):
+        for sure in (frozen, frozen.copy()):
+            take_labels(places, places, places, hidden, mask, sure, places, 0, places.copy(), label, label, label)
+
+
+__all__ = [
+    "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "compile_all", "count_labels", "hidden_behind", "hidden_points",
+    "labels_in_boxes", "on_tiles", "surface_of", "take_labels",
+]  # fmt: skip

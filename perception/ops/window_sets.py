@@ -26,11 +26,16 @@ class WindowSets:
     inside: Tensor
 
     @property
-    def repeated(self) -> Tensor:
-        """(2, S, T) True where a slot repeats its left neighbour: attention leaves it out."""
-        same = torch.zeros_like(self.index, dtype=torch.bool)
-        same[:, :, 1:] = self.index[:, :, 1:] == self.index[:, :, :-1]
-        return same
+    def bias(self) -> Tensor:
+        """(2, S, T) minus the logarithm of how often a slot's voxel stands in its set.
+
+        Added to the scores of attention, it makes every voxel of a set count once.
+        """
+        other = torch.ones_like(self.index)  # than its left neighbour
+        other[:, :, 1:] = (self.index[:, :, 1:] != self.index[:, :, :-1]).long()
+        voxel = torch.cumsum(other, dim=2) - 1  # counted within the set
+        times = torch.zeros_like(self.index).scatter_add_(2, voxel, torch.ones_like(self.index))
+        return -times.gather(2, voxel).float().log()
 
 
 def window_sets(

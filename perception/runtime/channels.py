@@ -19,9 +19,10 @@ from perception.messages.codec import Record, encode
 from perception.runtime.graph import Graph
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.ownership import on_host
-from perception.runtime.shared_memory import Reader, RowReader, SharedMemoryHost, Waker, memory_id
+from perception.runtime.shared_memory import Reader, RowReader, SharedMemoryHost, memory_id
 from perception.runtime.tcp_edges import TcpBounds, TcpReader, TcpTopic, TcpWriter
 from perception.runtime.topology import Topology
+from perception.runtime.wakeups import Waker
 
 REFUSED_TOLD_S = 10.0
 """How long a record that could not be written degrades the graph."""
@@ -95,6 +96,7 @@ class Channels:
             for other in waited_for
         }
         self.reads_bounds = bool(waited_for)
+        self.has_bounds = self.reads_bounds or self.gives_bounds
 
     def _waker(self, process: str) -> Waker:
         if process not in self._known_wakers:
@@ -145,6 +147,11 @@ class Channels:
                 waker.wake()
         if self._far_bounds_readers and self._tcp_writer is not None:
             self._tcp_writer.write_bounds(self.process, row)
+
+    def give_back(self) -> None:
+        """Return the records that nobody looks at any more; for when there is time."""
+        for reader in self.readers.values():
+            reader.give_back()
 
     def take_bounds(self) -> list[NDArray[np.int64]]:
         """Return the rows of bounds that are new."""

@@ -113,6 +113,12 @@ class Deadlines:
         return None
 
 
+def stand_ins(graph: Graph) -> set[str]:
+    """Return the topics whose messages may be published once more in the place of a late output."""
+    again = {output.topic for output in graph.outputs if output.on_late == "use_last"}
+    return again | {output.fallback_topic for output in graph.outputs if output.fallback_topic}
+
+
 def reference_topic(graph: Graph, topic: str) -> str:
     """Return the source topic at the upper end of an output's path; ego motion begins no instant."""
     publisher = {published: node for node in graph.nodes for published in node.outputs.values()}
@@ -139,4 +145,4 @@ def record_of(message: Message, now_ns: int) -> bytes:
     return encode(msgspec.structs.replace(message, timing=timing)).to_bytes()
 
 
-__all__ = ["Deadlines", "record_of", "reference_topic"]
+__all__ = ["Deadlines", "record_of", "reference_topic", "stand_ins"]

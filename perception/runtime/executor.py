@@ -65,6 +65,8 @@ class NodeExecutor:
         self._methods: dict[str, Callable[..., object]] = {}
         self.has_finished = False
         self._crashes = 0
+        self._durations_ns: list[int] = []
+        """Of the calls since `latency` was last brought up to date."""
 
     def run_next(self) -> list[tuple[str, Message]] | None:
         """Run the next call that may run.
@@ -77,10 +79,18 @@ class NodeExecutor:
         """
         call = self.inputs.next_call()
         if call is not None:
-            return self._run(call)
+            return self._prepare(call) if call.prepares else self._run(call)
         if self.context.lockstep and not self.has_finished and self.inputs.has_ended():
             return self.finish()
         return None
+
+    def _prepare(self, call: Call) -> list[tuple[str, Message]]:
+        assert isinstance(call.argument, JoinedSet)
+        try:
+            getattr(self.node, f"prepare_{call.port}")(**call.argument.arguments)
+        except Exception as error:  # the call for the set meets the same fault, and counts it
+            LOG.debug("node '%s' could not prepare '%s'", self.spec.name, call.port, exc_info=error)
+        return []
 
     def _run(self, call: Call) -> list[tuple[str, Message]]:
         started_ns = self.context.clock_ns()
@@ -99,17 +109,23 @@ class NodeExecutor:
             self._drop(one_topic or self.inputs.topics_of(call), drop.reason)
         self._crashes = 0
         duration_ns = self.context.clock_ns() - started_ns
-        self.latency.add(duration_ns)
+        self._durations_ns.append(duration_ns)
         span = Span(self.spec.name, started_ns, duration_ns)
         residuals: Mapping[str, int] = {}
         missing: Mapping[str, SensorState] = {}
         if isinstance(argument, JoinedSet):
             residuals = argument.residuals_ns
             missing = self._behind.missing(argument.silent_ns) if self._behind else {}
-        return [
-            self.stamper.complete(name, message, _sources(argument, name), span, residuals, missing)
-            for name, message in produced
-        ]
+        outputs: list[tuple[str, Message]] = []
+        for name, message in produced:
+            outputs.append(self.stamper.complete(name, message, _sources(argument, name), span, residuals, missing))
+        return outputs
+
+    def settle(self) -> None:
+        """Count what the last calls took, once their outputs are on their way."""
+        for duration_ns in self._durations_ns:
+            self.latency.add(duration_ns)
+        self._durations_ns.clear()
 
     def _called(self, call: Call) -> object:
         method, argument = self._methods.get(call.port), call.argument
@@ -166,6 +182,7 @@ class NodeExecutor:
 
     def status(self, memory_mb: float = 0.0) -> NodeStatus:
         """Return how the node is doing."""
+        self.settle()
         notes = list(self.node.notes)
         if self.stamper.copied:
             notes.append(f"gave out views of memory that may change: {self.stamper.copied} arrays copied")

@@ -94,6 +94,7 @@ class Group:
             if outputs is not None:
                 for topic, message in outputs:
                     self._publish(topic, message)
+                executor.settle()
                 return True
         return False
 
@@ -147,7 +148,8 @@ class Group:
 
     def _publish(self, topic: str, message: Message) -> None:
         self._emit(topic, message)
-        self.offer(topic, message)
+        if topic in self._readers:
+            self.offer(topic, message)
 
 
 def downstream_first(specs: Sequence[NodeSpec]) -> list[NodeSpec]:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from perception.errors import GraphError
 from perception.messages import Message, Odometry
@@ -61,8 +63,7 @@ class _TopicReaders:
     lookups: list[_Lookup]
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One call of a method: what it is of, and which message it is charged to."""
 
     port: str
@@ -70,6 +71,8 @@ class Call:
     rank: int
     seq: int
     argument: Message | JoinedSet | Batch | None
+    prepares: bool = False
+    """It is of `prepare_<port>`, with the early members of a set."""
 
 
 class NodeInputs:
@@ -134,10 +137,13 @@ class NodeInputs:
         counters.stamps.append(t_ns)
         self._bounds[topic] = max(self._bounds[topic], t_ns)
         self.newest_ns = max(self.newest_ns, t_ns)
-        self._first_ns = t_ns if self._first_ns is None else min(self._first_ns, t_ns)
+        if self._first_ns is None or t_ns < self._first_ns:
+            self._first_ns = t_ns
         readers = self._readers[topic]
         for queue in readers.queues:
             self._enqueue(queue, message, counters)
+        if self._only is not None:
+            return
         for join in readers.joins:
             join.offer(topic, message)
             if not self.context.lockstep:
@@ -156,8 +162,8 @@ class NodeInputs:
 
     def _enqueue(self, queue: _Queue, message: Message, counters: InputCounters) -> None:
         queue.bound_ns = max(queue.bound_ns, message.header.t_sensor_ns)
-        if not self.context.lockstep:
-            if queue.edge.keep == "latest" and queue.messages:
+        if queue.messages and not self.context.lockstep:
+            if queue.edge.keep == "latest":
                 counters.drop("newer message", len(queue.messages))
                 queue.messages.clear()
             elif len(queue.messages) >= queue.edge.bound:
@@ -214,9 +220,12 @@ class NodeInputs:
         for port, join in self._joins.items():
             if self._lookups_answer(join.oldest_open_ns()) and (joined := join.take()) is not None:
                 return Call(port, joined.t_ns, 0, 0, joined)
-        if best is None or not self._lookups_answer(best.t_ns):
-            return None
-        return self._taken(best)
+        if best is not None and self._lookups_answer(best.t_ns):
+            return self._taken(best)
+        for port, join in self._joins.items():
+            if (early := join.take_early(self._lookups_answer)) is not None:
+                return Call(port, early.t_ns, 0, 0, early, prepares=True)
+        return None
 
     def _lockstep_call(self, best: Call | None) -> Call | None:
         """Return the first call in lockstep's order, if no input can bring an earlier one."""
@@ -308,7 +317,7 @@ class NodeInputs:
             if t_ns == call.t_ns or (not self.context.lockstep and self._lookups_answer(t_ns)):
                 sensor = sensor_of(queue.edge.topic)
                 messages[sensor], topics[sensor] = queue.messages.popleft(), queue.edge.topic
-        return replace(call, argument=Batch(messages, topics))
+        return msgspec.structs.replace(call, argument=Batch(messages, topics))
 
     def _lookups_answer(self, t_ns: int) -> bool:
         if t_ns in (BEFORE_ALL, AFTER_ALL):

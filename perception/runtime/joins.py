@@ -69,6 +69,7 @@ class JoinState:
         self._used: dict[str, set[int]] = {topic: set() for topic in self._history}
         self.reference_bound_ns = self._newest_reference_ns = BEFORE_ALL
         self._now_ns = BEFORE_ALL
+        self._prepared_ns = BEFORE_ALL
 
     def offer(self, topic: str, message: Message) -> None:
         """Take a message; live, beyond the input's bound of open sets the oldest set is dropped: newest wins."""
@@ -138,6 +139,33 @@ class JoinState:
                 break  # one at a time: other inputs of the node may come before the next
         return found
 
+    def take_early(self, may_run: Callable[[int], bool]) -> JoinedSet | None:
+        """Return the join's early members of an open set, once they are there: once for each set, or never.
+
+        What is taken is not what the set will have for certain: a nearer message may follow.
+        """
+        for t_ns, reference in self._open if self.join.early else ():
+            if t_ns > self._prepared_ns and all(self._is_here(name, t_ns) for name in self.join.early):
+                if not may_run(t_ns):
+                    return None
+                self._prepared_ns = t_ns
+                members: dict[str, Message | tuple[Message, ...] | None] = {
+                    name: reference if name == self._reference_member else self._nearest(name, t_ns)[0]
+                    for name in self.join.early
+                }
+                return JoinedSet(reference, t_ns, members, {}, {})
+        return None
+
+    def _is_here(self, name: str, t_ns: int) -> bool:
+        if name == self._reference_member:
+            return True
+        return all(self._within(topic, t_ns) or self._is_decided(topic, t_ns) for topic in self._topics[name])
+
+    def _within(self, topic: str, t_ns: int) -> tuple[int, Message] | None:
+        """Return stamp and message of what a set takes of a topic as far as is known."""
+        nearest = self._history[topic].nearest(t_ns)
+        return nearest if nearest is not None and abs(nearest[0] - t_ns) <= self.settings.tolerance_ns else None
+
     def _is_decided(self, topic: str, t_ns: int) -> bool:
         history = self._history[topic]
         nearest = history.nearest(t_ns)
@@ -160,23 +188,27 @@ class JoinState:
             if name == self._reference_member:
                 arguments[name] = reference
                 continue
-            found: list[Message] = []
+            arguments[name], found = self._nearest(name, t_ns)
             for topic in self._topics[name]:
-                nearest, last = self._history[topic].nearest(t_ns), self._history[topic].last_before(t_ns)
-                self._last_ns[topic] = max(self._last_ns[topic], last)
-                if nearest is not None and abs(nearest[0] - t_ns) <= self.settings.tolerance_ns:
-                    found.append(nearest[1])
-                    residuals[topic] = nearest[0] - t_ns
-                    self._used[topic].add(nearest[0])
+                self._last_ns[topic] = max(self._last_ns[topic], self._history[topic].last_before(t_ns))
+                if topic in found:
+                    residuals[topic] = found[topic] - t_ns
+                    self._used[topic].add(found[topic])
                 else:
                     silent_ns[topic] = None if self._last_ns[topic] == BEFORE_ALL else t_ns - self._last_ns[topic]
             lacks_plain |= not member.optional and not found
-            arguments[name] = tuple(found) if member.many else (found[0] if found else None)
         self._forget(t_ns)
         if lacks_plain or (silent_ns and self.settings.on_missing == "skip"):
             self._counters[self.reference_topic].drop(f"set without {', '.join(silent_ns)}")
             return None
         return JoinedSet(reference, t_ns, arguments, residuals, silent_ns)
+
+    def _nearest(self, name: str, t_ns: int) -> tuple[Message | tuple[Message, ...] | None, dict[str, int]]:
+        """Return what a member is at an instant, and by topic that has something the stamp of it."""
+        found = {topic: one for topic in self._topics[name] if (one := self._within(topic, t_ns)) is not None}
+        messages = tuple(message for _, message in found.values())
+        argument = messages if self.join.members[name].many else (messages[0] if messages else None)
+        return argument, {topic: stamp for topic, (stamp, _) in found.items()}
 
     def _forget(self, t_ns: int) -> None:
         """Drop what no later set can use: later references have stamps of at least this one's."""
@@ -200,7 +232,7 @@ class JoinState:
     def clear(self) -> None:
         """Forget everything, bounds too."""
         self._open.clear()
-        self.reference_bound_ns = self._newest_reference_ns = self._now_ns = BEFORE_ALL
+        self.reference_bound_ns = self._newest_reference_ns = self._now_ns = self._prepared_ns = BEFORE_ALL
         for topic, history in self._history.items():
             history.clear()
             self._last_ns[topic] = BEFORE_ALL

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from perception.errors import GraphError, UserError
 from perception.messages import GraphState, LinkStatus, Message, NodeStatus, SensorState, Status
 from perception.messages.codec import encode, with_timing
+from perception.runtime.allocator import keep_freed_memory
 from perception.runtime.curve_keys import publisher_keys
 from perception.runtime.deadlines import Deadlines, record_of
 from perception.runtime.graph import Graph
@@ -78,6 +80,7 @@ def run_graph(
     recorder: Recorder | None = None,
     runner: Runner = "inline",
     commands: deque[ReplayRequest] | None = None,
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Summary:
     """Run a graph until its sources end, `duration_s` after its first message, or until `stop` is set.
 
@@ -90,6 +93,7 @@ def run_graph(
         recorder: gets every record of the graph.
         runner: what runs a lockstep replay: one loop in this process, or a process each as live; the bytes are equal.
         commands: what the launching terminal asks of the replay; taken off as it is done.
+        files: what a recording of the graph holds beside its messages, for who records it from elsewhere.
 
     Raises:
         LaunchFileError: the name or the endpoint is in use.
@@ -103,8 +107,9 @@ def run_graph(
     with RunLock(graph.name) as lock:
         keys = None if graph.curve_keys is None else publisher_keys(graph.curve_keys)
         publisher = Publisher(
-            graph.endpoint, len(graph.outputs) + len(OWN_TOPICS), keys=keys, open_endpoint=graph.open_endpoint
-        )
+            graph.endpoint, len(graph.outputs) + len(OWN_TOPICS), keys=keys, open_endpoint=graph.open_endpoint,
+            files=files,
+        )  # fmt: skip
         try:
             lock.note_endpoint(graph.endpoint)
             run = _Run(graph, lock, publisher, recorder=recorder, stop=stop, on_line=on_line, on_status=on_status,
@@ -151,6 +156,7 @@ class _Run:
     def inline(self, duration_s: float | None) -> Summary:
         """Run in this process, in lockstep's order; equal inputs give equal bytes."""
         self.on_line("lockstep: all nodes run in this process, one after the other")
+        keep_freed_memory()
 
         def handle(topic: str, message: Message) -> None:
             self.handle(topic, message, encode(message).to_bytes(), time.time_ns())

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from perception.errors import GraphError, PerceptionError
 from perception.messages import Header, Message, Status
-from perception.messages.codec import decode
+from perception.messages.codec import decode, decode_envelope
+from perception.runtime.deadlines import stand_ins
 from perception.runtime.graph import Graph
 from perception.runtime.lossless_channels import CreditGiver
 from perception.runtime.shared_memory import Reader, SharedMemoryHost
@@ -37,6 +38,7 @@ class LauncherReading:
         self._publisher_of, self._epochs = topology.publisher, dict[str, int]()
         far = topology.far_readings(LAUNCHER)
         self._tcp_reader = TcpReader(far, (), memory.waker(LAUNCHER).wake) if far else None
+        self._passed_on = set(graph.message_types) - stand_ins(graph)
         self._readers: list[Reader | TcpTopic] = [
             self._tcp_reader.topic(reading.topic)
             if self._tcp_reader is not None and topology.publisher[reading.topic] in far
@@ -61,7 +63,7 @@ class LauncherReading:
         self._epochs = dict(epochs)
 
     def messages(self, missed: Counter[str]) -> Iterator[tuple[str, Message, memoryview]]:
-        """Yield (topic, message, record) of everything that has arrived.
+        """Yield (topic, message, record) of everything that has arrived; most messages are header and timing alone.
 
         Args:
             missed: counts by topic what was replaced before it was read here: neither published nor recorded.
@@ -70,9 +72,10 @@ class LauncherReading:
             GraphError: something is missing in lockstep.
         """
         for reader in self._readers:
+            reader.give_back()
             while (record := reader.take()) is not None:
                 try:
-                    message = decode(record, self._graph.message_types.get(reader.topic, Status))
+                    message = self._read(reader.topic, record)
                 except PerceptionError as error:
                     self._on_line(f"a record on '{reader.topic}' cannot be read: {error}")
                     continue
@@ -87,6 +90,12 @@ class LauncherReading:
                     self._giver.took(reader.topic)
             if self._giver is not None:
                 self._giver.give()
+
+    def _read(self, topic: str, record: memoryview) -> Message:
+        """Return a message; of what is only passed on, header and timing."""
+        if topic in self._passed_on:
+            return decode_envelope(record)
+        return decode(record, self._graph.message_types.get(topic, Status))
 
     def _gap(self, topic: str, header: Header) -> int:
         epoch, seq = self._last_seq.get(topic, (header.epoch, -1))

@@ -13,8 +13,9 @@ from perception.runtime.graph import Graph
 from perception.runtime.lockstep import Again, end_sources, give, source_items
 from perception.runtime.lossless_channels import LosslessChannels
 from perception.runtime.node import Bound
+from perception.runtime.output_stamper import received
 from perception.runtime.topology import Topology
-from perception.runtime.worker import Worker, received
+from perception.runtime.worker import Worker
 
 
 class LockstepWorker(Worker):
@@ -78,7 +79,6 @@ class LockstepWorker(Worker):
 
     def _count_gap(self, topic: str, header: Header) -> None:
         _, seq = self._last_seq.get(topic, (0, -1))
-        self._last_seq[topic] = (header.epoch, header.seq)
         if header.seq != seq + 1:
             raise GraphError(f"process '{self.process}' lost {header.seq - seq - 1} messages of '{topic}'")
 

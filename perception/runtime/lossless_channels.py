@@ -14,8 +14,9 @@ from perception.runtime.channels import Channels
 from perception.runtime.credits import Credits, Outbox
 from perception.runtime.graph import Graph
 from perception.runtime.ownership import on_host
-from perception.runtime.shared_memory import SharedMemoryHost, Waker
+from perception.runtime.shared_memory import SharedMemoryHost
 from perception.runtime.topology import Topology
+from perception.runtime.wakeups import Waker
 
 
 def row_of(process: str) -> str:

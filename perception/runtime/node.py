@@ -104,6 +104,11 @@ class Join:
     decided when every member is there or cannot come any more (its bound passed), or `deadline_ms` of sensor time after
     the reference. Then, with members missing, `on_missing` says whether to go on without them or to skip the set; a
     missing member that is a plain type always skips it.
+
+    With `early`, names of members that come before the others, the node has a method `prepare_<port>` that takes those
+    alone and gives out nothing: live, it is called with them once they are there, while nothing else waits, so that
+    what can be done beforehand is. It may be called for a set that never comes or comes with other members, or not at
+    all, as in lockstep: it must change nothing but how long the call for the set takes.
     """
 
     def __init__(
@@ -113,12 +118,14 @@ class Join:
         deadline_ms: float = 100.0,
         on_missing: OnMissing = "continue",
         history_ms: float | None = None,
+        early: tuple[str, ...] = (),
         **members: Any,
     ) -> None:
         self.tolerance_ms, self.deadline_ms, self.on_missing, self.history_ms = (
             tolerance_ms, deadline_ms, on_missing, history_ms,
         )  # fmt: skip
         self.members = {name: Member.of(declared) for name, declared in members.items()}
+        self.early = early
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class NodeSetup:
     """Where relative paths (weights, worlds) are looked up, first match wins."""
     lockstep: bool = False
     threads: int = 1
-    """Threads an engine may use."""
+    """Threads an engine may use; one in lockstep, where the numbers must not depend on how many there are."""
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,11 @@ def setup_of(spec: NodeSpec, graph: Graph) -> NodeSetup:
     for edge in spec.edges:
         name = edge.input.rpartition(".")[2]
         inputs[name] = (*inputs.get(name, ()), edge.topic)
+    lockstep = graph.mode == "lockstep"
     return NodeSetup(
-        name=spec.name, rig=graph.rig, inputs=inputs, search_folders=graph.search_folders,
-        lockstep=graph.mode == "lockstep", threads=spec.threads,
+        name=spec.name, rig=graph.rig, inputs=inputs, search_folders=graph.search_folders, lockstep=lockstep,
+        # Libraries share a convolution's work out by the number of threads, and round otherwise for each number.
+        threads=1 if lockstep else spec.threads,
     )  # fmt: skip
 
 

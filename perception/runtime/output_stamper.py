@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,7 +11,7 @@ import msgspec
 
 from perception.messages import Header, Message, SensorState, Span, Timing
 from perception.runtime.graph import NodeSpec
-from perception.runtime.node import Drop
+from perception.runtime.node import Bound, Drop
 from perception.runtime.ownership import settled
 from perception.runtime.sensor_states import with_states
 
@@ -116,6 +117,13 @@ class OutputStamper:
         )  # fmt: skip
 
 
+def received(item: Message | Bound) -> Message | Bound:
+    """Return a source's message with the time at which it was received, unless its driver gave that."""
+    if isinstance(item, Bound) or item.timing.t_received_ns:
+        return item
+    return msgspec.structs.replace(item, timing=Timing(t_received_ns=time.time_ns()))
+
+
 def _way(sources: Sequence[Message], span: Span) -> tuple[Span, ...]:
     if len(sources) == 1:
         source = sources[0].timing
@@ -129,4 +137,4 @@ def _way(sources: Sequence[Message], span: Span) -> tuple[Span, ...]:
     return tuple(sorted(spans, key=lambda earlier: earlier.start_ns))
 
 
-__all__ = ["OutputStamper", "RunContext"]
+__all__ = ["OutputStamper", "RunContext", "received"]

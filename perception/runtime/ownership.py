@@ -29,7 +29,7 @@ def settled(message: M) -> tuple[M, int]:
         value = getattr(message, name)
         if isinstance(value, np.ndarray):
             if value.base is None:
-                value.flags.writeable = False
+                value.setflags(write=False)
             elif not _is_frozen(value):
                 copies[name] = _copy(value)
     return (msgspec.structs.replace(message, **copies) if copies else message), len(copies)

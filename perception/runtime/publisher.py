@@ -4,7 +4,8 @@ The publisher keeps the last record of every topic and sends it to each new subs
 next one of a slow topic. The high-water mark is 2 a topic: a subscriber that is slower than the graph loses messages,
 and sees it by the gap in `seq`. Who wants the last records without waiting asks the snapshot socket, a ROUTER beside
 it: a request of one frame, a topic or nothing for all, gives `[topic, record, topic, record, ...]`. One of two frames,
-`replay` and what is asked of it, waits for the launcher to answer (`replay_control.py`).
+`replay` and what is asked of it, waits for the launcher to answer (`replay_control.py`); `files` and nothing gives
+`[files, name, bytes, name, bytes, ...]`, what a recording of this graph holds so that it replays alone.
 
 Nothing that a subscriber does can hold the graph up or fill its memory: sends never wait; what peers send is cut off
 at a few hundred bytes and read in small portions; a peer that does not answer heartbeats is dropped with what waits for
@@ -20,8 +21,10 @@ import ipaddress
 import socket
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import zmq
 import zmq.auth.thread
@@ -32,6 +35,8 @@ from perception.runtime.curve_keys import PublisherKeys
 
 REPLAY = b"replay"
 """First frame of a request to the graph's replay."""
+FILES = b"files"
+"""First frame of a request for the files that a recording holds."""
 HIGH_WATER_MARK = 2
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS, HANDSHAKE_MS = 1000, 3000, 5000
 MAX_REQUEST_BYTES = 512
@@ -59,14 +64,16 @@ class Publisher:
         topics: how many topics there are; so many can come at one instant.
         keys: for CURVE; only clients whose public keys lie in its folder may connect.
         open_endpoint: the endpoint once more, where it shall be reachable from other machines without CURVE.
+        files: what a recording of the graph holds beside its messages; given only to who may ask of a replay.
 
     Raises:
         LaunchFileError: the endpoint is in use, cannot be one, or is open to other machines without keys.
     """
 
     def __init__(
-        self, endpoint: str, topics: int = 8, *, keys: PublisherKeys | None = None, open_endpoint: str = ""
-    ) -> None:
+        self, endpoint: str, topics: int = 8, *, keys: PublisherKeys | None = None, open_endpoint: str = "",
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         if keys is None and open_endpoint != endpoint and not is_local(endpoint):
             raise LaunchFileError(
                 f"endpoint {endpoint} can be reached from other machines, and has no CURVE keys. Expected "
@@ -76,7 +83,7 @@ class Publisher:
         self.endpoint, self.snapshot_endpoint = endpoint, snapshot_of(endpoint)
         self.sent: Counter[str] = Counter()
         self.begun_anew = 0
-        self._topics, self._keys = topics, keys
+        self._topics, self._keys, self._files = topics, keys, files
         self._last: dict[bytes, bytes] = {}
         self._repeated_s: dict[bytes, float] = {}
         self._wanted: set[bytes] = set()
@@ -164,10 +171,19 @@ class Publisher:
             if len(request) == 2 and request[0] == REPLAY:
                 self._requests.append(Request(tuple(envelope), request[1]))
                 continue
-            wanted = request[-1] if request else b""
-            records = [part for name, data in self._last.items() if wanted in (b"", name) for part in (name, data)]
+            records = (
+                self._files_told() if request[:1] == [FILES] and len(request) == 2 else self._records_told(request)
+            )
             with contextlib.suppress(zmq.Again, zmq.ZMQError):
                 self._router.send_multipart([*envelope, *(records or [b""])], flags=zmq.DONTWAIT)
+
+    def _files_told(self) -> list[bytes]:
+        files = self._files if self.may_be_asked() else {}
+        return [FILES, *(part for name, data in files.items() for part in (name.encode(), data))]
+
+    def _records_told(self, request: list[bytes]) -> list[bytes]:
+        wanted = request[-1] if request else b""
+        return [part for name, data in self._last.items() if wanted in (b"", name) for part in (name, data)]
 
     def take_request(self) -> Request | None:
         """Return the oldest request to the replay that nobody has answered, or None."""
@@ -269,4 +285,4 @@ def _refuse_served(endpoint: str) -> None:
     raise LaunchFileError(f"endpoint {endpoint} is in use by another graph; give another with --set endpoint=...")
 
 
-__all__ = ["REPLAY", "Publisher", "Request", "is_local", "snapshot_of"]
+__all__ = ["FILES", "REPLAY", "Publisher", "Request", "is_local", "snapshot_of"]

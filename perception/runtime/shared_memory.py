@@ -1,8 +1,8 @@
 """Records between the processes of one host, through iceoryx2's shared memory. The only file that imports iceoryx2.
 
 One service per topic with overflow on, so that a slow reader loses its oldest record and never blocks the writer; one
-event service per reading process to wake it; one service per writing process with the newest bounds of its topics, and
-in lockstep one per reading process with the number of records that it has taken.
+service per writing process with the newest bounds of its topics, and in lockstep one per reading process with the
+number of records that it has taken. Who has something to read is woken through `wakeups.py`.
 
 A record that is read is a view of shared memory. The sample stays borrowed as long as any view of it lives. A reader
 that is about to run out of what it may borrow copies the record instead, and counts it: whoever keeps too many views is
@@ -11,13 +11,11 @@ slower, and named, but never sees its data change.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import functools
 import os
 import shutil
+import sys
 import time
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from numpy.typing import NDArray
 
 from perception.errors import ChannelError
 from perception.messages.codec import ALIGNMENT, Record
+from perception.runtime.wakeups import Sleeper, Waker
 
 ROOT = Path("/tmp")
 SHARED_MEMORY = Path("/dev/shm")
@@ -37,6 +36,10 @@ RESERVE_BYTES = 4 << 20
 PLENTY_BYTES = 256 << 20
 LOOK_S = 0.05
 """Where there is plenty, room is looked for only so often."""
+MAX_SLOTS = 1024
+"""Places of a pool that are remembered."""
+UNVIEWED = 2
+"""References to a place's array by `sys.getrefcount` where there is no view: the place's own, and its argument."""
 
 
 class _Block(ctypes.Structure):
@@ -100,7 +103,7 @@ class SharedMemoryHost:
     """
 
     def __init__(self, run: str, process: str, limits: Mapping[str, TopicLimits], processes: int) -> None:
-        self._limits, self._processes = limits, processes
+        self._run, self._limits, self._processes = run, limits, processes
         iox.set_log_level(iox.LogLevel.Error)
         try:
             root_of(run).mkdir(parents=True, exist_ok=True)
@@ -138,11 +141,11 @@ class SharedMemoryHost:
 
     def waker(self, process: str) -> Waker:
         """Open the writing end of a process' wake-up."""
-        return Waker(self._event_service(process).notifier_builder().create())
+        return Waker(root_of(self._run), process)
 
     def sleeper(self, process: str) -> Sleeper:
         """Open the waiting end of this process' wake-up."""
-        return Sleeper(self._event_service(process).listener_builder().create())
+        return Sleeper(root_of(self._run), process)
 
     def row_writer(self, name: str, count: int) -> RowWriter:
         """Open the writing end of a row of numbers of which only the newest counts, such as a process' bounds."""
@@ -169,16 +172,6 @@ class SharedMemoryHost:
             .max_nodes(self._processes + 4),
         )
 
-    def _event_service(self, process: str) -> Any:
-        return self._opened(
-            process,
-            self._node.service_builder(iox.ServiceName.new(f"wake/{process}"))
-            .event()
-            .max_notifiers(self._processes + 4)
-            .max_listeners(2)
-            .max_nodes(self._processes + 4),
-        )
-
     def _row_service(self, name: str) -> Any:
         return self._opened(
             name,
@@ -200,11 +193,45 @@ class SharedMemoryHost:
             raise ChannelError(f"the shared memory of '{name}' cannot be opened: {error}") from None
 
 
+class _Slot:
+    """One place of a topic's pool. Records come to the same few places again and again: what refers to one is kept.
+
+    Args:
+        sample: what was loaned or received there.
+        least: bytes that it holds for certain; what is beyond them is never touched.
+    """
+
+    __slots__ = ("array", "room", "sample", "size", "view")
+
+    def __init__(self, sample: Any, least: int) -> None:
+        self.room = 1 << (least - 1).bit_length()  # few sizes: each makes a type, which ctypes keeps
+        memory = memoryview((ctypes.c_uint8 * self.room).from_address(sample.payload_ptr))
+        self.array = np.frombuffer(memory, np.uint8)
+        self.view: memoryview | None = None
+        """For its writer."""
+        self.size = ctypes.c_uint64.from_address(sample.user_header_ptr)
+        """Exact bytes of the record."""
+        self.sample: Any = None
+        """Borrowed as long as it stands here."""
+
+
+class _Slots(dict[int, _Slot]):
+    """The places of a pool by address; those of one that was given up for a larger one are forgotten in time."""
+
+    def add(self, sample: Any, least: int) -> _Slot:
+        """Refer to a place that is new, or holds more than was known."""
+        if len(self) >= MAX_SLOTS:
+            self.clear()
+        slot = self[sample.payload_ptr] = _Slot(sample, least)
+        return slot
+
+
 class Writer:
     """The writing end of a topic."""
 
     def __init__(self, topic: str, publisher: Any) -> None:
         self.topic, self._publisher = topic, publisher
+        self._slots = _Slots()
 
     def write(self, record: Record) -> None:
         """Write a record; it is with the readers when this returns.
@@ -212,15 +239,20 @@ class Writer:
         Raises:
             ChannelError: shared memory is full.
         """
-        blocks = -(-record.size // ALIGNMENT)
-        if not _ROOM.has(record.size):
+        size = record.size
+        if not _ROOM.has(size):
             raise ChannelError("shared memory is full")  # writing to a page that it lacks would end the process
         try:
-            sample = self._publisher.loan_slice_uninit(blocks)
+            sample = self._publisher.loan_slice_uninit(-(-size // ALIGNMENT))
         except iox.LoanError as error:
-            raise ChannelError(f"no shared memory for {record.size} bytes on '{self.topic}': {error}") from None
-        record.write_into(memoryview(_memory_at(sample.payload_ptr, record.size)).cast("B")[: blocks * ALIGNMENT])
-        ctypes.c_uint64.from_address(sample.user_header_ptr).value = record.size
+            raise ChannelError(f"no shared memory for {size} bytes on '{self.topic}': {error}") from None
+        slot = self._slots.get(sample.payload_ptr)
+        if slot is None or slot.room < size:
+            slot = self._slots.add(sample, size)
+            slot.view = slot.array.data
+        assert slot.view is not None
+        record.write_into(slot.view)
+        slot.size.value = size
         sample.assume_init().send()
 
 
@@ -253,63 +285,38 @@ class Reader:
 
     def __init__(self, topic: str, subscriber: Any, borrowed: int) -> None:
         self.topic, self._subscriber, self._limit = topic, subscriber, borrowed
-        self._alive: dict[int, weakref.ref[Any]] = {}
+        self._slots = _Slots()
+        self._lent: list[_Slot] = []
         self.copied = 0
 
     def take(self) -> memoryview | None:
-        """Return the oldest waiting record, or None; a read-only view that borrows the sample while it lives."""
+        """Return the oldest waiting record, or None; a read-only view that borrows the sample while any view lives."""
         sample = self._subscriber.receive()
         if sample is None:
             return None
-        size = ctypes.c_uint64.from_address(sample.user_header_ptr).value
-        memory = _memory_at(sample.payload_ptr, size)
-        memory._sample = sample  # lives as long as any view of this memory
-        view = memoryview(memory).cast("B")[:size].toreadonly()
-        if len(self._alive) >= self._limit:
+        slot = self._slots.get(sample.payload_ptr)
+        if slot is None or slot.room < slot.size.value:
+            slot = self._slots.add(sample, ctypes.c_uint64.from_address(sample.user_header_ptr).value)
+            slot.array.flags.writeable = False
+        view = slot.array.data[: slot.size.value]
+        if len(self._lent) >= self._limit and not self.give_back():
             self.copied += 1
             return memoryview(bytes(view))
-        reference = weakref.ref(memory, self._released)
-        self._alive[id(reference)] = reference
+        slot.sample = sample
+        self._lent.append(slot)
         return view
 
-    def _released(self, reference: weakref.ref[Any]) -> None:
-        self._alive.pop(id(reference), None)
+    def give_back(self) -> bool:
+        """Return the samples of which no view lives any more; False where all are still viewed.
 
-
-def _memory_at(address: int, size: int) -> Any:
-    """Return `size` bytes of memory or more; their reader cuts them off. Few types: each takes long to make."""
-    return _bytes_type((size - 1).bit_length()).from_address(address)
-
-
-@functools.cache
-def _bytes_type(bits: int) -> Any:
-    return ctypes.c_uint8 * (1 << bits)
-
-
-class Waker:
-    """Wakes one process."""
-
-    def __init__(self, notifier: Any) -> None:
-        self._notifier = notifier
-
-    def wake(self) -> None:
-        """Wake the process; a process that is gone is none of our business."""
-        try:
-            self._notifier.notify()
-        except iox.NotifierNotifyError:
-            return
-
-
-class Sleeper:
-    """Waits for wake-ups."""
-
-    def __init__(self, listener: Any) -> None:
-        self._listener = listener
-
-    def sleep(self, seconds: float) -> None:
-        """Wait until this process is woken, or so long; the GIL is free meanwhile."""
-        with contextlib.suppress(iox.ListenerWaitError):  # a signal came; whoever handles it is called next
-            self._listener.timed_wait(iox.Duration.from_micros(max(1, round(seconds * 1e6))))
+        Every view of a record refers to the array of its place. This is asked for when there is time, after the call.
+        """
+        lent = self._lent
+        for slot in lent:
+            if sys.getrefcount(slot.array) <= UNVIEWED:
+                slot.sample = None
+        self._lent = [slot for slot in lent if slot.sample is not None]
+        return len(self._lent) < len(lent)
 
 
 class RowWriter:
@@ -341,6 +348,6 @@ class RowReader:
 
 
 __all__ = [
-    "Reader", "RowReader", "RowWriter", "SharedMemoryHost", "Sleeper", "TopicLimits", "Waker", "Writer", "memory_id",
-    "prefix_of", "remove_leftovers", "root_of",
+    "Reader", "RowReader", "RowWriter", "SharedMemoryHost", "TopicLimits", "Writer", "memory_id", "prefix_of",
+    "remove_leftovers", "root_of",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Ask a running graph at its snapshot socket: for its last records, or to do something with its replay."""
+"""Ask a running graph at its snapshot socket: for its last records, its files, or to do something with its replay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import zmq
 
 from perception.errors import ChannelError, UserError
 from perception.runtime.curve_keys import ClientKeys, client_keys
-from perception.runtime.publisher import REPLAY, snapshot_of
+from perception.runtime.publisher import FILES, REPLAY, snapshot_of
 from perception.runtime.replay_request import ReplayAnswer, ReplayRequest
 
 THERE_S, BUSY_S = 5.0, 60.0
@@ -84,4 +84,23 @@ def ask_replay(
     return answer
 
 
-__all__ = ["ask_replay", "asked"]
+def ask_files(endpoint: str, *, keys: Path | None = None, timeout_s: float = THERE_S) -> dict[str, bytes]:
+    """Return what a recording of a running graph holds beside its messages: launch file, calibration, cards, hashes.
+
+    Empty where the graph gives them to nobody: its endpoint is open to other machines without CURVE keys.
+
+    Raises:
+        UserError: the endpoint cannot be one, or the keys cannot be read.
+        ChannelError: no answer within the time, or one of another version.
+    """
+    context = zmq.Context()
+    try:
+        frames = asked(context, endpoint, [FILES, b""], None if keys is None else client_keys(keys), timeout_s)
+    finally:
+        context.term()
+    if frames[0] != FILES or len(frames) % 2 == 0:
+        raise ChannelError(f"what answers at {snapshot_of(endpoint)} is no graph of this version")
+    return {name.decode(): data for name, data in zip(frames[1::2], frames[2::2], strict=True)}
+
+
+__all__ = ["ask_files", "ask_replay", "asked"]

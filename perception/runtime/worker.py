@@ -15,12 +15,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import PerceptionError
-from perception.messages import Header, Message, Timing
+from perception.messages import Header, Message
 from perception.messages.codec import decode
 from perception.runtime.channels import Channels
 from perception.runtime.cores import keep_to_cores
@@ -29,7 +28,7 @@ from perception.runtime.group import Group
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.node import Bound, Node, Source
 from perception.runtime.node_factory import make_node
-from perception.runtime.output_stamper import RunContext
+from perception.runtime.output_stamper import RunContext, received
 from perception.runtime.pacing import PacedSource, paced_topics
 from perception.runtime.playback import Playback, PlaybackState
 from perception.runtime.status_teller import StatusTeller
@@ -83,14 +82,13 @@ class Worker:
         self._newest_bounds = [BEFORE_ALL] * len(topology.topics)
         self._inbox: deque[tuple[NodeSpec, str, Message | Bound, int]] = deque()
         self._beginnings: deque[tuple[Mapping[str, int], str, threading.Event]] = deque()
-        self._wrapping: set[str] = set()
-        self._began_by = ""
+        self._wrapping, self._began_by = set[str](), ""
         self._driving = threading.Lock()
         self._stop = threading.Event()
-        self._sources_running = 0
+        self._sources_running, self._resting = 0, False
         self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
         self._next_status_s = self._bounds_due_s = 0.0
-        self._resting = False
+        self._has_bounds = self._channels.has_bounds or bool(self._pacers) or len(self.group.executors) > 1
         self._last_seq: dict[str, tuple[int, int]] = {}
         self.failure: PerceptionError | None = None
 
@@ -225,6 +223,8 @@ class Worker:
                 while self._beginnings:
                     self._begin(*self._beginnings.popleft())
                 busy = self._take_and_run()
+                if busy:  # what was sent is on its way
+                    self._channels.give_back()
                 now_s = time.monotonic()
                 if now_s >= self._next_status_s:
                     self._next_status_s = now_s + STATUS_S
@@ -252,8 +252,7 @@ class Worker:
         """Take what has arrived and run at most one call; False where there was neither."""
         took = self._take_bounds_and_messages()
         ran = self.group.step()
-        resting = not ran and (took or self._channels.reads_bounds or self._channels.gives_bounds)
-        if resting or (ran and time.monotonic() > self._bounds_due_s):  # a node that always has more to do says so, too
+        if self._has_bounds and self._shall_forward(took=took, ran=ran):
             self.group.forward_bounds()
             self._bounds_due_s = time.monotonic() + BOUNDS_S
             ran = ran or self.group.step()
@@ -261,9 +260,15 @@ class Worker:
             self._channels.give_bounds()
         return took or ran
 
+    def _shall_forward(self, *, took: bool, ran: bool) -> bool:
+        """True where nothing more runs for now, or where it has run on and on."""
+        if ran:
+            return not self._resting and time.monotonic() > self._bounds_due_s
+        return took or not self._resting or self._channels.has_bounds
+
     def _take_bounds_and_messages(self) -> bool:
         """Take what has arrived. Bounds are read first and used last: they were sent after their messages."""
-        rows = self._channels.take_bounds()
+        rows = self._channels.take_bounds() if self._channels.reads_bounds else ()
         took = bool(rows)
         for topic, reader in self._channels.readers.items():
             while (record := reader.take()) is not None:
@@ -271,7 +276,8 @@ class Worker:
                 self._take_record(topic, record)
         for row in rows:
             self._take_bounds(row)
-        took |= self._take_inbox()
+        if self._inbox:
+            took |= self._take_inbox()
         for pacing in self._pacers.values():
             took |= pacing.release(self.group, self._newest_bounds, self._channels.rank)
         return took
@@ -282,10 +288,13 @@ class Worker:
         except PerceptionError as error:
             LOG.error("a record on '%s' cannot be read: %s", topic, error)
             return
-        if self._channels.is_outdated(topic, message.header):
+        header = message.header
+        if self._began_by and self._channels.is_outdated(topic, header):
             self.group.count_drop(topic, self._began_by, 1)
             return
-        self._count_gap(topic, message.header)
+        if self._last_seq.get(topic) != (header.epoch, header.seq - 1):
+            self._count_gap(topic, header)
+        self._last_seq[topic] = header.epoch, header.seq
         self.group.offer(topic, message)
 
     def _take_bounds(self, row: NDArray[np.int64]) -> None:
@@ -300,9 +309,8 @@ class Worker:
 
     def _take_inbox(self) -> bool:
         """Publish what the sources of this process measured."""
-        took = False
+        took = bool(self._inbox)
         while self._inbox:
-            took = True
             spec, topic, item, beginning = self._inbox.popleft()
             if spec.name in self._playbacks and beginning != self._playbacks[spec.name].beginning:
                 continue  # from before everything began anew
@@ -341,7 +349,6 @@ class Worker:
         """
         was_there = topic in self._last_seq or self._context.epoch == 0
         epoch, seq = self._last_seq.get(topic, (header.epoch, -1 if was_there else header.seq - 1))
-        self._last_seq[topic] = (header.epoch, header.seq)
         lost = header.seq - (seq if epoch == header.epoch else -1) - 1
         if lost > 0:
             self.group.count_drop(topic, "channel full", lost)
@@ -388,13 +395,6 @@ class Worker:
         self._channels.bounds_moved = True  # told again, for a process that was started anew
         status = self._teller.status(sources_ended=self.sources_ended())
         self._channels.emit(status_topic(self.process), status)
-
-
-def received(item: Message | Bound) -> Message | Bound:
-    """Return a source's message with the time at which it was received, unless its driver gave that."""
-    if isinstance(item, Bound) or item.timing.t_received_ns:
-        return item
-    return msgspec.structs.replace(item, timing=Timing(t_received_ns=time.time_ns()))
 
 
 __all__ = ["Worker"]

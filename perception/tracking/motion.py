@@ -195,18 +195,4 @@ def convert(mean: Any, cov: Any, before: Any, after: Any) -> None:
         cov[k, 3, 3], cov[k, 4, 4] = spread, 0.2**2 if after[k] == TURNING else spread
 
 
-def velocities(mean: Any, cov: Any, model: Any) -> tuple[Any, Any]:
-    """Return velocities (N, 2) along x and y and their covariances (N, 2, 2)."""
-    turning = np.asarray(model) == TURNING
-    cosine, sine = np.cos(mean[:, 2]), np.sin(mean[:, 2])
-    velocity = np.where(turning[:, None], mean[:, 3:4] * np.stack((cosine, sine), axis=1), mean[:, 3:5])
-    jacobian = np.zeros((len(mean), 2, 5))
-    jacobian[:, 0, 3], jacobian[:, 1, 4] = 1.0, 1.0
-    speed = mean[turning, 3]
-    jacobian[turning, 1, 4] = 0.0
-    jacobian[turning, 0, 2], jacobian[turning, 0, 3] = -speed * sine[turning], cosine[turning]
-    jacobian[turning, 1, 2], jacobian[turning, 1, 3] = speed * cosine[turning], sine[turning]
-    return velocity, jacobian @ cov @ jacobian.transpose(0, 2, 1)
-
-
-__all__ = ["STRAIGHT", "TURNING", "convert", "predict", "turn_around", "update", "velocities", "wrapped"]
+__all__ = ["STRAIGHT", "TURNING", "convert", "predict", "turn_around", "update", "wrapped"]

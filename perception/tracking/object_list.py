@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Any, Literal, NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
 from perception.messages import FusedObject, ObjectClass, ObjectMotion, PastPose, Skeleton
 from perception.messages.covariance import pose_covariance, velocity_covariance
-from perception.tracking.motion import TURNING, velocities
+from perception.tracking.motion import TURNING
 from perception.tracking.tracks import Tracks, boxes_of, class_probabilities, probability
 
-UPPER = np.triu_indices(5)
-PLANE = (0, 1, 2, 5, 6, 9)
-"""Where x, y and yaw stand in the upper triangle of a state."""
 CLASS_MIN = 0.01
 """Classes less probable than this are left out of an object's list."""
 SURE_HEADING, ANY_HEADING = 2.0, 0.5
 """Votes from which the front is known, and from which the axis is."""
 
 
-@dataclass(frozen=True)
-class Attached:
+class Attached(NamedTuple):
     """What is known of one track beside its motion."""
 
     semantics: tuple[ObjectClass, ...] = ()
@@ -68,45 +66,51 @@ def fused_objects(
     """
     if not len(tracks):
         return ()
-    turn = base_link_from_tracks.yaw_rad()
-    boxes = boxes_of(tracks)
-    half = (boxes[:, 6] + turn) / 2
-    kind = model[tracks["label"]]
-    cov = _rotated(tracks["cov"], kind, turn)
-    velocity, spread = velocities(tracks["mean"], tracks["cov"], kind)
-    flat = base_link_from_tracks.rotation[:2, :2]
-    velocity, spread = velocity @ flat.T, flat @ spread @ flat.T
-    columns = zip(
-        tracks["id"].tolist(), probability(tracks["existence"]).tolist(), _classes(tracks, names),
-        base_link_from_tracks.apply(boxes[:, :3]).tolist(), np.sin(half).tolist(), np.cos(half).tolist(),
-        boxes[:, 3:6].tolist(), velocity.tolist(), tracks["height"][:, 1].tolist(),
-        spread[:, (0, 0, 1), (0, 1, 1)].tolist(),
-        cov[:, UPPER[0], UPPER[1]].tolist(), (t_ns - tracks["born_ns"]).tolist(), tracks["seen_ns"].tolist(),
-        tracks["sources"].tolist(), (kind == TURNING).tolist(), tracks["mean"][:, 4].tolist(),
-        noise[tracks["label"]].tolist(), tracks["heading"].tolist(), strict=True,
-    )  # fmt: skip
-    by_bits = {bits: tuple(name for bit, name in enumerate(sources) if bits >> bit & 1)
-               for bits in np.unique(tracks["sources"]).tolist()}  # fmt: skip
-    found = []
-    for (
-        identity, exists, classes, place, sine, cosine, size, moves, height, fast, state, age, seen, bits, turns, rate,
-        push, votes,
-    ) in columns:  # fmt: skip
-        more = attached.get(identity, NOTHING)
-        word: Literal["turning", "straight"] = "turning" if turns else "straight"
-        motion = ObjectMotion(word, rate if turns else 0, push[0], push[1], tuple(state)) if over_ground else None
-        one = FusedObject(
-            id=id_prefix | identity, existence_probability=exists, classes=classes, center_m=tuple(place),
-            rotation_xyzw=(0, 0, sine, cosine), size_lwh_m=tuple(size), orientation_availability=_orientation(votes),
-            velocity_mps=(*moves, 0) if over_ground else None,
-            covariance_pose=pose_covariance([state[at] for at in PLANE], height),
-            covariance_velocity=velocity_covariance(fast) if over_ground else None, has_position_covariance=True,
-            has_velocity=over_ground, has_velocity_covariance=over_ground, age_ns=age, last_seen_ns=seen,
-            sources=by_bits[bits], semantics=more.semantics, num_points=more.num_points,
-            motion=motion, history=history.get(identity, ()), recognitions=more.recognitions, skeleton=more.skeleton,
-        )  # fmt: skip
-        found.append(one)
+    turn, label, mean, ids = base_link_from_tracks.yaw_rad(), tracks["label"], tracks["mean"], tracks["id"].tolist()
+    boxes, bits = boxes_of(tracks), tracks["sources"].tolist()
+    half, turns = (boxes[:, 6] + turn) / 2, model[label] == TURNING
+    flat = np.ascontiguousarray(base_link_from_tracks.rotation[:2, :2])
+    states, velocity, spread = _seen_from(mean, tracks["cov"], turns, turn, flat)
+    state = states.tolist()
+    by_bits = {one: tuple(name for bit, name in enumerate(sources) if one >> bit & 1) for one in set(bits)}
+    looks, points, recognitions, skeletons = zip(*[attached.get(one, NOTHING) for one in ids], strict=True)
+    known = repeat(over_ground)
+    found = map(
+        FusedObject,  # by position, column by column: to name the fields of each object takes twice as long
+        [id_prefix | identity for identity in ids],
+        probability(tracks["existence"]).tolist(),
+        _classes(tracks, names),
+        map(tuple, base_link_from_tracks.apply(boxes[:, :3]).tolist()),
+        zip(repeat(0), repeat(0), np.sin(half).tolist(), np.cos(half).tolist(), strict=False),
+        map(tuple, boxes[:, 3:6].tolist()),
+        map(_orientation, tracks["heading"].tolist()),
+        zip(*velocity.T.tolist(), repeat(0), strict=False) if over_ground else repeat(None),
+        [
+            pose_covariance((one[0], one[1], one[2], one[5], one[6], one[9]), height)
+            for one, height in zip(state, tracks["height"][:, 1].tolist(), strict=True)
+        ],
+        map(velocity_covariance, spread.tolist()) if over_ground else repeat(None),
+        repeat(True),
+        known,
+        known,
+        (t_ns - tracks["born_ns"]).tolist(),
+        tracks["seen_ns"].tolist(),
+        [by_bits[one] for one in bits],
+        looks,
+        points,
+        repeat(None),  # visibility
+        _motions(turns, mean[:, 4], noise[label], state) if over_ground else repeat(None),
+        [history.get(one, ()) for one in ids],
+        recognitions,
+        skeletons,
+    )
     return tuple(found)
+
+
+def _motions(turns: Any, rate: Any, push: Any, state: list[list[float]]) -> Iterator[ObjectMotion]:
+    words: list[Literal["turning", "straight"]] = ["turning" if one else "straight" for one in turns.tolist()]
+    rates = [rate if turns else 0 for rate, turns in zip(rate.tolist(), turns.tolist(), strict=True)]
+    return map(ObjectMotion, words, rates, *push.T.tolist(), map(tuple, state))
 
 
 def _orientation(votes: float) -> Literal["unavailable", "sign_unknown", "available"]:
@@ -118,22 +122,67 @@ def _orientation(votes: float) -> Literal["unavailable", "sign_unknown", "availa
 def _classes(tracks: Tracks, names: Sequence[str]) -> list[tuple[ObjectClass, ...]]:
     """Return each track's classes, most probable first."""
     share = class_probabilities(tracks)
-    order = np.argsort(-share, axis=1, kind="stable")
-    shares = np.take_along_axis(share, order, axis=1)
-    counts = np.maximum((shares >= CLASS_MIN).sum(axis=1), 1)
-    return [
-        tuple(ObjectClass(names[index], part) for index, part in zip(indices[:count], parts[:count], strict=True))
-        for indices, parts, count in zip(order.tolist(), shares.tolist(), counts.tolist(), strict=True)
-    ]
+    told = share >= CLASS_MIN
+    told[np.arange(len(share)), share.argmax(axis=1)] = True
+    rows, labels = np.nonzero(told)
+    parts = share[rows, labels]
+    order = np.lexsort((labels, -parts, rows))
+    found: list[list[ObjectClass]] = [[] for _ in share]
+    for row, label, part in zip(rows[order].tolist(), labels[order].tolist(), parts[order].tolist(), strict=True):
+        found[row].append(ObjectClass(names[label], part))
+    return [tuple(one) for one in found]
 
 
-def _rotated(cov: NDArray[np.float64], kind: NDArray[np.int64], turn: float) -> NDArray[np.float64]:
-    """Return covariances (N, 5, 5) in axes that are turned: places always, velocities of `straight` tracks."""
-    cosine, sine = np.cos(turn), np.sin(turn)
-    rotation = np.repeat(np.eye(5)[None], len(cov), axis=0)
-    rotation[:, :2, :2] = [[cosine, -sine], [sine, cosine]]
-    rotation[kind != TURNING, 3:, 3:] = [[cosine, -sine], [sine, cosine]]
-    return np.asarray(rotation @ cov @ rotation.transpose(0, 2, 1))
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _seen_from(mean: Any, cov: Any, turns: Any, turn: float, flat: Any) -> Any:
+    """Return states and velocities in other axes.
+
+    Places turn always, the last two numbers of a state only where they are a velocity, in `straight` tracks.
+
+    Args:
+        mean: (N, 5) of the tracks.
+        cov: (N, 5, 5).
+        turns: (N,) True for `turning` tracks.
+        turn: by which the axes' x differs, radians.
+        flat: (2, 2) the part of the rotation in the plane, which velocities take.
+
+    Returns:
+        (N, 15) upper triangles of the states' covariances, (N, 2) velocities, (N, 3) xx, xy, yy of their covariances.
+    """
+    states, velocity, spread = np.empty((len(mean), 15)), np.empty((len(mean), 2)), np.empty((len(mean), 3))
+    of_turning, of_straight, by_state = np.eye(5), np.eye(5), np.zeros((2, 5))
+    block = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    of_turning[:2, :2] = of_straight[:2, :2] = of_straight[3:, 3:] = block
+    for k in range(len(mean)):
+        by_state[:] = 0.0
+        if turns[k]:
+            cosine, sine, speed = math.cos(mean[k, 2]), math.sin(mean[k, 2]), mean[k, 3]
+            for i in range(2):
+                by_state[i, 3] = flat[i, 0] * cosine + flat[i, 1] * sine
+                by_state[i, 2] = speed * (flat[i, 1] * cosine - flat[i, 0] * sine)
+                velocity[k, i] = speed * by_state[i, 3]
+        else:
+            by_state[:, 3:] = flat
+            for i in range(2):
+                velocity[k, i] = flat[i, 0] * mean[k, 3] + flat[i, 1] * mean[k, 4]
+        rotation, at = of_turning if turns[k] else of_straight, 0
+        for i in range(5):
+            for j in range(i, 5):
+                states[k, at] = _between(rotation[i], cov[k], rotation[j])
+                at += 1
+        spread[k, 0] = _between(by_state[0], cov[k], by_state[0])
+        spread[k, 1] = _between(by_state[0], cov[k], by_state[1])
+        spread[k, 2] = _between(by_state[1], cov[k], by_state[1])
+    return states, velocity, spread
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _between(row: Any, cov: Any, column: Any) -> float:
+    total = 0.0
+    for i in range(5):
+        for j in range(5):
+            total += row[i] * cov[i, j] * column[j]
+    return total
 
 
 __all__ = ["NOTHING", "Attached", "fused_objects"]

@@ -159,8 +159,10 @@ class Tracker:
         self._miss(tracks, ~seen, batch)
         born = np.ones(len(label), np.bool_)
         born[match[seen]] = False
-        tracks = np.concatenate((tracks, self._born(batch, np.flatnonzero(born), label, score, source, ids)))
-        self.tracks, self.t_ns = tracks[self._living(tracks, batch.t_ns)], batch.t_ns
+        if born.any():
+            tracks = np.concatenate((tracks, self._born(batch, np.flatnonzero(born), label, score, source, ids)))
+        living = self._living(tracks, batch.t_ns)
+        self.tracks, self.t_ns = tracks if living.all() else tracks[living], batch.t_ns
 
     def _source(self, name: str) -> int:
         if name not in self.sources:

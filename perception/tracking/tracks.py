@@ -83,8 +83,7 @@ class DetectionBatch:
 
     def sound(self) -> DetectionBatch:
         """Return the detections whose numbers are finite and whose sizes are positive."""
-        numbers = np.column_stack((self.center_m, self.size_lwh_m, self.yaw_rad, self.score))
-        good = np.asarray(np.isfinite(numbers).all(axis=1) & (self.size_lwh_m > 0).all(axis=1))
+        good = sound(self.center_m, self.size_lwh_m, self.yaw_rad) & np.isfinite(self.score)
         return self if good.all() else self.of(good)
 
     def boxes(self) -> NDArray[np.float64]:
@@ -134,6 +133,14 @@ class FieldOfView:
         return np.asarray((aside <= self.half_angle_rad) & (np.hypot(dx, dy) <= self.range_m))
 
 
+def sound(
+    center_m: NDArray[np.float64], size_lwh_m: NDArray[np.float64], yaw_rad: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """True for each box whose numbers are finite and whose sizes are positive."""
+    numbers = np.column_stack((center_m, size_lwh_m, yaw_rad))
+    return np.asarray(np.isfinite(numbers).all(axis=1) & (size_lwh_m > 0).all(axis=1))
+
+
 def boxes_of(tracks: Tracks) -> NDArray[np.float64]:
     """Return (N, 7) x, y, z, length, width, height, yaw."""
     mean = tracks["mean"]
@@ -160,5 +167,5 @@ def class_probabilities(tracks: Tracks) -> NDArray[np.float64]:
 
 __all__ = [
     "MAX_ODDS", "DetectionBatch", "FieldOfView", "Support", "Tracks", "boxes_of", "class_probabilities", "odds",
-    "probability", "track_type",
+    "probability", "sound", "track_type",
 ]  # fmt: skip

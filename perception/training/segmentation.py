@@ -32,7 +32,7 @@ from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
 
 DDRNET_RECIPE = Recipe(
-    card="ddrnet_compact", seed=0, steps=5000, batch_size=6, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
+    card="ddrnet_compact", seed=0, steps=10000, batch_size=6, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 P2AT_RECIPE = Recipe(

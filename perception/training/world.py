@@ -22,7 +22,7 @@ from safetensors.numpy import save as to_safetensors
 from perception.errors import UserError, did_you_mean
 from perception.geometry.rig import Rig, load_rig
 from perception.networks.address import user_cache
-from perception.networks.weights import write_whole
+from perception.networks.whole_file import write_whole
 from perception.simulation.motion import Motion
 from perception.simulation.weather import WEATHERS
 from perception.simulation.world import World

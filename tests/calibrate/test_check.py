@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perception.calibrate.bump.camera_overlap import Overlap
 from perception.calibrate.bump.ego_track import EgoTrack
 from perception.calibrate.bump.estimate import Estimate, displaced, inflation
 from perception.calibrate.bump.findings import AXES, Finding, judged
@@ -121,6 +122,27 @@ def test_where_lidar_and_camera_cannot_be_told_apart_both_are_named() -> None:
     found = judged(("lidar", nothing), {"front": estimate_of(0, 0, 0.02, 0, 0, 0)}, places)
     (moved,) = [finding for finding in found if finding.state == "moved"]
     assert "this recording cannot tell which" in moved.text()
+
+
+def test_the_camera_that_two_others_contradict_is_named() -> None:
+    places = {name: Transform.identity() for name in ("lidar", "front", "left", "rear")}
+    still = estimate_of(0, 0, 0, 0, 0, 0, information=np.diag([1e6] * 3 + [1.0] * 3))
+    relative = np.hstack([np.eye(6), -np.eye(6)]) / 0.005
+    off = np.array([0, 0, 0, 0, 0.05, 0]) / 0.005
+    information = relative.T @ relative
+    overlaps = {
+        ("front", "left"): Overlap(information, relative.T @ off),
+        ("front", "rear"): Overlap(information, relative.T @ off),
+    }
+    cameras = {"front": still, "left": still, "rear": still}
+    found = judged(("lidar", estimate_of(0, 0, 0, 0, 0, 0)), cameras, places, {}, overlaps)
+    assert states(found) == {"lidar": "ok", "front": "moved", "left": "ok", "rear": "ok"}
+    assert not found[1].rivals
+    del overlaps["front", "rear"]
+    (moved,) = [
+        finding for finding in judged(("lidar", None), cameras, places, {}, overlaps) if finding.state == "moved"
+    ]
+    assert {moved.sensor, *moved.rivals} >= {"front", "left"}  # two that contradict each other: it may be either
 
 
 def test_what_a_recording_does_not_tell_is_said_and_is_not_ok() -> None:

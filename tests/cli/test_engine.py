@@ -54,6 +54,7 @@ def test_an_engine_is_built_listed_measured_and_cleared(capsys: pytest.CaptureFi
         (["engine", "build", "ddrnet", "--shapes", "log"], "expected auto, or from-log LOG"),
         (["engine", "build", "ddrnet", "x.mcap", "--shapes", "from-log"], "needs a launch file"),
         (["engine", "build", "car.yaml", "--shapes", "from-log"], "belong together"),
+        (["engine", "build", "ddrnet", "--fastest", "--engine", "torch"], "--engine torch leaves no choice"),
         (["engine", "build", "car.yaml", "--axis", "batch=1"], "--axis is of a single network"),
         (["engine", "bench", "car.yaml", "--precision", "fp16"], "a launch file is measured alone"),
         (["engine", "build", "filled:ddrnet_compact", "--engine", "tensort"], "no engine 'tensort'"),

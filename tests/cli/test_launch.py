@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -140,7 +139,6 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], 
     started = subprocess.Popen(
         [*COMMAND, "launch", "car.yaml", "--duration", "12", "--json", "--record", str(recording), *sets],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "PERCEPTION_CACHE": str(folder / "cache")},
     )  # fmt: skip
     received: list[Received] = []
     with perception.subscribe(endpoint, keep="all") as subscription:

@@ -38,6 +38,28 @@ def test_kitti_runs_through_both_lidar_networks(data_folder: Path, tmp_path: Pat
         )
 
 
+@pytest.mark.parametrize(
+    ("capture", "needs"),
+    [
+        ("velodyne_pcap/sample_velodyne_hdl32.pcap", ""),
+        ("ouster_pcap/OS-1-128_v2.3.0_1024x10_lb_n3.pcap", ""),
+        ("nebula_hesai_40p/1673400149412331409", "rosbags"),
+    ],
+    ids=["velodyne", "ouster", "hesai"],
+)
+def test_captures_of_three_makers_run_through_both_lidar_networks(
+    data_folder: Path, tmp_path: Path, capture: str, needs: str
+) -> None:
+    if needs:
+        pytest.importorskip(needs, reason="ROS bags need the extra 'ros'")
+    found = replayed("lidar_replay.yaml", data_folder / capture, tmp_path, "dsvt", "flatformer")
+    assert {message.header.models[-1].card for message in found} == {"dsvt_compact", "flatformer_compact"}
+    for message in found:
+        assert len(host(message.center_m)) > 0
+        assert np.isfinite(host(message.center_m)).all()
+        assert any("elongation" in text for text in message.header.adaptations)
+
+
 def test_the_nuscenes_keyframe_runs_through_the_fusion_with_six_cameras(data_folder: Path, tmp_path: Path) -> None:
     (message,) = replayed("surround_replay.yaml", data_folder / "nuscenes_keyframe", tmp_path, "fusion")
     assert message.header.frame_id == "base_link"

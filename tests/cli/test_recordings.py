@@ -9,17 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from perception.cli.main import main
 from perception.cli.recording import end_of, files_written, writer_of
-from perception.errors import UserError
+from perception.errors import LogError, UserError
+from perception.logs.log import Log
 from perception.logs.mcap_writer import McapWriter
 from perception.logs.open_log import open_log
 from perception.messages import Header, Imu
 from perception.messages.codec import encode
 from perception.networks.address import BUNDLED, file_sha256
+from perception.runtime.graph import Graph
 from perception.runtime.launch_file.load import Replay, load_launch
 from perception.runtime.recorded_files import attachments_of, other_weights
+from perception.runtime.replayed_files import RecordedLaunch, recorded_launch
 from tests.evaluation.test_graph_evaluation import objects
 
 SECOND_NS = 1_000_000_000
@@ -122,16 +126,121 @@ def test_a_recording_holds_cards_and_hashes_and_a_replay_notices_other_weights(f
     graph = load_launch(folder / "graph.yaml", replay=Replay(open_log(folder / "events.mcap")))
     files = attachments_of(graph)
     weights = json.loads(files["weights.json"])
-    assert weights["my.safetensors"]["sha256"] == file_sha256(bundled)
+    mine = f"{folder}/my.safetensors"  # it is read from another folder
+    assert weights[mine] == {**weights[mine], "sha256": file_sha256(bundled), "bytes": bundled.stat().st_size}
     assert weights["filled:estf_compact"] == {"card": "cards/estf_compact.json", "sha256": ""}
-    assert json.loads(files[weights["my.safetensors"]["card"]])["network"] == "estf"
+    assert json.loads(files[weights[mine]["card"]])["network"] == "estf"
     assert "calibration/rig.yaml" in files
-    assert f"weights: {folder}/my.safetensors" in files["launch.yaml"].decode()  # it is read from another folder
+    assert f"weights: {mine}" in files["launch.yaml"].decode()
     assert list(other_weights(graph, files)) == []
-    changed: Mapping[str, bytes] = {"weights.json": json.dumps({"my.safetensors": {"sha256": "0" * 64}}).encode()}
+    changed: Mapping[str, bytes] = {"weights.json": json.dumps({mine: {"sha256": "0" * 64}}).encode()}
     (said,) = other_weights(graph, changed)
-    assert said.startswith("weights 'my.safetensors' are not those of the recording")
+    assert said.startswith(f"weights '{mine}' are not those of the recording")
     assert list(other_weights(graph, {"weights.json": b"["})) != []
+
+
+@pytest.fixture
+def with_own_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
+    """A graph whose weights lie beside its launch file, and a cache that holds none."""
+    monkeypatch.setenv("PERCEPTION_CACHE", str(folder / "cache"))
+    monkeypatch.delenv("PERCEPTION_WEIGHTS", raising=False)
+    data = bytearray((BUNDLED / "estf_cabin.safetensors").read_bytes())
+    data[-1] ^= 1  # trained once more, as it were: no weights that came with the package
+    (folder / "my.safetensors").write_bytes(data)
+    (folder / "graph.yaml").write_text(WITH_WEIGHTS)
+    with McapWriter(folder / "events.mcap") as writer:
+        writer.write("event_cabin/events", events(), SECOND_NS)
+    return load_launch(folder / "graph.yaml", replay=Replay(open_log(folder / "events.mcap")))
+
+
+def recording(folder: Path, name: str, files: Mapping[str, bytes]) -> Log:
+    (folder / name).mkdir()
+    with McapWriter(folder / name / "drive.mcap", files) as writer:
+        writer.write("event_cabin/events", events(), SECOND_NS)
+    return open_log(folder / name / "drive.mcap")
+
+
+def weights_named(launch: RecordedLaunch | None) -> Path:
+    assert launch is not None
+    return Path(yaml.safe_load(launch.file.read_text())["nodes"]["copied"]["settings"]["weights"])
+
+
+def test_a_replay_finds_weights_by_their_hash_or_says_what_is_missing(with_own_weights: Graph, folder: Path) -> None:
+    log = recording(folder, "elsewhere", attachments_of(with_own_weights))
+    mine = folder / "my.safetensors"
+    digest = file_sha256(mine)
+    assert weights_named(recorded_launch(log, folder)) == mine  # where they were
+    mine.rename(folder / "elsewhere" / "renamed.safetensors")
+    found = recorded_launch(log, folder)
+    assert weights_named(found) == folder / "elsewhere" / "renamed.safetensors"
+    assert found is not None
+    assert found.notes == [f"weights '{mine}' of the recording are those of {folder}/elsewhere/renamed.safetensors"]
+    (folder / "elsewhere" / "renamed.safetensors").unlink()
+    size = (BUNDLED / "estf_cabin.safetensors").stat().st_size / 1e6
+    with pytest.raises(UserError, match=f"no file of {size:.1f} MB with the SHA-256 {digest} is in"):
+        recorded_launch(log, folder)
+
+
+def test_weights_inside_a_log_come_out_of_it_whole_or_not_at_all(with_own_weights: Graph, folder: Path) -> None:
+    files = attachments_of(with_own_weights, with_weights=True)
+    mine = (folder / "my.safetensors").read_bytes()
+    digest = file_sha256(folder / "my.safetensors")
+    assert files[f"weights/{digest}.safetensors"] == mine
+    (folder / "my.safetensors").unlink()
+    log = recording(folder, "whole", files)
+    assert weights_named(recorded_launch(log, folder)).read_bytes() == mine
+    (folder / "cache" / "weights" / f"{digest}.safetensors").unlink()
+    damaged = recording(folder, "damaged", files | {f"weights/{digest}.safetensors": mine[:-1] + b"?"})
+    with pytest.raises(LogError, match="damaged: their hash is another"):
+        recorded_launch(damaged, folder)
+
+
+OWN_NODE = """
+from perception.messages import TrackedObjects
+from perception.runtime.node import Node, On, Out
+
+class Echo(Node):
+    objects = On[TrackedObjects]()
+    out = Out[TrackedObjects]()
+
+    def on_objects(self, objects):
+        return objects
+"""
+
+
+def test_own_code_is_in_the_recording_and_runs_only_where_it_lies(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = folder / "mine.py", folder / "run.mcap"
+    code.write_text(OWN_NODE)
+    own = (
+        PLAIN.replace("FOLDER", str(folder))
+        .replace("truth_detector", "./mine.py:Echo")
+        .replace("/detections}", "/out}")
+    )
+    (folder / "graph.yaml").write_text(own)
+    assert launch(folder / "graph.yaml", "--replay", folder / "drive.mcap", "--record", out) == 0
+    held = open_log(out).attachments()
+    (name,) = json.loads(held["code.json"]).values()
+    assert held[name].decode() == OWN_NODE
+    assert launch("--replay", out, "--record", folder / "again.mcap") == 0
+    code.write_text(OWN_NODE + "# changed\n")
+    capsys.readouterr()
+    assert launch("--replay", out, "--record", folder / "changed.mcap") == 0
+    assert "is not what ran in the recording" in capsys.readouterr().out
+    code.unlink()
+    assert launch("--replay", out) == 2
+    said = capsys.readouterr().err
+    assert f"code '{code}' is not on this machine; the log holds what ran as {name}" in said
+
+
+def test_several_logs_are_replayed_on_one_timeline(folder: Path) -> None:
+    with McapWriter(folder / "events.mcap") as writer:  # of another recorder, beside the drive
+        writer.write("event_cabin/events", events(), SECOND_NS)
+    logs = ("--replay", folder / "drive.mcap", "--replay", folder / "events.mcap")
+    assert launch(folder / "graph.yaml", *logs, "--record", folder / "both.mcap") == 0
+    counts = open_log(folder / "both.mcap").counts()
+    assert counts == {"detector/detections": 10, "event_cabin/events": 1, "truth/objects": 10}
 
 
 def events() -> bytes:

@@ -85,6 +85,18 @@ def test_json_output_is_one_object(case: Path, capsys: pytest.CaptureFixture[str
     assert {row["name"] for row in printed["cases"][0]["outputs"]} == {"out_logits", "out_pred"}
 
 
+def test_a_compiled_engine_is_judged_by_the_same_cases(
+    case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PERCEPTION_CACHE", str(tmp_path / "cache"))
+    assert verify(case, "--engine", "onnxruntime") == 0
+    assert capsys.readouterr().out.startswith("passed  small: 0.")
+    (manifest,) = (tmp_path / "cache" / "engines").glob("*/manifest.json")  # it was one that ran
+    assert json.loads(manifest.read_text())["made_of"]["engine"] == "onnxruntime"
+    change_arrays(case, lambda arrays: arrays.update(out_logits=arrays["out_logits"] + 0.1))
+    assert verify(case, "--engine", "onnxruntime") == 1
+
+
 def test_weights_that_do_not_fit_fail_the_case_with_their_names(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change_notes(case, lambda notes: notes["params"].append(["model.surprise", [3]]))
     assert verify(case) == 1

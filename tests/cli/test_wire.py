@@ -13,12 +13,14 @@ import pytest
 
 from perception.cli.launch import _introduction
 from perception.cli.main import main
+from perception.logs.open_log import open_log
 from perception.messages import GraphState, Header, LinkStatus, NodeStatus, Status
 from perception.messages.codec import encode
 from perception.messages.outputs import InputStatus
 from perception.runtime.curve_keys import PublisherKeys, new_keys, publisher_keys
 from perception.runtime.launch_file.load import load_launch
 from perception.runtime.publisher import Publisher
+from tests.runtime.graphs import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,13 +49,16 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+FILES = {"launch.yaml": b"name: car\n", "calibration/rig.yaml": b"name: my_car\n"}
+
+
 @contextmanager
-def a_graph(address: str, keys: PublisherKeys | None = None) -> Iterator[str]:
+def a_graph(address: str, keys: PublisherKeys | None = None, open_endpoint: str = "") -> Iterator[str]:
     """A graph that publishes its status and state fifty times a second."""
     end = threading.Event()
 
     def publish() -> None:
-        publisher, seq = Publisher(address, keys=keys), 0
+        publisher, seq = Publisher(address, keys=keys, open_endpoint=open_endpoint, files=FILES), 0
         while not end.wait(0.02):
             publisher.publish("status", status(seq))
             publisher.publish("state", state(seq))
@@ -80,6 +85,31 @@ def test_top_shows_rate_latency_drops_age_and_state(endpoint: str, capsys: pytes
     for wanted in ("unsafe: sensor lidar is lost", "detector", "lost", "Hz", "40.0", "55.5", "123", " 7 ", "512"):
         assert wanted in shown
     assert "ShapeError: no points" in shown
+
+
+def test_a_recording_off_the_wire_holds_the_files_of_the_graph(
+    endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("record", str(tmp_path / "out.mcap"), "--endpoint", endpoint, "--duration", "0.3") == 0
+    recording = open_log(tmp_path / "out.mcap")
+    assert dict(recording.attachments()) == FILES
+    assert recording.counts()["state"] > 1
+    assert run("log", "files", str(tmp_path / "out.mcap"), "--out", str(tmp_path / "files")) == 0
+    assert "10 launch.yaml" in capsys.readouterr().out
+    assert (tmp_path / "files" / "calibration" / "rig.yaml").read_bytes() == FILES["calibration/rig.yaml"]
+    assert run("log", "files", str(tmp_path / "out.mcap"), "--out", str(tmp_path / "files")) == 2  # is there already
+
+
+def test_a_graph_that_anybody_can_reach_gives_its_files_to_nobody_and_is_recorded_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    address = f"tcp://0.0.0.0:{port}"
+    with a_graph(address, open_endpoint=address):
+        near = f"tcp://127.0.0.1:{port}"
+        assert run("record", str(tmp_path / "out.mcap"), "--endpoint", near, "--duration", "0.2") == 0
+    assert "recorded without launch file, calibration, cards and hashes: the graph gives" in capsys.readouterr().err
+    assert open_log(tmp_path / "out.mcap").attachments() == {}
 
 
 def test_top_gives_a_script_the_same(endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from perception.engines import onnxruntime_engine
+from perception.engines import bench, fastest, onnxruntime_engine
 from perception.engines.agreement import confirm_agreement, relative_error
 from perception.engines.cache import EngineCache
 from perception.engines.choose import EngineSettings, compile_part, compile_parts, runner
@@ -286,6 +286,33 @@ def test_auto_falls_back_to_torch_and_says_why_but_a_named_engine_raises(
     assert "part 'scaled' does not run on onnxruntime in fp32: onnxruntime" in said[-2]
     assert said[-1] == "part 'scaled' runs on torch, the slow reference"
     assert list(cache.entries()) == []
+
+
+def test_auto_takes_the_engine_that_was_measured_to_be_the_fastest_until_something_changes(
+    part: Part, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto, said = EngineSettings(threads=1), list[str]()
+    assert compile_part(part, auto, cache).name.startswith("onnxruntime ")
+    slow = {"onnxruntime": 3.0, "openvino": 2.0, "torch": 1.0}
+    monkeypatch.setattr(bench, "_elapsed_ms", lambda engine, inputs, threads: slow[engine.name.split()[0]])
+    bench.find_fastest(part, auto, cache=cache, say=said.append)
+    assert said[-1].startswith("part 'scaled': onnxruntime 3.00 ms, ")
+    assert said[-1].endswith("torch 1.00 ms: auto takes torch")
+    assert compile_part(part, auto, cache).name.startswith("torch ")
+    assert compile_part(part, ONNX, cache).name.startswith("onnxruntime ")  # a name is a name
+    assert compile_part(part, EngineSettings(threads=2), cache).name.startswith("onnxruntime ")  # not measured
+    monkeypatch.setattr(fastest, "cpu_name", lambda: "another processor")
+    assert compile_part(part, auto, cache).name.startswith("onnxruntime ")
+
+
+def test_the_fastest_engine_is_left_out_where_it_is_not_there_any_more(part: Part, cache: EngineCache) -> None:
+    said: list[str] = []
+    fastest.store_fastest(cache.folder, part, EngineSettings(), "tensorrt", "measured elsewhere")
+    assert compile_part(part, EngineSettings(), cache, said.append).name.startswith("onnxruntime ")
+    assert said[0].startswith("part 'scaled' does not run on tensorrt in fp32: TensorRT is not installed")
+    (file,) = (cache.folder / ".fastest").iterdir()
+    file.write_text('{"engine": "auto"}')
+    assert fastest.stored_fastest(cache.folder, part, EngineSettings()) is None
 
 
 def test_a_fake_engine_spoils_what_was_not_kept(part: Part) -> None:

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from perception.engines.cache import EngineCache
 from perception.engines.choose import EngineSettings, compile_part, compile_parts
 from perception.engines.compiled_by import compiled_by
-from perception.engines.engine import Engine, described
+from perception.engines.engine import Engine, described, part_samples, pinned
+from perception.engines.log_samples import SampleKeeper, store_samples, with_stored_samples
 from perception.engines.log_shapes import ShapeWatch, store_limits, stored_limits
 from perception.engines.torch_engine import TorchEngine
-from perception.errors import ShapeError
+from perception.errors import EngineError, ShapeError
 from perception.networks.part import Axis, Part, TensorSpec
 
 VOXELS = Axis("voxels", 1, 10_000, 400_000)
-TORCH = EngineSettings("torch")
+TORCH, ONNX = EngineSettings("torch"), EngineSettings("onnxruntime")
 
 
 class Doubled(nn.Module):
@@ -72,6 +73,38 @@ def test_a_damaged_file_of_sizes_is_ignored(part: Part, tmp_path: Path, content:
     assert stored_limits(tmp_path, part) == {"voxels": Axis("voxels", 1, 2, 3)}
     file.write_bytes(content)
     assert stored_limits(tmp_path, part) == {}
+
+
+def test_samples_lie_evenly_over_a_log_however_long_it_is() -> None:
+    keeper = SampleKeeper(most=4)
+    for number in range(100):
+        keeper.show({"x": np.full(1, number)})
+    assert [int(sample["x"][0]) for sample in keeper.kept] == [0, 32, 64, 96]
+    small = SampleKeeper(most_bytes=24)
+    for number in range(5):
+        small.show({"x": np.full(1, number)})
+    assert [int(sample["x"][0]) for sample in small.kept] == [0, 2, 4]
+
+
+def test_the_inputs_of_a_log_are_what_an_engine_is_judged_by(part: Part, tmp_path: Path) -> None:
+    cache, keeper = EngineCache(tmp_path), SampleKeeper()
+    assert [tuple(sample[0].shape) for sample in part_samples(part)] == [(3, 2), (1, 2)]
+    compile_part(part, ONNX, cache)
+    for size in (5, 9):
+        keeper.show({"x": np.full((size, 2), size, np.float32)})
+    store_samples(cache.folder, part, keeper)
+    kept = with_stored_samples(cache.folder, part)
+    assert [tuple(sample[0].shape) for sample in part_samples(kept)] == [(5, 2), (9, 2)]
+    assert [sample[0].shape[0] for sample in part_samples(pinned(kept, {"voxels": 9}))] == [9]
+    compile_part(part, ONNX, cache)
+    compile_part(part, ONNX, cache)
+    assert sorted(entry.manifest["made_of"].get("samples", "") for entry in cache.entries()) == ["", kept.samples_hash]
+    (file,) = (cache.folder / ".samples").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(EngineError, match="is damaged; build with --shapes from-log LOG again"):
+        part_samples(kept)
+    store_samples(cache.folder, part, None)
+    assert with_stored_samples(cache.folder, part) is part
 
 
 def test_somebody_else_may_compile_what_a_node_asks_for(part: Part) -> None:

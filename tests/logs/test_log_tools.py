@@ -15,9 +15,10 @@ from perception.errors import LogError
 from perception.logs.foreign_mcap import ForeignMcapLog
 from perception.logs.mcap_writer import McapWriter
 from perception.logs.merged_log import MergedLog
-from perception.logs.open_log import FORMATS, open_log
+from perception.logs.open_log import FORMATS, open_log, open_logs
+from perception.logs.rewrite import write_attachments
 from perception.logs.topic_names import our_topics
-from perception.messages import EventPacket, Gnss, Header, Image, Imu, Message, Odometry, PointCloud
+from perception.messages import EventPacket, Gnss, GraphState, Header, Image, Imu, Message, Odometry, PointCloud
 from perception.messages.array import host
 from perception.messages.codec import encode
 
@@ -161,6 +162,49 @@ def test_logs_are_merged_on_one_timeline_and_clashing_topics_refused(drive: Path
         MergedLog([open_log(drive), open_log(drive)])
 
 
+def test_parts_of_one_recording_lie_one_after_the_other_whatever_order_they_are_given_in(
+    drive: Path, tmp_path: Path
+) -> None:
+    for name, times in (("a", ("0", "0.15")), ("b", ("0.15", "9"))):
+        assert run("cut", drive, "--from", times[0], "--until", times[1], "--out", tmp_path / f"{name}.mcap") == 0
+    whole = [(topic, m.header.seq) for topic, m in open_log(drive).messages()]
+    for order in (("a", "b"), ("b", "a")):
+        merged = open_logs([tmp_path / f"{name}.mcap" for name in order])
+        assert [(topic, m.header.seq) for topic, m in merged.messages()] == whole
+        assert merged.counts() == open_log(drive).counts()
+        assert merged.topic_spans() == open_log(drive).topic_spans()
+
+
+def test_two_recordings_tell_of_their_own_graphs_and_the_first_is_heard(tmp_path: Path) -> None:
+    state = GraphState(header=header(0), state="ok", reasons=(), sensors={}, nodes={})
+    both = [
+        open_log(record(tmp_path / f"{name}.mcap", [(f"{name}/points", cloud(0)), ("state", state)])) for name in "ab"
+    ]
+    assert MergedLog(both).counts() == {"a/points": 1, "b/points": 1, "state": 1}
+    late = record(tmp_path / "late.mcap", [("c/points", cloud(100_000))])
+    assert "apart from" in MergedLog([both[0], open_log(late)]).notes[-1]
+
+
+def test_a_name_that_leads_out_of_the_folder_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="leads out of"):
+        write_attachments({"ok": b"", "../evil": b"x"}, tmp_path / "files")
+    assert not (tmp_path / "files").exists()
+
+
+def test_large_files_in_a_recording_are_read_when_they_are_wanted_and_damage_is_named(tmp_path: Path) -> None:
+    large = bytes(range(256)) * 8192  # 2 MiB
+    with McapWriter(tmp_path / "a.mcap", {"weights/x.safetensors": large, "launch.yaml": b"small"}) as writer:
+        writer.write("lidar/points", encode(cloud(0)).to_bytes(), START_NS)
+    held = open_log(tmp_path / "a.mcap").attachments()
+    assert sorted(held) == ["launch.yaml", "weights/x.safetensors"]
+    assert held["weights/x.safetensors"] == large
+    data = (tmp_path / "a.mcap").read_bytes()
+    at = data.index(large[:4096]) - 8  # the length before them
+    (tmp_path / "a.mcap").write_bytes(data[:at] + (2**40).to_bytes(8, "little") + data[at + 8 :])
+    with pytest.raises(LogError, match="cannot be read"):
+        open_log(tmp_path / "a.mcap").attachments()["weights/x.safetensors"]
+
+
 def test_compare_names_the_first_message_that_differs(
     drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +218,23 @@ def test_compare_names_the_first_message_that_differs(
     found = {d["topic"]: d for d in json.loads(capsys.readouterr().out)["differences"]}
     assert set(found) == {"lidar/points", "ego"}
     assert (found["lidar/points"]["place"], found["ego"]["place"], found["ego"]["b"]) == (1, 2, None)
+
+
+def test_a_ledger_has_a_line_for_each_message_that_changes_with_what_it_says_alone(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines(path: Path) -> list[list[str]]:
+        capsys.readouterr()
+        assert run("ledger", path) == 0
+        return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    changed = messages()
+    place = next(k for k, (topic, _) in enumerate(changed) if topic == "lidar/points")
+    changed[place] = ("lidar/points", cloud(7))
+    before, after = lines(drive), lines(record(tmp_path / "other.mcap", changed))
+    assert len(before) == len(messages())
+    assert len({*map(tuple, before)} ^ {*map(tuple, after)}) == 2
+    assert run("ledger", tmp_path / "nothing.mcap") == 2
 
 
 def test_bags_and_recordings_of_other_writers_are_listed_whole(data_folder: Path) -> None:

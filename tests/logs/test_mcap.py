@@ -158,6 +158,26 @@ def test_flipped_bytes_are_an_error_or_counted_never_a_crash(recording: Path, da
         return
 
 
+def test_chunks_come_in_their_order_and_one_that_is_larger_than_the_index_says_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "chunks.mcap"
+    with McapWriter(path) as writer:
+        for step in range(12):
+            writer.write("imu/imu", imu(step), 1_000_000 + step)
+            writer.flush()
+    assert [data for _, data, _ in McapLog(path).records()] == [imu(step) for step in range(12)]
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    assert len(summary.chunk_indexes) == 12
+    data = bytearray(path.read_bytes())
+    at = summary.chunk_indexes[5].chunk_start_offset + 9 + 16  # behind opcode, length, and the times of its messages
+    data[at : at + 8] = (100 << 20).to_bytes(8, "little")
+    path.write_bytes(data)
+    log = McapLog(path)
+    assert [message.header.seq for _, message in log.messages()] == [step for step in range(12) if step != 5]
+    assert dict(log.skipped) == {"a damaged chunk: it is larger than the index says": 1}
+
+
 def test_recordings_of_others_are_named_not_misread(tmp_path: Path) -> None:
     path = tmp_path / "ros.mcap"
     with path.open("wb") as file:

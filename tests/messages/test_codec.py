@@ -24,7 +24,15 @@ from perception.messages import (
     Timing,
     TrackedObjects,
 )
-from perception.messages.codec import content, decode, decode_header, decode_timing, encode, with_timing
+from perception.messages.codec import (
+    content,
+    decode,
+    decode_envelope,
+    decode_header,
+    decode_timing,
+    encode,
+    with_timing,
+)
 from perception.messages.topics import MESSAGE_TYPES
 
 HEADER = Header(frame_id="lidar", t_sensor_ns=1_700_000_000_123_456_789, seq=7)
@@ -104,6 +112,14 @@ def test_a_known_timing_is_replaced_as_any_other(message: Message) -> None:
     assert with_timing(data, later, before=message.timing) == with_timing(data, later)
     other = Timing(t_received_ns=12345)  # not what the record holds: then it is read
     assert with_timing(data, later, before=other) == with_timing(data, later)
+
+
+def test_who_passes_a_record_on_reads_header_and_timing_alone() -> None:
+    data = encode(cloud()).to_bytes()
+    envelope, whole = decode_envelope(data), decode(data)
+    assert (envelope.header, envelope.timing) == (whole.header, whole.timing)
+    with pytest.raises(MessageError, match="not a record"):
+        decode_envelope(data[:-1])
 
 
 def test_arrays_that_are_not_contiguous_or_big_endian_arrive_the_same() -> None:

@@ -16,7 +16,7 @@ from perception.engines.choose import EngineSettings, compile_parts
 from perception.engines.coverage import coverage_of
 from perception.engines.engine import run_on
 from perception.networks.card import find_card
-from perception.networks.dsvt import DSVT, DSVTConfig, StageConfig
+from perception.networks.dsvt import DSVT, Attention, DSVTConfig, StageConfig
 from perception.networks.layers.bev_backbone import BevBackboneConfig
 from perception.networks.layers.boxes import Boxes3D
 from perception.networks.layers.center_head import BevCells, CenterHeadConfig, read_out, suppress
@@ -27,6 +27,7 @@ from perception.networks.parity.case import read_case
 from perception.networks.parity.verify import verify_case
 from perception.networks.part import run_in_torch
 from perception.networks.weights import fill
+from perception.ops.window_sets import window_sets
 
 PUBLISHED = [("dsvt_pillar_waymo", "pillar_full"), ("dsvt_voxel_waymo", "voxel_b"), ("dsvt_nuscenes", "nusc_b")]
 
@@ -94,6 +95,25 @@ def test_a_sample_does_not_see_its_neighbours_in_the_batch(voxel: DSVT) -> None:
         alone = torch.cat((torch.zeros(len(sample), 1), sample[:, 1:]), dim=1)
         for name, value in voxel.maps(alone, 1, run).items():
             torch.testing.assert_close(together[name][number : number + 1], value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", [0, 1], ids=["by y", "by x"])
+def test_attention_within_sets_is_torchs_without_the_slots_that_repeat_a_voxel(order: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.unique((torch.rand(300, 2, generator=generator) * 30).long(), dim=0)
+    coords = torch.cat((torch.zeros(len(cells), 2, dtype=torch.long), cells), dim=1).int()
+    sets = window_sets(coords, (30, 30, 1), (12, 12, 1), (6, 6, 0), 36)
+    index, first = sets.index[order], sets.first[order]
+    x, position = torch.randn(2, len(coords), 16, generator=generator)
+    ours, theirs = Attention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
+    nn.init.normal_(ours.in_proj_bias, generator=generator)
+    theirs.load_state_dict(ours.state_dict())
+    repeated = torch.zeros_like(index, dtype=torch.bool)
+    repeated[:, 1:] = index[:, 1:] == index[:, :-1]
+    assert repeated.float().mean() > 0.2
+    key = (x + position)[index]
+    expected = theirs(key, key, x[index], repeated)[0].flatten(0, 1)[first]
+    torch.testing.assert_close(ours.within_sets(x + position, x, index, sets.bias[order], first), expected)
 
 
 def test_pooling_puts_each_voxel_into_the_slot_of_its_height(voxel: DSVT) -> None:

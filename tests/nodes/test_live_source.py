@@ -46,6 +46,23 @@ def test_a_sensor_that_starts_anew_is_a_jump_and_not_a_delay() -> None:
     assert clock.jumps == 1
 
 
+def test_messages_that_were_held_up_are_no_jump_however_long_the_queue_grew() -> None:
+    clock = ClockOffset()
+    delays_ms = (2, 700, 1400, 2300, 4, 1900, 3, 2)  # more and more, all at once, and one that was alone
+    hosts = [clock.to_host(k * 100 * MS, 50 * SECOND + k * 100 * MS + d * MS) for k, d in enumerate(delays_ms)]
+    assert hosts == [50 * SECOND + k * 100 * MS + 2 * MS for k in range(len(delays_ms))]
+    assert clock.jumps == 0
+
+
+def test_a_clock_that_is_set_ahead_or_that_began_anew_in_a_long_silence_is_a_jump() -> None:
+    ahead, anew = ClockOffset(), ClockOffset()
+    assert ahead.to_host(10 * SECOND, 50 * SECOND) == 50 * SECOND
+    assert ahead.to_host(1010 * SECOND + 100 * MS, 50 * SECOND + 100 * MS) == 50 * SECOND + 100 * MS
+    assert anew.to_host(20 * SECOND, 50 * SECOND) == 50 * SECOND
+    assert anew.to_host(25 * SECOND, 110 * SECOND) == 110 * SECOND  # a minute without a word, five seconds by its clock
+    assert (ahead.jumps, anew.jumps) == (1, 1)
+
+
 @given(st.lists(st.tuples(st.integers(0, 50 * MS), st.integers(0, 300 * MS)), min_size=2, max_size=60))
 def test_stamps_go_on_as_the_sensors_do_and_never_lie_after_arrival(steps: list[tuple[int, int]]) -> None:
     clock, sensor, last = ClockOffset(window_ns=SECOND), 0, 0

@@ -61,6 +61,33 @@ def test_the_sentences_of_the_literature_have_their_known_numbers() -> None:
     assert fix.speed_mps == pytest.approx(10.2 / 3.6, rel=2e-3)  # the sentence has both knots and km/h
 
 
+def test_sentences_of_receivers_have_the_numbers_that_others_read_in_them() -> None:
+    # the tests of pynmea2 (MIT) give these sentences with these values
+    (fix,) = fixes(NmeaDecoder(), [b"$GPGGA,184353.07,1929.045,S,02410.506,E,1,04,2.6,100.00,M,-33.9,M,,0000*6D"])
+    assert fix.of_day_ns == ((18 * 60 + 43) * 60 + 53) * SECOND_NS + 70_000_000
+    assert (fix.latitude_deg, fix.longitude_deg) == pytest.approx((-19.4840833333, 24.1751), abs=1e-9)
+    assert fix.altitude_m == pytest.approx(100.0 - 33.9)
+    (fix,) = fixes(NmeaDecoder(), [b"$GPRMC,225446,A,4916.45,N,12311.12,W,000.5,054.7,191194,020.3,E*68"])
+    known = (49.274166666666666, -123.18533333333333)
+    assert (fix.latitude_deg, fix.longitude_deg) == pytest.approx(known, abs=1e-12)
+    gga_and_gst = [
+        b"$GPGGA,172814.0,3723.46587704,N,12202.26957864,W,2,6,1.2,18.893,M,-25.669,M,2.0,0031*4F\r\n"
+        b"$GPGST,172814.0,0.006,0.023,0.020,273.6,0.023,0.020,0.031*6A\r\n"
+    ]  # of one instant: Trimble's documents of both
+    (fix,) = fixes(NmeaDecoder(), gga_and_gst)
+    assert fix.std_m == (0.020, 0.023, 0.031)  # east is that of longitude
+    assert fix.longitude_deg == pytest.approx(-(122 + 2.26957864 / 60), abs=1e-12)
+    # u-blox' description of its protocol: at their house in Thalwil
+    house = [
+        b"$GPRMC,083559.00,A,4717.11437,N,00833.91522,E,0.004,77.52,091202,,,A*57\r\n"
+        b"$GPVTG,77.52,T,,M,0.004,N,0.008,K,A*06\r\n$GPTHS,77.52,E*34\r\n"
+    ]
+    (fix,) = fixes(NmeaDecoder(), house)
+    assert (fix.latitude_deg, fix.longitude_deg) == pytest.approx((47.28524, 8.56525), abs=1e-5)
+    assert fix.speed_mps == pytest.approx(0.008 / 3.6, abs=2e-4)
+    assert math.degrees(fix.heading_rad or 0) == pytest.approx(77.52)
+
+
 def test_south_and_west_are_negative_and_headings_turn_the_other_way() -> None:
     driver = NmeaUdp(NmeaUdpConfig())
     packet = (

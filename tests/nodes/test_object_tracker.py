@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -198,6 +199,45 @@ def test_a_camera_supports_what_it_sees_and_a_recognition_goes_to_its_object() -
     assert after[seen].recognitions == (ObjectClass("parking", 0.7),)
     assert "ddrnet" in after[seen].sources
     assert all(not thing.recognitions for identity, thing in after.items() if identity != seen)
+
+
+def test_a_recognition_is_forgotten_after_a_second_however_often_its_object_is_painted() -> None:
+    node, optical = tracker(), RIG.sensors["cam_front"].frame
+    said = node.on_fused(painted_car(START_NS))
+    left, top, right, bottom = np.rint(region_of(node, said)[0]).astype(int).tolist()
+    node.on_recognitions(
+        Recognition(
+            header=Header(frame_id=optical, t_sensor_ns=START_NS), t_begin_ns=0, t_end_ns=1,
+            top=(ObjectClass("parking", 0.7),), region_px=(left, top, right, bottom),
+        )
+    )  # fmt: skip
+    told = {}
+    for step in range(1, 13):
+        (thing,) = node.on_fused(painted_car(START_NS + step * STEP_NS)).objects
+        told[step] = bool(thing.recognitions)
+        assert thing.semantics == (ObjectClass("car", 1.0),)
+    assert [step for step, known in told.items() if known] == list(range(1, 11))
+
+
+def test_a_box_of_nonsense_takes_nothing_from_the_boxes_after_it() -> None:
+    fused = painted_car(START_NS)
+    (car,) = fused.objects
+    broken = msgspec.structs.replace(car, center_m=(float("nan"), 0.0, 0.0), num_points=7, semantics=())
+    (thing,) = tracker().on_fused(msgspec.structs.replace(fused, objects=(broken, car))).objects
+    assert (thing.num_points, thing.semantics) == (40, car.semantics)
+
+
+def painted_car(t_ns: int) -> TrackedObjects:
+    """A car that stands 20 m ahead of where the vehicle started, in `base_link` at an instant."""
+    place = ego(t_ns).inverse()
+    x, y, z = place.apply(np.array([20.0, 0.0, 0.75])).tolist()
+    half = place.yaw_rad() / 2
+    car = FusedObject(
+        id=0, existence_probability=0.9, classes=(ObjectClass("car", 0.9),), center_m=(x, y, z),
+        rotation_xyzw=(0.0, 0.0, float(np.sin(half)), float(np.cos(half))), size_lwh_m=(4.0, 1.8, 1.5),
+        num_points=40, semantics=(ObjectClass("car", 1.0),),
+    )  # fmt: skip
+    return TrackedObjects(header=Header(frame_id="base_link", t_sensor_ns=t_ns, run="r"), objects=(car,))
 
 
 def test_without_ego_motion_nothing_is_said_of_velocity_over_ground() -> None:

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.errors import ShapeError
-from perception.ops.dynamic_voxels import VoxelGrid, dynamic_voxels, voxel_max, voxel_mean
+from perception.ops.dynamic_voxels import (
+    MOST_CELLS,
+    VoxelGrid,
+    decorated,
+    dynamic_voxels,
+    numbered,
+    voxel_max,
+    voxel_mean,
+)
 
 GRID = VoxelGrid((-4.0, -3.0, -1.0), (1.0, 0.5, 2.0), (8, 12, 3))
 
@@ -80,6 +88,28 @@ def test_means_and_maxima_by_hand() -> None:
     voxel = torch.tensor([1, 1, 0])
     assert voxel_mean(values, voxel, 2).tolist() == [[-5.0, 0.5], [2.0, -3.0]]
     assert voxel_max(values, voxel, 2).tolist() == [[-5.0, 0.5], [3.0, -2.0]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=60))
+def test_cells_are_numbered_in_their_order_whether_counted_off_or_sorted(cells: list[int]) -> None:
+    key = torch.tensor(cells, dtype=torch.long)
+    expected = torch.unique(key, return_inverse=True)
+    for held in (41, MOST_CELLS + 1):
+        for found, wanted in zip(numbered(key, held), expected, strict=True):
+            assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("learning", [False, True], ids=["inference", "training"])
+def test_points_are_told_where_they_lie_in_their_voxel(learning: bool) -> None:
+    # the first two share a voxel around (1, 0, 0) with its mean at (1.5, 0, 1), the third has one of its own
+    points = torch.tensor([[1.0, 0.0, 0.0, 9.0], [2.0, 0.0, 2.0, 8.0], [5.0, 5.0, 5.0, 7.0]], requires_grad=learning)
+    center = torch.tensor([[1.0, 0.0, 0.0], [4.0, 4.0, 4.0]])
+    assert decorated(points, torch.tensor([0, 0, 1]), center).tolist() == [
+        [1.0, 0.0, 0.0, 9.0, -0.5, 0.0, -1.0, 0.0, 0.0, 0.0],
+        [2.0, 0.0, 2.0, 8.0, 0.5, 0.0, 1.0, 1.0, 0.0, 2.0],
+        [5.0, 5.0, 5.0, 7.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0],
+    ]
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 3)])

@@ -59,10 +59,14 @@ def test_sets_are_those_of_the_equation(cells: set[Cell], window: Triple, set_si
 def test_every_voxel_has_a_slot_and_repeats_only_beside_itself(cells: set[Cell]) -> None:
     coords = torch.tensor(sorted(cells))
     sets = window_sets(coords, (21, 18, 1), (6, 6, 1), (3, 3, 0), 9)
-    for index, repeated, first in zip(sets.index, sets.repeated, sets.first, strict=True):
+    for index, bias, first in zip(sets.index, sets.bias, sets.first, strict=True):
         voxels = torch.arange(len(coords))
         assert torch.equal(index.flatten()[first], voxels)
-        assert torch.equal(index[~repeated].sort().values, voxels)
+        new = torch.ones_like(index, dtype=torch.bool)
+        new[:, 1:] = index[:, 1:] != index[:, :-1]
+        assert torch.equal(index[new].sort().values, voxels)
+        once = torch.bincount(index.flatten(), weights=bias.exp().flatten())
+        torch.testing.assert_close(once, torch.ones_like(once), rtol=1e-6, atol=0)
 
 
 def test_five_voxels_in_sets_of_three_by_hand() -> None:
@@ -70,7 +74,7 @@ def test_five_voxels_in_sets_of_three_by_hand() -> None:
     coords = torch.tensor([(0, 0, 0, x) for x in range(5)])
     sets = window_sets(coords, (8, 8, 1), (8, 8, 1), (0, 0, 0), 3)
     assert sets.index[0].tolist() == [[0, 0, 1], [2, 3, 4]]
-    assert sets.repeated[0].tolist() == [[False, True, False], [False, False, False]]
+    assert sets.bias[0].exp().tolist() == [[0.5, 0.5, 1], [1, 1, 1]]
     assert sets.first[0].tolist() == [0, 2, 3, 4, 5]
     assert sets.inside.tolist() == [[0, 0, x] for x in range(5)]
 

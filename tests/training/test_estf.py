@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from perception.geometry.rig import Rig, load_rig
@@ -17,9 +18,10 @@ from perception.networks.weights import fill
 from perception.ops.event_frames import window_images
 from perception.ops.events import Events
 from perception.simulation.world import World
-from perception.training.estf import clip_loss, run_logits
+from perception.training.estf import RUN, clip_loss, run_begin, run_logits
 from perception.training.event_clips import (
     CLASSES,
+    STEPS,
     WINDOW_MS,
     ActionRecording,
     EventAugmentation,
@@ -123,3 +125,13 @@ def test_the_card_names_the_actions_of_the_world_in_the_order_of_the_logits() ->
     assert tuple(card.class_names) == CLASSES
     assert card.events.window_ms == WINDOW_MS
     assert card.events.stride == 1
+
+
+def test_a_run_that_shall_change_changes_where_clips_end() -> None:
+    action, random = np.repeat([3, 1, 4, 2, 0], 64), np.random.default_rng(0)
+    for _ in range(50):
+        begin = run_begin(action, 8, random, changing=1.0)
+        assert 0 <= begin <= len(action) - RUN * STEPS
+        assert len(set(action[begin + 7 * STEPS - 1 : begin + RUN * STEPS].tolist())) == 2
+    anywhere = [run_begin(action, 8, random, changing=0.0) for _ in range(200)]
+    assert (min(anywhere), max(anywhere)) == pytest.approx((0, len(action) - RUN * STEPS), abs=15)

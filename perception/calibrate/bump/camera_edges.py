@@ -98,8 +98,9 @@ def make_shot(
 
 
 def camera_moved(
-    camera: Camera, base_link_from_optical: Transform, shots: Sequence[Shot], prior: Float = PRIOR, sure: float = SURE
-) -> Estimate | None:
+    camera: Camera, base_link_from_optical: Transform, shots: Sequence[Shot], prior: Float = PRIOR, sure: float = SURE,
+    turn: Float | None = None,
+) -> Estimate | None:  # fmt: skip
     """Estimate how far a camera is from its place in the rig; None where too few lines are seen.
 
     Args:
@@ -108,25 +109,28 @@ def camera_moved(
         shots: in the order of time.
         prior: (6, 6) inverse covariance of the camera's motion before the pictures are looked at.
         sure: standard deviations by which lines must fit better elsewhere than near where the rig says.
+        turn: (3,) how far something else says that it is turned: looked at first.
     """
     if not shots:
         return None
-    lines = _Lines.of(camera, base_link_from_optical, shots)
-    pose = _best(lines, base_link_from_optical, prior, sure)
+    rig = base_link_from_optical
+    first = rig if turn is None else displaced(rig, np.array([*turn, 0.0, 0.0, 0.0]))
+    lines = _Lines.of(camera, rig, shots)
+    pose = _best(lines, rig, first, prior, sure)
     if pose is not None and (astray := _astray(lines, pose)):
         lines = lines.without(astray)
-        pose = _best(lines, base_link_from_optical, prior, sure)
+        pose = _best(lines, rig, first, prior, sure)
     drawn = None if pose is None else lines.drawn(pose, max(JUDGED_PX * lines.scale, FINEST_PX))
     if pose is None or drawn is None:
         return None
     information = _as_seen(_information(drawn), lines, pose)
-    return Estimate.at(motion_between(base_link_from_optical, pose), information, drawn.count, prior)
+    return Estimate.at(motion_between(rig, pose), information, drawn.count, prior)
 
 
-def _best(lines: _Lines, rig: Transform, prior: Float, sure: float) -> Transform | None:
-    """Return where the lines lie on edges: near where the rig says, unless they surely do better elsewhere."""
+def _best(lines: _Lines, rig: Transform, first: Transform, prior: Float, sure: float) -> Transform | None:
+    """Return where the lines lie on edges: near what is looked at first, unless they surely do better elsewhere."""
     near = WINDOWS_PX[-NEAR_STEPS:]
-    pose = _converged(lines, rig, rig, near, prior)
+    pose = _converged(lines, rig, first, near, prior)
     if pose is None:
         return None
     known = lines.scores(pose)

@@ -47,6 +47,10 @@ class EgoTrack:
         """Return the track of a vehicle that never moves."""
         return cls(np.array([0, STANDING_NS]), np.zeros((2, 3)), np.tile((0.0, 0.0, 0.0, 1.0), (2, 1)))
 
+    def scaled(self, share: float) -> EgoTrack:
+        """Return the track with every way longer by a share."""
+        return EgoTrack(self.t_ns, self.translation_m * (1.0 + share), self.rotation_xyzw)
+
     def covers(self, t_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
         """True where the track has poses around an instant."""
         return np.asarray((t_ns >= self.t_ns[0]) & (t_ns <= self.t_ns[-1]))

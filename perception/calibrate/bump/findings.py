@@ -1,9 +1,10 @@
 """Which sensor moved, and what the recording cannot tell.
 
-Every measurement compares: the LiDAR with odometry and road, each camera with the LiDAR. A LiDAR that moved is off
-against the road and against all cameras, by one motion; a camera that moved against the LiDAR alone. So all estimates
-together are one least squares problem of all sensors' motions, most of which are zero: sensors are let move one after
-the other, the one that explains most first, as long as it explains more than chance does.
+Every measurement compares: the LiDAR with odometry and road, each camera with the LiDAR, the way each camera looks with
+odometry, and two cameras with each other. A LiDAR that moved is off against the road and against all cameras, by one
+motion; a camera that moved by what it alone shows. So all estimates together are one least squares problem of all
+sensors' motions, most of which are zero: sensors are let move one after the other, the one that explains most first, as
+long as it explains more than chance does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.calibrate.bump.camera_overlap import Overlap
 from perception.calibrate.bump.estimate import BUMP, PRIOR, Estimate
 from perception.geometry.transforms import Transform
 
@@ -69,19 +71,22 @@ class Finding:
 
 
 def judged(
-    lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform]
-) -> list[Finding]:
+    lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform],
+    turned: Mapping[str, Estimate] | None = None, overlaps: Mapping[tuple[str, str], Overlap] | None = None,
+) -> list[Finding]:  # fmt: skip
     """Return one finding per sensor.
 
     Args:
         lidar: its name, and what odometry and road say of it.
         cameras: what the LiDAR says of each camera.
         places: base_link_from_<sensor> of the rig, by name.
+        turned: what textures and odometry say of a camera, whatever the LiDAR does.
+        overlaps: what two cameras that see the same say of each other.
     """
-    system = _System.of(lidar, cameras, places)
+    system = _System.of(lidar, cameras, places, turned or {}).with_overlaps(overlaps or {}, places)
     moving = system.explained()
     found = {name: _finding(system, moving, index) for index, name in enumerate(system.names)}
-    nothing = "too few lines of the LiDAR are in its picture"
+    nothing = "too little of what the LiDAR measures is in its picture"
     return [found.get(name) or _unknown(name, nothing) for name in (lidar[0], *cameras)]
 
 
@@ -93,27 +98,44 @@ class _System:
     matrix: Float
     goal: Float
     sharpest: Float
-    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole."""
+    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole. A camera
+    against all others is one: each is a witness of its own."""
 
     @classmethod
     def of(
-        cls, lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None], places: Mapping[str, Transform]
-    ) -> _System:
+        cls, lidar: tuple[str, Estimate | None], cameras: Mapping[str, Estimate | None],
+        places: Mapping[str, Transform], turned: Mapping[str, Estimate],
+    ) -> _System:  # fmt: skip
         seen = {name: estimate for name, estimate in cameras.items() if estimate is not None}
-        names = (lidar[0], *seen)
+        names = (lidar[0], *(name for name in cameras if name in seen or name in turned))
         matrix, goal = np.zeros((6 * len(names),) * 2), np.zeros(6 * len(names))
         if lidar[1] is not None:
             matrix[:6, :6], goal[:6] = lidar[1].information, lidar[1].goal
         sharpest = np.diag(matrix).copy()
-        for index, (name, estimate) in enumerate(seen.items(), start=1):
-            relative = np.zeros((6, 6 * len(names)))  # a camera's motion less what the LiDAR's does at its place
-            relative[:, 6 * index : 6 * index + 6] = np.eye(6)
-            relative[:, :6] = -_carried(places[name].translation_m - places[lidar[0]].translation_m)
+        for name, estimate in seen.items():
+            relative = _as_the_lidar_sees(names, name, places)
             told = relative.T @ estimate.information @ relative
             matrix += told
             sharpest = np.maximum(sharpest, np.diag(told))
             goal += relative.T @ estimate.goal
+        for name, estimate in turned.items():
+            at = slice(6 * names.index(name), 6 * names.index(name) + 6)
+            matrix[at, at] += estimate.information
+            goal[at] += estimate.goal
+            sharpest[at] = np.maximum(sharpest[at], np.diag(estimate.information))
         return cls(names, matrix, goal, sharpest)
+
+    def with_overlaps(self, overlaps: Mapping[tuple[str, str], Overlap], places: Mapping[str, Transform]) -> _System:
+        """Return the system with what pairs of cameras tell of both, as the LiDAR sees them."""
+        matrix, goal, by_pairs = self.matrix.copy(), self.goal.copy(), np.zeros(len(self.goal))
+        for pair, told in overlaps.items():
+            if set(pair) <= set(self.names):
+                relative = np.concatenate([_as_the_lidar_sees(self.names, name, places) for name in pair])
+                information = relative.T @ told.information @ relative
+                matrix += information
+                by_pairs += np.diag(information)
+                goal += relative.T @ told.goal
+        return _System(self.names, matrix, goal, np.maximum(self.sharpest, by_pairs))
 
     def motions(self, moving: Sequence[int]) -> tuple[Float, Float, float]:
         """Return the motions (S, 6) of some sensors, their deviations, and how much they explain, the others still."""
@@ -174,6 +196,14 @@ def _finding(system: _System, moving: Sequence[int], index: int) -> Finding:
 
 def _unknown(name: str, reason: str) -> Finding:
     return Finding(name, "unknown", np.zeros(6), np.full(6, np.inf), AXES, reason=reason)
+
+
+def _as_the_lidar_sees(names: Sequence[str], camera: str, places: Mapping[str, Transform]) -> Float:
+    """Return the matrix (6, 6 S): a camera's motion less what that of the LiDAR, the first, does at its place."""
+    out, begin = np.zeros((6, 6 * len(names))), 6 * names.index(camera)
+    out[:, begin : begin + 6] = np.eye(6)
+    out[:, :6] = -_carried(places[camera].translation_m - places[names[0]].translation_m)
+    return out
 
 
 def _carried(arm: Float) -> Float:

@@ -62,8 +62,12 @@ class _Surfaces:
     in_base: Float
 
 
-def lidar_moved(sweeps: Sequence[Sweep], base_link_from_lidar: Transform, track: EgoTrack) -> Estimate | None:
-    """Estimate how far a LiDAR is from its place in the rig; None where too little overlaps.
+def lidar_moved(
+    sweeps: Sequence[Sweep], base_link_from_lidar: Transform, track: EgoTrack
+) -> tuple[Estimate, float] | None:
+    """Estimate how far a LiDAR is from its place in the rig, and by what share the ways of the odometry are too short.
+
+    None where too little overlaps.
 
     Args:
         sweeps: in the order of stamps.
@@ -80,9 +84,9 @@ def lidar_moved(sweeps: Sequence[Sweep], base_link_from_lidar: Transform, track:
         if len(blocks) < 3 or count < 500:
             return None
         matrix, goal = sum(m for m, _ in blocks), sum(g for _, g in blocks)
-        change = np.asarray(np.linalg.solve(matrix + 1e-6 * np.eye(UNKNOWNS), goal), np.float64)[:6]
-        pose = displaced(pose, change)
-        if np.abs(change).max() < 1e-4:
+        change = np.asarray(np.linalg.solve(matrix + 1e-6 * np.eye(UNKNOWNS), goal), np.float64)
+        pose = displaced(pose, change[:6])
+        if np.abs(change[:6]).max() < 1e-4:
             break
     level = LEVEL_M / max(track.turned_rad(), 1e-3)
     floor = np.array([SLOPE_RAD, SLOPE_RAD, YAW_RAD, level, level, HEIGHT_M])
@@ -90,7 +94,7 @@ def lidar_moved(sweeps: Sequence[Sweep], base_link_from_lidar: Transform, track:
     covariance = inflation(blocks) * np.linalg.inv(together + 1e-6 * np.eye(UNKNOWNS))[:6, :6] + np.diag(floor**2)
     information = np.asarray(np.linalg.inv(covariance), np.float64)
     moved = motion_between(base_link_from_lidar, pose)
-    return Estimate(information, information @ moved, count)
+    return Estimate(information, information @ moved, count), float(change[6])
 
 
 def _normal_equations(

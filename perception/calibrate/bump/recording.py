@@ -15,7 +15,7 @@ from perception.errors import PerceptionError, UserError
 from perception.messages import Image, Message, Odometry, PointCloud, host
 
 Grey: TypeAlias = NDArray[np.uint8]
-MOST_PICTURES = 40
+MOST_PICTURES = 100
 SHORTEST_M = 10.0
 FEWEST_POINTS = 100
 

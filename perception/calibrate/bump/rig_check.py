@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.calibrate.bump.camera_edges import Shot, camera_moved, make_shot
+from perception.calibrate.bump.camera_overlap import Overlap, View, cameras_against
+from perception.calibrate.bump.camera_texture import camera_turned
+from perception.calibrate.bump.ego_track import EgoTrack
 from perception.calibrate.bump.estimate import Estimate, displaced
 from perception.calibrate.bump.findings import Finding, judged
 from perception.calibrate.bump.lidar_edges import SceneLines, scene_lines
 from perception.calibrate.bump.lidar_motion import lidar_moved
+from perception.calibrate.bump.looks import Looks
 from perception.calibrate.bump.recording import Recording
+from perception.calibrate.bump.surface_points import SurfacePoints
+from perception.geometry.cameras import Camera
 from perception.geometry.rig import Rig
 from perception.geometry.transforms import Transform
 
 Float: TypeAlias = NDArray[np.float64]
+MOST_SHOTS = 40
+"""Pictures that outlines are laid on; textures need those that follow each other."""
 SURE = 3.0
 """Standard deviations."""
 LEAST = np.array([0.003] * 3 + [0.02] * 3)
@@ -30,9 +39,13 @@ class RigCheck:
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self._stamps = np.array([sweep.t_ns for sweep in recording.sweeps], np.int64)
-        self._lidar: dict[bytes, Estimate | None] = {}
+        self._lidar: dict[bytes, tuple[Estimate, float] | None] = {}
+        self._points: dict[tuple[bytes, int], SurfacePoints] = {}
+        self._looks: dict[str, Looks] = {}
+        self._turned: dict[tuple[str, bytes, bytes], Estimate | None] = {}
         self._lines: dict[tuple[bytes, int], SceneLines] = {}
         self._cameras: dict[tuple[str, bytes, bytes], Estimate | None] = {}
+        self._overlaps: dict[tuple[str, str, bytes, bytes, bytes], Overlap | None] = {}
 
     def findings(self, rig: Rig) -> list[Finding]:
         """Return one finding per sensor that the recording has: the LiDAR, then the cameras.
@@ -53,17 +66,66 @@ class RigCheck:
     def _judged(self, rig: Rig, places: Mapping[str, Transform]) -> list[Finding]:
         recording = self.recording
         lidar = places[recording.lidar]
-        moved = self._of_lidar(lidar)
-        cameras = {}
-        for name in recording.pictures:
+        alone = self._of_lidar(lidar)
+        moved, track = None, recording.track
+        if alone is not None:
+            moved, short = alone
+            track = track.scaled(short)
+        cameras: dict[str, Estimate | None] = {}
+        turned: dict[str, Estimate] = {}
+        for name, pictures in recording.pictures.items():
+            if not pictures:
+                cameras[name] = None
+                continue
             key = (name, _key(lidar), _key(places[name]))
+            if key not in self._turned:
+                self._turned[key] = self._of_texture(rig.camera(name), name, places[name], lidar, track)
+            turn = self._turned[key]
             if key not in self._cameras:
                 shots = self._shots(name, lidar, moved)
-                self._cameras[key] = camera_moved(rig.camera(name), places[name], shots)
+                self._cameras[key] = camera_moved(
+                    rig.camera(name), places[name], shots, turn=None if turn is None else turn.moved[:3]
+                )
             cameras[name] = self._cameras[key]
-        return judged((recording.lidar, moved), cameras, places)
+            if turn is not None and cameras[name] is not None:
+                turned[name] = turn
+        overlaps = self._of_pairs(rig, [name for name in turned if cameras[name] is not None], places, track)
+        return judged((recording.lidar, moved), cameras, places, turned, overlaps)
 
-    def _of_lidar(self, place: Transform) -> Estimate | None:
+    def _of_pairs(
+        self, rig: Rig, names: Sequence[str], places: Mapping[str, Transform], track: EgoTrack
+    ) -> dict[tuple[str, str], Overlap]:
+        lidar = places[self.recording.lidar]
+        found = {}
+        for first, second in combinations(names, 2):
+            key = (first, second, _key(places[first]), _key(places[second]), _key(lidar))
+            if key not in self._overlaps:
+                one, other = (View(self._looks[name], places[name]) for name in (first, second))
+                self._overlaps[key] = cameras_against(
+                    one, other, lambda t_ns: self._points_at(t_ns, lidar, track), track
+                )
+            told = self._overlaps[key]
+            if told is not None:
+                found[first, second] = told
+        return found
+
+    def _of_texture(
+        self, camera: Camera, name: str, place: Transform, lidar: Transform, track: EgoTrack
+    ) -> Estimate | None:
+        if name not in self._looks:
+            self._looks[name] = Looks(camera, self.recording.pictures[name])
+        return camera_turned(self._looks[name], place, lambda t_ns: self._points_at(t_ns, lidar, track), track)
+
+    def _points_at(self, t_ns: int, lidar: Transform, track: EgoTrack) -> SurfacePoints | None:
+        after = int(np.searchsorted(self._stamps, t_ns))
+        if after + 1 >= len(self._stamps):
+            return None
+        key = (_key(lidar), t_ns)
+        if key not in self._points:
+            self._points[key] = SurfacePoints.around(t_ns, self.recording.sweeps[after : after + 2], lidar, track)
+        return self._points[key]
+
+    def _of_lidar(self, place: Transform) -> tuple[Estimate, float] | None:
         key = _key(place)
         if key not in self._lidar:
             self._lidar[key] = lidar_moved(self.recording.sweeps, place, self.recording.track)
@@ -71,7 +133,8 @@ class RigCheck:
 
     def _shots(self, camera: str, lidar: Transform, moved: Estimate | None) -> list[Shot]:
         shots = []
-        for t_ns, grey in self.recording.pictures[camera]:
+        pictures = self.recording.pictures[camera]
+        for t_ns, grey in pictures[:: max(1, len(pictures) // MOST_SHOTS)]:
             after = int(np.searchsorted(self._stamps, t_ns))
             if after + 1 < len(self._stamps) and self.recording.track.covers(np.array([t_ns])).all():
                 lines = [self._scene_lines(index, lidar, moved) for index in (after, after + 1)]

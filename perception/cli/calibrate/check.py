@@ -23,7 +23,8 @@ def check(
 ) -> int:
     """Find a sensor that was bumped, without a board: perception calibrate check drive.mcap car.yaml.
 
-    The LiDAR is held against the odometry and the road, each camera against the LiDAR. Ends 1 when a sensor moved.
+    The LiDAR is held against the odometry and the road; each camera against the LiDAR, the odometry and other cameras.
+    Ends 1 when a sensor moved.
     """
     from perception.cli.calibrate.inputs import odometry_of
     from perception.cli.graph_of import graph_of

@@ -90,10 +90,10 @@ def _eight(coefficients: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _normalised(coefficients: tuple[float, ...], points: Float) -> tuple[Float, Float, Float, Mask]:
-    z = points[:, 2]
-    front: Mask = np.asarray(z > GRAZING * np.linalg.norm(points, axis=1))
+    x, y, z = points.T
+    front: Mask = np.asarray(z > GRAZING * np.sqrt(x * x + y * y + z * z))
     inverse = 1.0 / np.where(front, z, 1.0)
-    x, y = points[:, 0] * inverse, points[:, 1] * inverse
+    x, y = x * inverse, y * inverse
     front = front & (np.hypot(x, y) < radius_limit(coefficients))
     return np.where(front, x, 0.0), np.where(front, y, 0.0), inverse, front
 

@@ -18,11 +18,12 @@ Mask = NDArray[np.bool_]
 
 def project(coefficients: tuple[float, ...], points: Float) -> tuple[Float, Mask]:
     """Project; see the package's text."""
-    across = np.hypot(points[:, 0], points[:, 1])
-    angle = np.arctan2(across, points[:, 2])
+    x, y, z = points.T
+    across = np.hypot(x, y)
+    angle = np.arctan2(across, z)
     there = across > 1e-12
     scale = np.where(there, _radius(coefficients, angle) / np.where(there, across, 1.0), 0.0)
-    valid = (angle < angle_limit(coefficients)) & (np.linalg.norm(points, axis=1) > 0)
+    valid = (angle < angle_limit(coefficients)) & (x * x + y * y + z * z > 0)
     return points[:, :2] * scale[:, None], valid
 
 

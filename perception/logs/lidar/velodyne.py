@@ -97,6 +97,7 @@ class VelodyneDecoder:
         self.name = "Velodyne"
         self.skipped: Counter[str] = Counter()
         self._sensor_time = sensor_time
+        self._behind_ns = 0  # of the sensor's clock, behind the host's
         self._parts: list[Points] = []
         self._turn = Turn()
 
@@ -162,8 +163,12 @@ class VelodyneDecoder:
         if not self._sensor_time:
             return t_ns
         past_hour = int.from_bytes(packet[1200:1204], "little") * 1000
-        hour = round((t_ns - past_hour) / HOUR_NS)
-        return hour * HOUR_NS + past_hour
+        # The hour that leaves the clock where the packet before found it: of one that is half an hour off, the nearest
+        # hour would change with every delay.
+        hour = round((t_ns - self._behind_ns - past_hour) / HOUR_NS)
+        first_ns = hour * HOUR_NS + past_hour
+        self._behind_ns = t_ns - first_ns
+        return first_ns
 
 
 def _azimuth_step(azimuth_deg: Float) -> float:

@@ -71,7 +71,7 @@ class MultiScaleDeformableAttention(nn.Module):
         values = [self._project(x) for x in levels]
         if torch.compiler.is_exporting() or query.is_cuda:
             return self._attend(query, reference, values)
-        plain = query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        plain = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
         compiled = COMPILED and plain and not torch.is_grad_enabled()
         values = [x.permute(0, 2, 3, 1).contiguous() for x in values] if compiled else values
         attended = []  # one sample after the other, and its queries in blocks

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perception.networks.part import Axis, Part, RunPart, TensorSpec
-from perception.ops.dynamic_voxels import voxel_max, voxel_mean
+from perception.ops.dynamic_voxels import voxel_max
 
 EPS = 1e-3
 POINTS, VOXELS = Axis("points", 1, 120_000, 2_000_000), Axis("voxels", 1, 10_000, 400_000)
@@ -120,10 +120,4 @@ class PointEncoder(nn.Module):
         }  # fmt: skip
 
 
-def decorated(points: Tensor, voxel: Tensor, center: Tensor, count: int) -> Tensor:
-    """Append to points (N, F), x, y, z first, where they lie from the mean and from the centre of their voxel."""
-    xyz = points[:, :3]
-    return torch.cat((points, xyz - voxel_mean(xyz, voxel, count)[voxel], xyz - center), dim=1)
-
-
-__all__ = ["PointEncoder", "PointLayer", "decorated"]
+__all__ = ["PointEncoder", "PointLayer"]

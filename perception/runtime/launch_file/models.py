@@ -68,7 +68,7 @@ class NodeFile(FileModel):
     stage_ms: Annotated[float, Field(ge=0)] | None = None
     """What one call takes on this machine, for checking deadlines; `perception top` shows it as latency."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads that an engine of this node may use."""
+    """Threads that an engine of this node may use; in lockstep it is one, so that the bytes do not depend on it."""
     cores: list[Annotated[int, Field(ge=0, le=4095)]] = []
     """Processor cores, such as `[0, 1]`, that this node's process may use, with those of its other nodes; by default
     all. Cores that the machine lacks are left out."""

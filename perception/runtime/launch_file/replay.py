@@ -94,9 +94,10 @@ def log_node(wiring: Wiring, replay: Replay, place: LogPlace) -> NodeSpec:
         is_made = any(fnmatchcase(name, pattern) for pattern in made)
         if name not in OWN_TOPICS and (not is_made or name in replay.use_recorded):
             topics[name] = message_type
+    first, *more = (path.resolve() for path in replay.log.paths)
     config = cls.Config.model_validate(
         {
-            "path": replay.log.path.resolve(), "from_ns": replay.from_ns, "until_ns": replay.until_ns,
+            "path": first, "more": tuple(more), "from_ns": replay.from_ns, "until_ns": replay.until_ns,
             "loop": replay.loop, "remap": replay.remap, "topics": tuple(topics),
             "assume_rate_hz": replay.assume_rate_hz,
         }

@@ -1,0 +1,155 @@
+"""The points of one sweep with the classes of the pixels they fall on: painted as they stood, then as they have moved.
+
+What stands still is moved to the instant of a picture by ego motion alone, so a sweep can be painted before anybody has
+said what moves in it. Once boxes with velocities are known, the points in them are painted anew where they were at the
+instant of each picture; those that were painted already are not judged anew by what has moved before or off them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.geometry.cameras import Camera
+from perception.nodes._moving_points import Float, MovingPoints
+from perception.ops.moving_points import in_cone
+from perception.ops.painting import (
+    UNKNOWN,
+    Surface,
+    count_labels,
+    hidden_behind,
+    on_tiles,
+    surface_of,
+    take_labels,
+)
+from perception.ops.projection import pixels_of
+
+NO_CAMERA = 255
+NOT_SAID = np.zeros((0, 0), np.uint8)
+
+
+class Eye(NamedTuple):
+    """A camera as its masks are looked up."""
+
+    camera: Camera
+    """Of the mask's size."""
+    optical_from_base_link: Float
+    """(3, 4)."""
+    cosine_of_view: float
+    """Of an angle to the optical axis beyond which the camera sees nothing."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one camera saw."""
+
+    t_ns: int
+    eye: Eye
+    label: NDArray[np.uint8]
+    """(H, W)."""
+    confidence: NDArray[np.uint8] | None
+    """(H, W)."""
+
+
+class _Seen(NamedTuple):
+    """Which points of the sweep lie in one camera's picture, and the surface that they make."""
+
+    point: NDArray[np.int64]
+    surface: Surface
+
+
+class Painting:
+    """A sweep's points, each with the class that the camera gives it that was exposed nearest to its instant.
+
+    Attributes:
+        points: where and when they were measured.
+        base_link_m: (N, 3) where they are at the sweep's stamp, NaN for those that move.
+        later_s: (N,) how long before the sweep's stamp each was measured.
+        tiles: of `base_link_m` before anything moved.
+        label: (N,) classes. confidence: (N,), 255 is certain. camera: (N,) which view gave them, 255 for none.
+    """
+
+    def __init__(self, points: MovingPoints, now_ns: int, views: Sequence[View], ring_gap_rad: float) -> None:
+        self.points, self.now_ns, self._ring_gap_rad = points, now_ns, ring_gap_rad
+        self.base_link_m = points.base_link_m(now_ns)
+        self.later_s = (now_ns - points.t_ns) * 1e-9
+        self.tiles = on_tiles(self.base_link_m)
+        self._moved, self._moved_m = np.zeros(0, np.int64), np.zeros((0, 3))
+        self._seen: list[_Seen] = []
+        self.label, self.confidence, self.camera = self._paint(points, views, None)
+
+    def move(self, moved: NDArray[np.int64], velocity_mps: Float, views: Sequence[View]) -> None:
+        """Let points (M,) move at velocities (M, 3) over ground, axes of `odom`, and paint them again, once.
+
+        Args:
+            moved: their numbers.
+            velocity_mps: of each.
+            views: those that the sweep was painted with; they are not kept between.
+        """
+        points = self.points.of(moved, velocity_mps)
+        moves = np.zeros(len(self.label), np.bool_)
+        moves[moved] = True
+        self.label[moved], self.confidence[moved], self.camera[moved] = self._paint(points, views, moves)
+        self.base_link_m[moved] = np.nan  # gone from its tile
+        self._moved, self._moved_m = moved, points.base_link_m(self.now_ns)
+
+    def labels_in(self, boxes: tuple[Float, Float, Float], margin_m: float) -> NDArray[np.int32]:
+        """Count the labels in boxes: centres (K, 3), sizes (K, 3) and yaws (K,), at the sweep's stamp.
+
+        Returns:
+            (K, 256).
+        """
+        counts = np.zeros((len(boxes[0]), 256), np.int32)
+        count_labels(self.base_link_m, self.label, self.tiles, boxes, margin_m, counts)
+        if len(self._moved):
+            count_labels(self._moved_m, self.label[self._moved], on_tiles(self._moved_m), boxes, margin_m, counts)
+        return counts
+
+    def xyz_m(self) -> NDArray[np.float32]:
+        """Return (N, 3) where the points are in `base_link` at the sweep's stamp, in the order in which they came."""
+        xyz = self.base_link_m.astype(np.float32)
+        xyz[self._moved] = self._moved_m
+        return xyz
+
+    def _paint(
+        self, points: MovingPoints, views: Sequence[View], moves: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return labels, confidences and cameras of points: of all, or of those that move, before what does not."""
+        count = len(points.t_ns)
+        label, camera = np.full(count, UNKNOWN, np.uint8), np.full(count, NO_CAMERA, np.uint8)
+        confidence = np.zeros(count, np.uint8)
+        nearest_ns = np.full(count, np.iinfo(np.int64).max)
+        placed: dict[int, Float] = {}
+        for index, view in enumerate(views):
+            if view.t_ns not in placed:  # cameras that are triggered together see the same places
+                placed[view.t_ns] = points.base_link_m(view.t_ns)
+            near, row, column, surface = _projected(view, placed[view.t_ns])
+            if moves is None:
+                self._seen.append(_Seen(near, surface))
+                hidden = hidden_behind(surface, self._ring_gap_rad)
+            else:
+                before = self._seen[index]
+                hidden = hidden_behind(surface, self._ring_gap_rad, before.surface, moves[before.point])
+            sure = NOT_SAID if view.confidence is None else view.confidence
+            apart_ns = np.abs(view.t_ns - points.t_ns)
+            take_labels(
+                near, row, column, hidden, view.label, sure, apart_ns, index, nearest_ns, label, confidence, camera
+            )
+        return label, confidence, camera
+
+
+def _projected(
+    view: View, base_link_m: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Surface]:
+    """Return which points lie in the picture, row and column of the pixel of each, and the surface that they make."""
+    eye = view.eye
+    near, optical = in_cone(base_link_m, eye.optical_from_base_link, eye.cosine_of_view)
+    inside, row, column = pixels_of(eye.camera, optical)
+    return near[inside], row, column, surface_of(optical[inside])
+
+
+__all__ = ["NO_CAMERA", "Eye", "Painting", "View"]

@@ -1,0 +1,79 @@
+"""How a process that waits is woken by others of its host: a named pipe a process, which any of them rings.
+
+A byte in the pipe says that there is something to look at, never what; whoever is woken looks at all of its channels.
+A pipe costs one system call to ring and one to wait, with less code behind them than an event service has, which counts
+in a process that has just been asleep: every piece of code is slow the first time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import weakref
+from pathlib import Path
+from urllib.parse import quote
+
+from perception.errors import ChannelError
+
+RING = b"\0"
+ALL = 1 << 16
+"""Bytes that a pipe holds: what is read at once."""
+
+
+def _opened(folder: Path, process: str) -> int:
+    """Return the pipe of a process, made by whoever needs it first; open at both ends, so nobody waits.
+
+    Raises:
+        ChannelError: the pipe cannot be made.
+    """
+    path = folder / f"wake_{quote(process, safe='')}"
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(path)
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ChannelError(f"the pipe that wakes process '{process}' cannot be opened: {error}") from None
+
+
+class Waker:
+    """Wakes one process.
+
+    Args:
+        folder: of the run.
+        process: whom to wake.
+
+    Raises:
+        ChannelError: the pipe cannot be made.
+    """
+
+    def __init__(self, folder: Path, process: str) -> None:
+        self._pipe = _opened(folder, process)
+        weakref.finalize(self, os.close, self._pipe)
+
+    def wake(self) -> None:
+        """Wake the process; one that is gone, or whose pipe is full of rings, is none of our business."""
+        try:
+            os.write(self._pipe, RING)
+        except BlockingIOError:
+            return
+
+
+class Sleeper:
+    """Waits for wake-ups; arguments and errors as of `Waker`, the process being this one."""
+
+    def __init__(self, folder: Path, process: str) -> None:
+        self._pipe = _opened(folder, process)
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+        weakref.finalize(self, os.close, self._pipe)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until this process is woken, or so long; the GIL is free meanwhile. Look at all channels after that."""
+        if self._poll.poll(math.ceil(seconds * 1000)):
+            with contextlib.suppress(BlockingIOError):  # another thread of this process was faster
+                os.read(self._pipe, ALL)
+
+
+__all__ = ["Sleeper", "Waker"]

@@ -1,0 +1,68 @@
+"""Waking a process that waits: nothing that was rung is slept through, and nobody ever waits for a sleeper."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from perception.runtime.wakeups import Sleeper, Waker
+
+LONG_S = 60.0
+"""Far above what a test may take: whoever sleeps that long was not woken."""
+
+
+def test_what_was_rung_before_the_sleep_ends_it_at_once(tmp_path: Path) -> None:
+    sleeper, waker = Sleeper(tmp_path, "sink"), Waker(tmp_path, "sink")
+    began_s = time.monotonic()
+    waker.wake()
+    sleeper.sleep(LONG_S)
+    assert time.monotonic() - began_s < LONG_S / 2
+
+
+def test_a_sleeper_is_woken_by_whoever_rings(tmp_path: Path) -> None:
+    sleeper = Sleeper(tmp_path, "sink")
+    sleeping = threading.Thread(target=sleeper.sleep, args=(LONG_S,), daemon=True)
+    sleeping.start()
+    Waker(tmp_path, "another").wake()
+    sleeping.join(0.2)
+    assert sleeping.is_alive()
+    Waker(tmp_path, "sink").wake()
+    sleeping.join(LONG_S / 2)
+    assert not sleeping.is_alive()
+
+
+def test_many_rings_are_one_wake_up(tmp_path: Path) -> None:
+    sleeper, waker = Sleeper(tmp_path, "sink"), Waker(tmp_path, "sink")
+    for _ in range(5):
+        waker.wake()
+    sleeper.sleep(LONG_S)
+    began_s = time.monotonic()
+    sleeper.sleep(0.05)
+    assert time.monotonic() - began_s >= 0.05
+
+
+def test_what_is_rung_after_a_wake_up_ends_the_next_sleep(tmp_path: Path) -> None:
+    sleeper, waker = Sleeper(tmp_path, "sink"), Waker(tmp_path, "sink")
+    waker.wake()
+    sleeper.sleep(LONG_S)
+    waker.wake()
+    began_s = time.monotonic()
+    sleeper.sleep(LONG_S)
+    assert time.monotonic() - began_s < LONG_S / 2
+
+
+def test_a_process_that_never_looks_holds_nobody_up(tmp_path: Path) -> None:
+    waker = Waker(tmp_path, "gone")
+    for _ in range(100_000):  # more than a pipe holds
+        waker.wake()
+    sleeper = Sleeper(tmp_path, "gone")  # it was started anew
+    sleeper.sleep(LONG_S)
+    waker.wake()
+    sleeper.sleep(LONG_S)
+
+
+def test_any_name_of_a_process_has_a_pipe_of_its_own(tmp_path: Path) -> None:
+    names = ("a/b", "a_b", "a%2Fb", "größe")
+    sleepers = [Sleeper(tmp_path, name) for name in names]
+    assert len(list(tmp_path.iterdir())) == len(sleepers)
