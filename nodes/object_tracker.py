@@ -21,9 +21,9 @@ from typing import Annotated, Literal, Self, TypeVar
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from perception.errors import ContractError, SensorError
+from perception.errors import ContractError, SensorError, did_you_mean
 from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
 from perception.messages import (
@@ -40,6 +40,7 @@ from perception.messages import (
 )
 from perception.nodes._moving_points import extrapolated
 from perception.nodes._object_memory import REMEMBERED_NS, ObjectMemory
+from perception.ops.boxes_bev import surest_apart
 from perception.ops.matching import UNMATCHED, assign
 from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
 from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
@@ -66,6 +67,17 @@ class ReliabilityConfig(BaseModel):
     """Of that line."""
     noise: Annotated[float, Field(gt=0, le=20)] = 1.0
     """How many times further than usual its boxes scatter."""
+    confusion: dict[str, dict[str, Annotated[float, Field(ge=0, le=1)]]] = Field(default_factory=dict)
+    """How often it calls what is truly of the first class by the second's name, of boxes that are in their place."""
+
+    @field_validator("confusion")
+    @classmethod
+    def _known_classes(cls, confusion: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for name in (*confusion, *(said for row in confusion.values() for said in row)):
+            if name not in OBJECTS:
+                known = ", ".join(OBJECTS)
+                raise ValueError(f"'{name}' is no class of the tracker; it knows {known}.{did_you_mean(name, OBJECTS)}")
+        return confusion
 
 
 class ObjectTrackerConfig(NodeConfig):
@@ -83,6 +95,9 @@ class ObjectTrackerConfig(NodeConfig):
     """How far detectors see: beyond it, what is not detected may be there all the same."""
     show_existence: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Objects less probable than this are not given out."""
+    overlap_max: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Two things are not in one place: of two objects that share more than this part of the smaller one's ground, the
+    less probable one is not given out."""
     region_overlap_min: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Overlap in the picture from which a region is an object's."""
     history_ms: Annotated[float, Field(ge=0)] = 1000.0
@@ -221,6 +236,8 @@ class ObjectTracker(Node):
         pose = self._odom_from_base_link(header.t_sensor_ns)
         frame = pose @ self.rig.base_link_from(header.frame_id)
         kept = np.flatnonzero((score >= self.config.score_min) & sound(center, size, yaw))
+        ground = np.column_stack((center[kept, :2], size[kept, :2], yaw[kept]))
+        kept = kept[surest_apart(ground, score[kept], self.config.overlap_max)]
         turned = np.column_stack((np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)))
         heading = frame.rotate(turned)
         fast = None
@@ -246,6 +263,8 @@ class ObjectTracker(Node):
         tracker, t_ns = self.tracker, self.tracker.t_ns
         assert t_ns is not None
         tracks = tracker.tracks[tracker.shown(tracker.tracks, t_ns)]
+        ground = boxes_of(tracks)[:, [0, 1, 3, 4, 6]]
+        tracks = tracks[surest_apart(ground, tracks["existence"], self.config.overlap_max)]
         odom_from_base_link = self._odom_from_base_link(t_ns)
         base_link = odom_from_base_link.inverse()
         self._memory.note(tracks, tracker.tracks, t_ns)
@@ -317,10 +336,15 @@ def _settings(config: ObjectTrackerConfig, *, has_ego: bool) -> TrackerSettings:
         for name, one in OBJECTS.items()
     }  # fmt: skip
     trust = {
-        "" if name == "default" else name: Reliability(slope=one.slope, offset=one.offset, noise=one.noise)
+        "" if name == "default" else name: Reliability(
+            slope=one.slope, offset=one.offset, noise=one.noise, confusion=one.confusion
+        )
         for name, one in config.reliability.items()
     }
-    return TrackerSettings(classes=classes, families=FAMILIES, reliability=trust, history_s=config.history_ms / 1000)
+    return TrackerSettings(
+        classes=classes, families=FAMILIES, reliability=trust, overlap_max=config.overlap_max,
+        history_s=config.history_ms / 1000,
+    )  # fmt: skip
 
 
 def _known(names: Sequence[str]) -> tuple[str, ...]:

@@ -245,11 +245,14 @@ def _introduction(file: Path, graph: Graph, replay: Replay | None) -> Iterator[s
         if node.own_code:
             yield f"  own code: node '{node.name}' is {node.target}"
     if replay is not None:
+        from perception.runtime.launch_file.replay import missing_topics
         from perception.runtime.recorded_files import other_weights
 
         yield f"  replaying {', '.join(map(str, replay.log.paths))} ({replay.log.FORMAT}), {graph.mode}"
         for note in replay.log.notes:
             yield f"  log: {note}"
+        if missing := missing_topics(graph, replay):
+            yield f"  warning: the log has no {', '.join(missing)}: the graph runs as if these were unplugged"
         yield from (f"  warning: {line}" for line in other_weights(graph, replay.log.attachments()))
     yield f"  results: {graph.endpoint} ({', '.join(output.publish_as for output in graph.outputs) or 'no outputs'})"
 

@@ -122,4 +122,31 @@ def rotated_nms(
     return np.asarray(order[kept], np.int64)
 
 
-__all__ = ["bev_iou", "rotated_nms"]
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _apart(boxes: Float, most: float) -> NDArray[np.bool_]:
+    alone = np.ones(len(boxes), np.bool_)
+    for i in range(1, len(boxes)):
+        area = boxes[i, 2] * boxes[i, 3]
+        for j in range(i):
+            smaller = min(area, boxes[j, 2] * boxes[j, 3])
+            if alone[j] and _overlap(boxes[i], boxes[j]) > most * smaller:
+                alone[i] = False
+                break
+    return alone
+
+
+def surest_apart(boxes: NDArray[Any], sure: NDArray[Any], most: float) -> NDArray[np.bool_]:
+    """True for each box that shares no ground with a surer one that stays, or little.
+
+    Args:
+        boxes: (N, 5) x, y, length, width, yaw.
+        sure: (N,); of equally sure ones the first stays.
+        most: a box goes that shares more than this part of the smaller one's ground.
+    """
+    order = np.argsort(-np.asarray(sure), kind="stable")
+    alone = np.empty(len(order), np.bool_)
+    alone[order] = _apart(np.ascontiguousarray(np.asarray(boxes, np.float64).reshape(-1, 5)[order]), float(most))
+    return alone
+
+
+__all__ = ["bev_iou", "rotated_nms", "surest_apart"]

@@ -67,6 +67,8 @@ class Reliability:
     """Slope and offset of the classes that have their own."""
     logit: bool = False
     noise: float = 1.0
+    confusion: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """True class -> class that is said -> how often. What is not named is right 19 times of 20."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,8 @@ class TrackerSettings:
     """Below it a track is forgotten."""
     memory_s: float = 20.0
     """Without any news, the odds that something is still there fall by e in this time."""
+    overlap_max: float = 1.0
+    """No track begins that shares more than this part of the smaller one's ground with a surer track."""
     history_s: float = 1.0
     """How late a detection may come and still be inserted at its own time."""
 

@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import MessageError, ShapeError, did_you_mean
+from perception.ops.boxes_bev import surest_apart
 from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
+from perception.tracking.class_evidence import class_evidence, said_by_class
 from perception.tracking.motion import STRAIGHT, TURNING, convert, predict, turn_around, update
 from perception.tracking.settings import ClassSettings, Reliability, TrackerSettings
 from perception.tracking.tracks import (
@@ -78,6 +80,7 @@ class Tracker:
             [(c.acceleration_mps2, c.turn_radps2 if c.motion == "turning" else c.heading_drift_radps)
              for c in self._per_class]
         )  # fmt: skip
+        self._said: dict[str, NDArray[np.float64]] = {}
         self._history: deque[_Taken] = deque()
         self._last_id = 0
         self._new_id = new_id or self._count_up
@@ -159,6 +162,8 @@ class Tracker:
         self._miss(tracks, ~seen, batch)
         born = np.ones(len(label), np.bool_)
         born[match[seen]] = False
+        if born.any() and self.settings.overlap_max < 1:
+            born &= self._has_place(tracks, batch, score)
         if born.any():
             tracks = np.concatenate((tracks, self._born(batch, np.flatnonzero(born), label, score, source, ids)))
         living = self._living(tracks, batch.t_ns)
@@ -260,7 +265,7 @@ class Tracker:
              ((widen * self._numbers["size_m"][kind]) ** 2)[:, None])  # fmt: skip
         gain = self._evidence() * (score[index] + self._numbers["hit_odds"][kind])
         found["existence"] = np.clip(found["existence"] + gain, -MAX_ODDS, MAX_ODDS)
-        found["evidence"] += _class_evidence(label[index], probability(score[index]), len(self.names))
+        found["evidence"] += self._class_evidence(batch.source, label[index], score[index])
         found["evidence"] -= found["evidence"].max(axis=1, keepdims=True)
         found["label"] = found["evidence"].argmax(axis=1)
         convert(found["mean"], found["cov"], model, self.motion_models[found["label"]])
@@ -276,6 +281,12 @@ class Tracker:
         """
         speaking = {taken.batch.source for taken in self._history if isinstance(taken.batch, DetectionBatch)}
         return self.settings.evidence / max(1, len(speaking))
+
+    def _class_evidence(self, source: str, label: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what detections say of classes, (n, K)."""
+        if source not in self._said:
+            self._said[source] = said_by_class(self._reliability(source).confusion, self.names)
+        return class_evidence(self._said[source], label, probability(score))
 
     def _support(
         self,
@@ -293,7 +304,7 @@ class Tracker:
             gain = self.settings.evidence * (sure + self._numbers["hit_odds"][kind])
             tracks["existence"][row] = np.clip(tracks["existence"][row] + gain, -MAX_ODDS, MAX_ODDS)
             tracks["sources"][row] |= 1 << source
-            evidence = _class_evidence(np.array([kind]), probability(np.array([sure])), len(self.names))[0]
+            evidence = self._class_evidence(self.sources[source], np.array([kind]), np.array([sure]))[0]
             before = int(tracks["label"][row])
             tracks["evidence"][row] += evidence
             tracks["evidence"][row] -= tracks["evidence"][row].max()
@@ -310,6 +321,12 @@ class Tracker:
         hit = self._numbers["detection_probability"][tracks["label"]]
         lost = self._evidence() * np.log1p(-hit)
         tracks["existence"] = np.where(due, np.maximum(tracks["existence"] + lost, -MAX_ODDS), tracks["existence"])
+
+    def _has_place(self, tracks: Tracks, batch: DetectionBatch, score: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """True for each detection (N,) on whose ground no surer track or detection is: it may be another object."""
+        ground = np.concatenate((boxes_of(tracks), batch.boxes()))[:, [0, 1, 3, 4, 6]]
+        sure = np.concatenate((tracks["existence"], score))
+        return surest_apart(ground, sure, self.settings.overlap_max)[len(tracks) :]
 
     def _born(
         self,
@@ -328,7 +345,7 @@ class Tracker:
         kind, measured = label[index], _measured(batch, index)
         widen = self._reliability(batch.source).noise
         made["id"], made["born_ns"], made["seen_ns"], made["label"] = ids[index], batch.t_ns, batch.t_ns, kind
-        made["evidence"] = _class_evidence(kind, probability(score[index]), len(self.names))
+        made["evidence"] = self._class_evidence(batch.source, kind, score[index])
         made["existence"], made["score"] = score[index], score[index]
         made["mean"][:, :3] = measured[:, :3]
         made["cov"][:, 0, 0] = made["cov"][:, 1, 1] = (widen * self._numbers["position_m"][kind]) ** 2
@@ -378,15 +395,6 @@ def _mix(mean: NDArray[Any], variance: NDArray[Any], measured: NDArray[Any], noi
     gain = variance / (variance + noise)
     mean += gain * (measured - mean)
     variance *= 1 - gain
-
-
-def _class_evidence(label: NDArray[np.int64], sure: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
-    """Return the log-likelihood (n, K) of each class: a sure detection speaks for its class, an unsure one for none."""
-    share = 0.5 + 0.45 * sure
-    other = np.log((1 - share) / max(1, classes - 1)) - np.log(share)
-    evidence = np.repeat(other[:, None], classes, axis=1)
-    evidence[np.arange(len(label)), label] = 0.0
-    return evidence
 
 
 __all__ = ["Tracker"]

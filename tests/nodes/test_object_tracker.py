@@ -8,6 +8,7 @@ from typing import cast
 import msgspec
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from perception.errors import SensorError
 from perception.geometry.rig import load_rig
@@ -106,6 +107,35 @@ def test_detectors_in_other_frames_and_late_ones_speak_of_the_same_objects() -> 
     assert set(thing.sources) == {"dsvt", "flatformer"}
     assert said.header.t_sensor_ns == START_NS + 9 * STEP_NS  # a late word does not turn the time back
     assert {model.id for model in said.header.models} == {"dsvt@1", "flatformer@2"}
+
+
+def test_two_classes_that_a_detector_says_of_one_place_are_one_object() -> None:
+    node = tracker()
+    for step in range(4):
+        t_ns = START_NS + step * STEP_NS
+        both = detections(t_ns, [[20.0, 5.0], [20.2, 5.0]], classes=("car", "truck"))
+        both = msgspec.structs.replace(both, label=np.array([0, 1], np.uint16), score=np.array([0.6, 0.8], np.float32))
+        said = node.on_detections(both)
+    (thing,) = said.objects
+    assert thing.classes[0].label == "truck"
+
+
+def test_of_two_objects_in_one_place_the_surer_one_is_given_out() -> None:
+    node, shown = tracker(), []
+    for step in range(7):
+        t_ns, ahead = START_NS + step * STEP_NS, 22.7 - 0.15 * step  # the car's end is at 22
+        node.on_detections(detections(t_ns, [20.0, 5.0], model="a@1", score=0.95))
+        person = detections(t_ns, [ahead, 5.0], model="b@1", score=0.6, classes=("person",), size=(0.6, 0.6, 1.7))
+        shown.append([thing.classes[0].label for thing in node.on_detections(person).objects])
+    assert shown[:3] == [["car", "person"]] * 3
+    assert shown[-1] == ["car"]
+
+
+def test_a_confusion_of_unknown_classes_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"'tuck' is no class of the tracker; it knows car, .* mean 'truck'\?"):
+        tracker(reliability={"dsvt": {"confusion": {"tuck": {"car": 0.2}}}})
+    with pytest.raises(ValidationError, match="'buss' is no class of the tracker"):
+        tracker(reliability={"dsvt": {"confusion": {"truck": {"buss": 0.2}}}})
 
 
 def test_ids_are_64_bits_of_start_and_counter() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from perception.ops.boxes_bev import bev_iou, rotated_nms
+from perception.ops.boxes_bev import bev_iou, rotated_nms, surest_apart
 
 UNIT = [0.0, 0.0, 1.0, 1.0, 0.0]
 
@@ -74,3 +74,20 @@ def test_only_the_best_are_taken_into_account() -> None:
 def test_of_no_box_none_stays() -> None:
     assert rotated_nms(np.zeros((0, 5)), np.zeros(0), 0.5).tolist() == []
     assert bev_iou(np.zeros((0, 5)), np.array([UNIT])).shape == (0, 1)
+
+
+def test_of_boxes_that_share_ground_the_surer_one_stays_and_hides_no_more_than_its_neighbours() -> None:
+    row = np.array(
+        [[0.0, 0, 4, 2, 0], [3.0, 0, 4, 2, 0], [6.0, 0, 4, 2, 0], [20.0, 0, 4, 2, 0]]
+    )  # each shares a quarter
+    assert surest_apart(row, np.array([0.9, 0.8, 0.7, 0.1]), 0.2).tolist() == [True, False, True, True]
+    assert surest_apart(row, np.array([0.7, 0.8, 0.9, 0.1]), 0.2).tolist() == [True, False, True, True]
+    assert surest_apart(row, np.array([0.8, 0.9, 0.7, 0.1]), 0.2).tolist() == [False, True, False, True]
+    assert surest_apart(row, np.array([0.9, 0.8, 0.7, 0.1]), 0.3).all()
+    assert surest_apart(np.zeros((0, 5)), np.zeros(0), 0.2).tolist() == []
+
+
+def test_what_is_shared_counts_by_the_smaller_box() -> None:
+    person_in_a_car = np.array([[0.0, 0, 4, 2, 0], [1.9, 0, 0.6, 0.6, 0]])  # 0.4 of its 0.6 m are inside
+    assert surest_apart(person_in_a_car, np.array([0.5, 0.9]), 0.6).tolist() == [False, True]
+    assert surest_apart(person_in_a_car, np.array([0.9, 0.5]), 0.7).all()

@@ -272,3 +272,44 @@ def test_neighbours_that_pass_each_other_keep_their_ids(affinity: str, matching:
         tracker.add(seen(100 * step, [[step * 1.0, 0.0], [30.0 - step, 3.0]]))
     assert ids(tracker) == [1, 2]
     assert {int(track["id"]): track["mean"][0] > 15 for track in tracker.tracks} == {1: True, 2: False}
+
+
+def test_no_track_begins_on_the_ground_of_a_surer_one() -> None:
+    for overlap_max, count in ((0.2, 1), (1.0, 2)):
+        tracker = Tracker(replace(SETTINGS, overlap_max=overlap_max))
+        for step in range(3):
+            tracker.add(seen(100 * step, [20.0, 0.0]))
+        tracker.add(seen(300, [[20.0, 0.0], [20.0, 0.5]], score=0.8))  # the second is no other car
+        assert len(tracker.tracks) == count
+
+
+def test_beside_a_track_another_begins() -> None:
+    tracker = Tracker(replace(SETTINGS, overlap_max=0.2))
+    tracker.add(seen(0, [20.0, 0.0]))
+    tracker.add(seen(100, [[20.0, 0.0], [20.0, 1.9]], score=0.8))
+    assert len(tracker.tracks) == 2
+
+
+def test_the_detector_that_confuses_classes_less_decides_which_it_is() -> None:
+    truck = replace(CAR, reach_m=8.0)
+    confusion = {"truck": {"truck": 0.7, "car": 0.3}, "car": {"car": 0.6, "truck": 0.4}}
+    settings = TrackerSettings(classes={"car": truck, "person": PERSON, "truck": truck},
+                               families={"car": "vehicle", "truck": "vehicle"})  # fmt: skip
+    known = replace(settings, reliability={"lidar": Reliability(confusion=confusion)})
+    said = []
+    for one in (settings, known):
+        tracker = Tracker(one)
+        for step in range(6):
+            lidar = replace(seen(100 * step, [20.0, 0.0], label=1, score=0.97), classes=("person", "truck"))
+            tracker.add(lidar)
+            tracker.add(seen(100 * step + 20, [20.0, 0.0], source="camera", score=0.9))
+        said.append(tracker.names[tracker.tracks["label"][0]])
+    assert said == ["truck", "car"]
+
+
+def test_the_evidence_of_a_sure_detection_is_how_often_each_class_is_called_so() -> None:
+    confusion = {"car": {"car": 0.8, "person": 0.2}}
+    tracker = Tracker(replace(SETTINGS, reliability={"lidar": Reliability(confusion=confusion)}))
+    tracker.add(seen(0, [20.0, 0.0], score=1.0))
+    # called a car: 0.8 of cars, and 0.05 of people, of whom nothing else is known
+    assert tracker.tracks["evidence"][0] == pytest.approx([0.0, np.log(0.05 / 0.8)], abs=0.01)

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from perception.errors import LaunchFileError, UserError, did_you_mean
+from pydantic import ValidationError
+
+from perception.errors import LaunchFileError, PerceptionError, UserError, did_you_mean
 from perception.messages import Message
-from perception.runtime.graph import NodeSpec
+from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.launch_file.models import OutputFile
-from perception.runtime.launch_file.wiring import Wiring
+from perception.runtime.launch_file.wiring import Wiring, node_target
 from perception.runtime.launch_file.yaml_lines import Document
-from perception.runtime.node import Source
+from perception.runtime.node import Node, NodeSetup, Source
 from perception.runtime.node_factory import node_class
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class LogPlace:
     name: str = "log"
     process: str = "log"
     paced_by: str | None = None
+    sources: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """Names and entries of the sources that stood there."""
 
 
 def take_sources_out(document: Document) -> LogPlace:
@@ -60,7 +64,10 @@ def take_sources_out(document: Document) -> LogPlace:
             continue
         del document.values["nodes"][name]
         paced_by = entry.get("paced_by") or place.paced_by
-        place = replace(place, paced_by=paced_by if isinstance(paced_by, str) else None)
+        place = replace(
+            place, paced_by=paced_by if isinstance(paced_by, str) else None,
+            sources=(*place.sources, (str(name), entry)),
+        )  # fmt: skip
         if entry.get("node") == LOG_NODE:
             place = replace(place, name=str(name), process=str(entry.get("process") or name))
     health = document.values.get("health")
@@ -73,14 +80,41 @@ def _is_source(entry: dict[str, Any], document: Document) -> bool:
     target = str(entry.get("node", ""))
     if target in SHIPPED_SOURCES:
         return True
-    place, colon, name = target.partition(":")
-    if entry.get("inputs") or not colon:
+    if entry.get("inputs") or ":" not in target:
         return False
-    own = f"{(document.file.parent / place).resolve()}:{name}" if place.endswith(".py") else target
     try:
-        return issubclass(node_class(own), Source)
+        return issubclass(_class_of(target, document), Source)
     except LaunchFileError:
         return True  # a driver whose packages this machine does not have
+
+
+def _class_of(target: str, document: Document) -> type[Node]:
+    place, colon, name = target.partition(":")
+    if not colon:
+        return node_class(node_target(target))
+    return node_class(f"{(document.file.parent / place).resolve()}:{name}" if place.endswith(".py") else target)
+
+
+def unplugged_topics(wiring: Wiring, replay: Replay, place: LogPlace) -> dict[str, type[Message]]:
+    """Return what the sources in whose place the log stands publish, and the log does not have.
+
+    Their sensors were unplugged, or the simulation ends here: the graph runs without, as it would on the road, and its
+    state says so. What a source cannot say, as of a rig that has other sensors, is left to the checks of the graph.
+    """
+    found: dict[str, type[Message]] = {}
+    for name, entry in place.sources:
+        if entry.get("node") == LOG_NODE:
+            continue
+        setup = NodeSetup(name=name, rig=wiring.rig, inputs={}, search_folders=wiring.search_folders)
+        try:
+            cls = _class_of(str(entry.get("node")), wiring.document)
+            if issubclass(cls, Source):
+                found |= cls.topics(cls.Config.model_validate(entry.get("settings") or {}), setup)
+        except (PerceptionError, ValidationError):
+            continue
+    there = {replay.remap.get(topic, topic) for topic in replay.log.topics()}
+    given = {*there, *OWN_TOPICS, wiring.launch.ego_motion}
+    return {topic: kind for topic, kind in found.items() if topic not in given}
 
 
 def log_node(wiring: Wiring, replay: Replay, place: LogPlace) -> NodeSpec:
@@ -102,14 +136,21 @@ def log_node(wiring: Wiring, replay: Replay, place: LogPlace) -> NodeSpec:
             "assume_rate_hz": replay.assume_rate_hz,
         }
     )  # fmt: skip
-    for topic, message_type in topics.items():
+    published = topics | unplugged_topics(wiring, replay, place)
+    for topic, message_type in published.items():
         wiring.publishers[topic], wiring.types[topic] = place.name, message_type
-    wiring.outputs[place.name] = {topic: topic for topic in topics}
+    wiring.outputs[place.name] = {topic: topic for topic in published}
     wiring.classes[place.name] = cls
     return NodeSpec(
         name=place.name, target=target, config=config, process=place.process, outputs=wiring.outputs[place.name],
         paced_by=None if replay.mode == "lockstep" else place.paced_by, is_source=True,
     )  # fmt: skip
+
+
+def missing_topics(graph: Graph, replay: Replay) -> list[str]:
+    """Return the topics of a replayed graph that its own sources would publish and the log does not have."""
+    there = {replay.remap.get(topic, topic) for topic in replay.log.topics()}
+    return sorted({topic for node in graph.nodes if node.is_source for topic in node.outputs.values()} - there)
 
 
 def _made_topics(wiring: Wiring) -> Iterator[str]:
@@ -155,5 +196,6 @@ def without_recorded(nodes: Sequence[NodeSpec], recorded: frozenset[str]) -> lis
 
 
 __all__ = [
-    "LOG_NODE", "LogPlace", "Replay", "log_node", "take_sources_out", "with_outputs_resolved", "without_recorded",
+    "LOG_NODE", "LogPlace", "Replay", "log_node", "missing_topics", "take_sources_out", "unplugged_topics",
+    "with_outputs_resolved", "without_recorded",
 ]  # fmt: skip
