@@ -68,7 +68,7 @@ class Channels:
         self._waiting = {
             topic: [self._waker(other) for other in near[topic] if other != LAUNCHER] for topic in published
         }
-        """Whoever else is woken early for a topic's records; the launcher never is in a hurry."""
+        """Who is told that a record of a topic comes: all near readers but the launcher, which is never in a hurry."""
         self._announced = set[str]()
         given_to = topology.bounds_readers(process, far=False)
         self._bounds_writer = self._memory.row_writer(f"bounds/{process}", len(self._bounds) + 1) if given_to else None
@@ -116,7 +116,7 @@ class Channels:
             self._announced.add(topic)
 
     def emit(self, topic: str, message: Message) -> None:
-        """Give a message to all who read its topic, and wake them, unless they were before."""
+        """Give a message to all who read its topic and wake them: for it where that was not done before, and by it."""
         writer, is_read_far = self._writers.get(topic), topic in self._far_readers
         if writer is None and not is_read_far:
             return
