@@ -14,8 +14,10 @@ and the list says so.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
 from typing import Annotated, Literal, Self, TypeVar
 
 import msgspec
@@ -53,7 +55,7 @@ T = TypeVar("T")
 NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
 EGO_LOOKED_FOR_NS = (0, 20_000_000, 50_000_000, 100_000_000, 200_000_000, 500_000_000)
 """Where no odometry has come up to an instant, the motion of the vehicle goes on as it was so long before."""
-NO_VELOCITY = (np.nan, np.nan)
+NO_VELOCITY = (np.nan, np.nan, np.nan)
 
 
 class ReliabilityConfig(BaseModel):
@@ -131,19 +133,18 @@ class ObjectTracker(Node):
             trial.add(replace(one, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi)))
         fused_objects(
             trial.tracks, 0, Transform.identity(), trial.names, trial.sources, trial.motion_models,
-            trial.process_noise, {}, {}, over_ground=True,
+            trial.process_noise, over_ground=True,
         )  # fmt: skip
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
-        self.take(detections)
-        return self._list(detections.header)
+        return self._list(detections.header, self.take(detections))
 
-    def take(self, detections: Detections3D) -> None:
-        """Track the boxes of one detector, without making the list."""
+    def take(self, detections: Detections3D) -> Transform:
+        """Track the boxes of one detector, without making the list; return where the vehicle was at their stamp."""
         header = detections.header
         names = detections.identities or detections.classes
         velocity = None if detections.velocity_mps is None else np.asarray(host(detections.velocity_mps), np.float64)
-        self._take(
+        return self._take(
             header, names, np.asarray(host(detections.center_m), np.float64),
             np.asarray(host(detections.size_lwh_m), np.float64), np.asarray(host(detections.yaw_rad), np.float64),
             np.asarray(host(detections.label), np.int64), np.asarray(host(detections.score), np.float64), velocity,
@@ -151,20 +152,17 @@ class ObjectTracker(Node):
 
     def on_fused(self, fused: TrackedObjects) -> TrackedObjects:
         things, header = fused.objects, fused.header
-        names: dict[str, int] = {}
-        rows = [
-            (
-                *thing.center_m, *thing.size_lwh_m, *thing.rotation_xyzw[2:], *(thing.velocity_mps or NO_VELOCITY)[:2],
-                thing.existence_probability, names.setdefault(thing.classes[0].label, len(names)),
-            )
-            for thing in things
-        ]  # fmt: skip
-        numbers = np.array(rows, np.float64).reshape(-1, 12)
-        self._take(
-            header, tuple(names), numbers[:, :3], numbers[:, 3:6], 2 * np.arctan2(numbers[:, 6], numbers[:, 7]),
-            numbers[:, 11].astype(np.int64), numbers[:, 10], numbers[:, 8:10], things,
+        said = [thing.classes[0].label for thing in things]
+        names = {name: number for number, name in enumerate(dict.fromkeys(said))}
+        rotation = _numbers(map(attrgetter("rotation_xyzw"), things), 4)
+        pose = self._take(
+            header, tuple(names), _numbers(map(attrgetter("center_m"), things), 3),
+            _numbers(map(attrgetter("size_lwh_m"), things), 3), 2 * np.arctan2(rotation[:, 2], rotation[:, 3]),
+            np.array([names[name] for name in said], np.int64),
+            np.array([thing.existence_probability for thing in things], np.float64),
+            _numbers([thing.velocity_mps or NO_VELOCITY for thing in things], 3)[:, :2], things,
         )  # fmt: skip
-        return self._list(header)
+        return self._list(header, pose)
 
     def on_regions(self, regions: Detections2D) -> None:
         found = self._seen_in(regions.header, np.asarray(host(regions.box_px), np.float64))
@@ -215,7 +213,8 @@ class ObjectTracker(Node):
         score: NDArray[np.float64],
         velocity: NDArray[np.float64] | None,
         things: Sequence[FusedObject] = (),
-    ) -> None:
+    ) -> Transform:
+        """Track boxes that stand in the frame of `header`, and return where the vehicle was then."""
         if not self._prefix:
             self._prefix = _prefix(header)
         pose = self._odom_from_base_link(header.t_sensor_ns)
@@ -236,24 +235,24 @@ class ObjectTracker(Node):
         self.tracker.add(batch)
         self._headers[source] = header
         if things and self.tracker.t_ns == header.t_sensor_ns:
-            tracks, chosen = self.tracker.tracks, kept.tolist()
-            for identity, index in zip(tracks["id"].tolist(), tracks["detection"].tolist(), strict=True):
-                if index >= 0:
-                    self._memory.painted[identity] = header.t_sensor_ns, things[chosen[index]]
+            index = self.tracker.tracks["detection"]
+            seen = index >= 0
+            chosen = map(things.__getitem__, kept[index[seen]].tolist())
+            self._memory.note_looks(self.tracker.tracks["id"][seen].tolist(), chosen, header.t_sensor_ns)
+        return pose
 
-    def _list(self, header: Header) -> TrackedObjects:
-        """Return all objects at the newest stamp of the tracker."""
+    def _list(self, header: Header, pose: Transform) -> TrackedObjects:
+        """Return all objects at the newest stamp of the tracker, given the vehicle's pose at the header's."""
         tracker, t_ns = self.tracker, self.tracker.t_ns
         assert t_ns is not None
         tracks = tracker.tracks[tracker.shown(tracker.tracks, t_ns)]
-        odom_from_base_link = self._odom_from_base_link(t_ns)
+        odom_from_base_link = pose if t_ns == header.t_sensor_ns else self._odom_from_base_link(t_ns)
         base_link = odom_from_base_link.inverse()
-        self._memory.note(tracks, tracker.tracks, t_ns)
-        more = self._memory.attached(tracks, t_ns, base_link)
-        history = self._memory.history(tracks, t_ns, base_link)
+        attached = self._memory.attached(tracks, t_ns, base_link)
+        self._memory.forget_all_but(tracker.tracks)
         objects = fused_objects(
             tracks, t_ns, base_link, tracker.names, tracker.sources, tracker.motion_models,
-            tracker.process_noise, more, history, over_ground=self.has_ego, id_prefix=self._prefix,
+            tracker.process_noise, attached, over_ground=self.has_ego, id_prefix=self._prefix,
         )  # fmt: skip
         others = [
             one for one in self._headers.values() if t_ns - one.t_sensor_ns <= REMEMBERED_NS and one is not header
@@ -261,9 +260,9 @@ class ObjectTracker(Node):
         made = derived(header, *others, frame_id="base_link", t_sensor_ns=t_ns)
         if not self.has_ego:
             made = msgspec.structs.replace(made, degraded=(*made.degraded, NO_EGO_MOTION))
-        pose = (*odom_from_base_link.translation_m.tolist(), *odom_from_base_link.rotation_xyzw.tolist())
+        seven = (*odom_from_base_link.translation_m.tolist(), *odom_from_base_link.rotation_xyzw.tolist())
         return TrackedObjects(
-            header=made, objects=objects, odom_from_base_link=pose if self.has_ego else None,
+            header=made, objects=objects, odom_from_base_link=seven if self.has_ego else None,
             valid_until_ns=t_ns + round(self.config.valid_for_ms * 1e6),
         )  # fmt: skip
 
@@ -321,6 +320,11 @@ def _settings(config: ObjectTrackerConfig, *, has_ego: bool) -> TrackerSettings:
         for name, one in config.reliability.items()
     }
     return TrackerSettings(classes=classes, families=FAMILIES, reliability=trust, history_s=config.history_ms / 1000)
+
+
+def _numbers(rows: Iterable[Sequence[float]], columns: int) -> NDArray[np.float64]:
+    """Return rows of numbers as (N, columns)."""
+    return np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, columns)
 
 
 def _known(names: Sequence[str]) -> tuple[str, ...]:
