@@ -42,6 +42,7 @@ from perception.messages import (
 )
 from perception.nodes._moving_points import extrapolated
 from perception.nodes._object_memory import REMEMBERED_NS, ObjectMemory
+from perception.ops.box_frames import boxes_in_frame
 from perception.ops.matching import UNMATCHED, assign
 from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
 from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
@@ -220,17 +221,15 @@ class ObjectTracker(Node):
         pose = self._odom_from_base_link(header.t_sensor_ns)
         frame = pose @ self.rig.base_link_from(header.frame_id)
         kept = np.flatnonzero((score >= self.config.score_min) & sound(center, size, yaw))
-        turned = np.column_stack((np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)))
-        heading = frame.rotate(turned)
-        fast = None
-        if velocity is not None and self.has_ego:
-            fast = frame.rotate(np.column_stack((velocity, np.zeros(len(velocity)))))[kept, :2]
+        over_ground = velocity is not None and self.has_ego
+        fast = velocity if velocity is not None else np.full((len(yaw), 2), np.nan)
+        center, yaw, fast = boxes_in_frame(center, yaw, fast, frame.matrix, 0.0)
         view = FieldOfView(float(pose.translation_m[0]), float(pose.translation_m[1]), range_m=self.config.range_m)
         source = _detector(header)
         batch = DetectionBatch(
-            t_ns=header.t_sensor_ns, source=source, classes=_known(names), center_m=frame.apply(center)[kept],
-            size_lwh_m=size[kept], yaw_rad=np.arctan2(heading[:, 1], heading[:, 0])[kept], label=label[kept],
-            score=score[kept], velocity_mps=fast, seen=view,
+            t_ns=header.t_sensor_ns, source=source, classes=_known(names), center_m=center[kept],
+            size_lwh_m=size[kept], yaw_rad=yaw[kept], label=label[kept], score=score[kept],
+            velocity_mps=fast[kept] if over_ground else None, seen=view,
         )  # fmt: skip
         self.tracker.add(batch)
         self._headers[source] = header
