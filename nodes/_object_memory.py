@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,14 +23,6 @@ REMEMBERED_NS = 1_000_000_000
 """For so long what another source says counts."""
 
 
-class _Looks(NamedTuple):
-    """What a track was last detected as."""
-
-    t_ns: int
-    semantics: tuple[ObjectClass, ...]
-    num_points: int
-
-
 class ObjectMemory:
     """See the module's text.
 
@@ -42,7 +34,7 @@ class ObjectMemory:
     def __init__(self) -> None:
         self.recognised: dict[int, tuple[int, tuple[ObjectClass, ...]]] = {}
         self.skeletons: dict[int, tuple[int, Skeleton, NDArray[np.float64]]] = {}
-        self._looks: dict[int, _Looks] = {}
+        self._looks: dict[int, tuple[int, tuple[ObjectClass, ...], int]] = {}
         self._places = PastPlaces()
 
     @property
@@ -57,8 +49,7 @@ class ObjectMemory:
 
     def note_looks(self, ids: Sequence[int], things: Iterable[FusedObject], t_ns: int) -> None:
         """Note as what tracks were detected by the fuser, an object each."""
-        looks = [_Looks(t_ns, thing.semantics, thing.num_points) for thing in things]
-        self._looks.update(zip(ids, looks, strict=True))
+        self._looks.update(zip(ids, [(t_ns, thing.semantics, thing.num_points) for thing in things], strict=True))
 
     def forget_all_but(self, alive: Tracks) -> None:
         """Forget what is known of tracks that are gone, once it is much."""
@@ -76,11 +67,13 @@ class ObjectMemory:
             return NOTHING
         ids, oldest_ns = tracks["id"].tolist(), t_ns - REMEMBERED_NS
         history = self._places.note(ids, tracks["mean"][:, :3], t_ns, base_link)
-        unseen = _Looks(oldest_ns, (), 0)
-        looks = [self._looks.get(identity, unseen) for identity in ids]
-        looks = [one if one.t_ns >= oldest_ns else unseen for one in looks]
+        known, unseen = self._looks.get, (oldest_ns, (), 0)
+        _, semantics, num_points = zip(
+            *[one if one[0] >= oldest_ns else unseen for one in [known(identity, unseen) for identity in ids]],
+            strict=True,
+        )
         return Attached(
-            [one.semantics for one in looks], [one.num_points for one in looks], history,
+            semantics, num_points, history,
             [_recent(self.recognised, identity, oldest_ns) for identity in ids] if self.recognised else repeat(()),
             [self._skeleton(track, oldest_ns, base_link) for track in tracks] if self.skeletons else repeat(None),
         )  # fmt: skip

@@ -179,6 +179,21 @@ def update(mean: Any, cov: Any, model: Any, measured: Any, spread: Any, agrees: 
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def drift_alone(variance: Any, drift: Any, label: Any, seconds: float) -> None:
+    """Let numbers that depend on nothing else grow less certain, in place.
+
+    Args:
+        variance: (N, M).
+        drift: (K,) by class, standard deviation a second.
+        label: (N,) class.
+        seconds: since they were as they are.
+    """
+    for k in range(len(variance)):
+        for i in range(variance.shape[1]):
+            variance[k, i] += (drift[label[k]] * seconds) ** 2
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def update_alone(mean: Any, variance: Any, measured: Any, spread: Any) -> None:
     """Take measured numbers that depend on nothing else into means and variances (N, M), in place.
 
@@ -221,4 +236,6 @@ def convert(mean: Any, cov: Any, before: Any, after: Any) -> None:
         cov[k, 3, 3], cov[k, 4, 4] = spread, 0.2**2 if after[k] == TURNING else spread
 
 
-__all__ = ["STRAIGHT", "TURNING", "convert", "predict", "turn_around", "update", "update_alone", "wrapped"]
+__all__ = [
+    "STRAIGHT", "TURNING", "convert", "drift_alone", "predict", "turn_around", "update", "update_alone", "wrapped",
+]  # fmt: skip

@@ -14,6 +14,7 @@ have seen it takes away, and silence lets the odds of what is there fall with ti
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,16 @@ from numpy.typing import NDArray
 from perception.errors import MessageError, ShapeError, did_you_mean
 from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
-from perception.tracking.motion import STRAIGHT, TURNING, convert, predict, turn_around, update, update_alone
+from perception.tracking.motion import (
+    STRAIGHT,
+    TURNING,
+    convert,
+    drift_alone,
+    predict,
+    turn_around,
+    update,
+    update_alone,
+)
 from perception.tracking.settings import ClassSettings, Reliability, TrackerSettings
 from perception.tracking.tracks import (
     MAX_ODDS,
@@ -202,9 +212,9 @@ class Tracker:
             return
         label = tracks["label"]
         predict(tracks["mean"], tracks["cov"], self.motion_models[label], self.process_noise[label], float(seconds))
-        tracks["height"][:, 1] += (self._numbers["height_m"][label] * 2 * seconds) ** 2
-        tracks["size_variance"] += ((self._numbers["size_drift_mps"][label] * seconds) ** 2)[:, None]
-        exists = probability(tracks["existence"]) * np.exp(-max(0.0, seconds) / self.settings.memory_s)
+        drift_alone(tracks["height"][:, 1:], 2 * self._numbers["height_m"], label, float(seconds))
+        drift_alone(tracks["size_variance"], self._numbers["size_drift_mps"], label, float(seconds))
+        exists = probability(tracks["existence"]) * math.exp(-max(0.0, seconds) / self.settings.memory_s)
         tracks["existence"] = odds(exists)
 
     def _match(self, tracks: Tracks, batch: DetectionBatch, label: NDArray[np.int64]) -> NDArray[np.int64]:
