@@ -125,17 +125,20 @@ class ObjectTracker(Node):
         self._memory.clear()
 
     def warm_up(self) -> None:
-        trial = Tracker(self.tracker.settings)
-        one = DetectionBatch(
+        two = DetectionBatch(
             t_ns=0, source="warm-up", classes=("car", "person"), center_m=np.zeros((2, 3)), size_lwh_m=np.ones((2, 3)),
             yaw_rad=np.zeros(2), label=np.array([0, 1]), score=np.full(2, 0.9), velocity_mps=np.ones((2, 2)),
         )  # fmt: skip
-        for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
-            trial.add(replace(one, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi)))
-        fused_objects(
-            trial.tracks, 0, Transform.identity(), trial.names, trial.sources, trial.motion_models,
-            trial.process_noise, over_ground=True,
-        )  # fmt: skip
+        boxes_in_frame(two.center_m, two.yaw_rad, np.ones((2, 2)), np.eye(4), 0.0)
+        for count in (1, 2):  # one row of an array is compiled for itself
+            trial = Tracker(self.tracker.settings)
+            for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
+                turned = replace(two, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi))
+                trial.add(turned.of(np.arange(count)))
+            fused_objects(
+                trial.tracks, 0, Transform.identity(), trial.names, trial.sources, trial.motion_models,
+                trial.process_noise, over_ground=True,
+            )  # fmt: skip
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
         return self._list(detections.header, self.take(detections))
@@ -161,7 +164,7 @@ class ObjectTracker(Node):
             _numbers(map(attrgetter("size_lwh_m"), things), 3), 2 * np.arctan2(rotation[:, 2], rotation[:, 3]),
             np.array([names[name] for name in said], np.int64),
             np.array([thing.existence_probability for thing in things], np.float64),
-            _numbers([thing.velocity_mps or NO_VELOCITY for thing in things], 3)[:, :2], things,
+            np.ascontiguousarray(_numbers([thing.velocity_mps or NO_VELOCITY for thing in things], 3)[:, :2]), things,
         )  # fmt: skip
         return self._list(header, pose)
 
