@@ -125,11 +125,12 @@ class Painting:
         label, camera = np.full(count, UNKNOWN, np.uint8), np.full(count, NO_CAMERA, np.uint8)
         confidence = np.zeros(count, np.uint8)
         nearest_ns = np.full(count, np.iinfo(np.int64).max)
-        placed: dict[int, Float] = {}
+        placed: dict[int, tuple[Float, NDArray[np.int64]]] = {}
         for index, view in enumerate(views):
             if view.t_ns not in placed:  # cameras that are triggered together see the same places
-                placed[view.t_ns] = points.base_link_m(view.t_ns)
-            near, row, column, surface = _projected(view, placed[view.t_ns])
+                placed[view.t_ns] = points.base_link_m(view.t_ns), np.abs(view.t_ns - points.t_ns)
+            places, apart_ns = placed[view.t_ns]
+            near, row, column, surface = _projected(view, places)
             if moves is None:
                 self._seen.append(_Seen(near, surface))
                 hidden = hidden_behind(surface, self._ring_gap_rad)
@@ -137,7 +138,6 @@ class Painting:
                 before = self._seen[index]
                 hidden = hidden_behind(surface, self._ring_gap_rad, before.surface, moves[before.point])
             sure = NOT_SAID if view.confidence is None else view.confidence
-            apart_ns = np.abs(view.t_ns - points.t_ns)
             take_labels(
                 near, row, column, hidden, view.label, sure, apart_ns, index, nearest_ns, label, confidence, camera
             )
