@@ -59,7 +59,7 @@ P2AT_M = replace(P2AT_S, encoder=RESNETS["resnet34"])
 P2AT_L = replace(P2AT_S, encoder=RESNETS["resnet50"])
 P2AT_COMPACT = P2ATConfig(
     encoder=ResNetConfig(depths=(1, 2, 2, 2), widths=(32, 64, 128, 192)), dim=32, num_heads=4, auxiliary_heads=True,
-    sub_pixels=4, align_corners=False,
+    sub_pixels=2, align_corners=False,
 )  # fmt: skip
 
 

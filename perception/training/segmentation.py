@@ -36,7 +36,7 @@ DDRNET_RECIPE = Recipe(
     average_decay=0.99,
 )  # fmt: skip
 P2AT_RECIPE = Recipe(
-    card="p2at_compact", seed=0, steps=6000, batch_size=6, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
+    card="p2at_compact", seed=0, steps=7000, batch_size=6, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 AUXILIARY = 0.4
@@ -133,7 +133,7 @@ def p2at_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationT
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_heads=True), P2AT)
     return SegmentationTask(
-        network, p2at_loss, recipe, street_samples(world), Augmentation((144, 240), (144, 240), (0.7, 2.1)), device
+        network, p2at_loss, recipe, street_samples(world), Augmentation((192, 320), (96, 160), (0.9, 2.8)), device
     )
 
 
