@@ -39,6 +39,7 @@ from perception.messages import (
 from perception.messages.codec import decode_envelope, encode
 from perception.nodes.fuser import Fuser
 from perception.nodes.object_tracker import ObjectTracker
+from perception.runtime.allocator import keep_freed_memory
 from perception.runtime.launch_file.files import CALIBRATION
 from perception.runtime.launcher import published
 from perception.runtime.node import Lookup
@@ -172,6 +173,7 @@ def measure(repeats: int = 200) -> list[Row]:
         planner = subprocess.Popen([sys.executable, "-m", "perception.benchmarks.outputs", publisher.endpoint])
         try:
             time.sleep(2.0)  # until it has subscribed
+            keep_freed_memory()  # as every process of a graph does
             gc.collect()
             gc.freeze()
             gc.disable()  # as in every process of a graph, which collects while nothing waits

@@ -55,7 +55,7 @@ class MovingPoints:
 
     def of(self, chosen: NDArray[np.int64], velocity_mps: Float) -> MovingPoints:
         """Return some of the points, at velocities of their own."""
-        points = MovingPoints(self.odom_m[chosen], self.t_ns[chosen], self.pose_at)
+        points = MovingPoints(self.odom_m.take(chosen, axis=0), self.t_ns.take(chosen), self.pose_at)
         points.velocity_mps, points._base_link_from_odom = np.ascontiguousarray(velocity_mps), self._base_link_from_odom
         return points
 

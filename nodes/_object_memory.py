@@ -5,110 +5,93 @@ All is kept by the track's id, with the stamp at which it was said, and forgotte
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
-from perception.messages import FusedObject, ObjectClass, PastPose, Skeleton
-from perception.tracking.object_list import Attached
+from perception.messages import FusedObject, ObjectClass, Skeleton
+from perception.tracking.object_list import NOTHING, Attached
+from perception.tracking.past_places import PastPlaces
 from perception.tracking.tracks import Tracks
 
-T = TypeVar("T")
 REMEMBERED_NS = 1_000_000_000
 """For so long what another source says counts."""
-HISTORY_STEP_NS, HISTORY_LENGTH = 500_000_000, 2
 
 
 class ObjectMemory:
     """See the module's text.
 
     Attributes:
-        painted: the fuser's object that a track was last detected as.
-        recognised: what it was last seen to do.
+        recognised: what a track was last seen to do.
         skeletons: with joints (J, 3) from the track's place on the ground, in the frame that tracks live in.
     """
 
     def __init__(self) -> None:
-        self.painted: dict[int, tuple[int, FusedObject]] = {}
         self.recognised: dict[int, tuple[int, tuple[ObjectClass, ...]]] = {}
         self.skeletons: dict[int, tuple[int, Skeleton, NDArray[np.float64]]] = {}
-        self._places: dict[int, deque[tuple[int, float, float, float]]] = {}
+        self._looks: dict[int, tuple[int, tuple[ObjectClass, ...], int]] = {}
+        self._places = PastPlaces()
 
     @property
-    def _every(self) -> tuple[dict[int, Any], ...]:
-        return self._places, self.painted, self.recognised, self.skeletons
+    def _by_id(self) -> tuple[dict[int, Any], ...]:
+        return self._looks, self.recognised, self.skeletons
 
     def clear(self) -> None:
         """Forget everything."""
-        for known in self._every:
+        self._places.clear()
+        for known in self._by_id:
             known.clear()
 
-    def note(self, shown: Tracks, alive: Tracks, t_ns: int) -> None:
-        """Note where objects are, now and then, and forget what is known of tracks that are gone.
+    def note_looks(self, ids: Sequence[int], things: Iterable[FusedObject], t_ns: int) -> None:
+        """Note as what tracks were detected by the fuser, an object each."""
+        self._looks.update(zip(ids, [(t_ns, thing.semantics, thing.num_points) for thing in things], strict=True))
 
-        Args:
-            shown: the objects.
-            alive: all tracks.
-            t_ns: now.
-        """
-        known, due_ns = self._places, t_ns - HISTORY_STEP_NS
-        for identity, (x, y, yaw) in zip(shown["id"].tolist(), shown["mean"][:, :3].tolist(), strict=True):
-            places = known.get(identity)
-            if places is None:
-                known[identity] = deque(((t_ns, x, y, yaw),), maxlen=HISTORY_LENGTH)
-            elif places[-1][0] <= due_ns:
-                places.append((t_ns, x, y, yaw))
-        if max(map(len, self._every)) > 2 * len(alive) + 16:
-            ids = set(alive["id"].tolist())
-            for one in self._every:
-                for identity in [key for key in one if key not in ids]:
-                    del one[identity]
+    def forget_all_but(self, alive: Tracks) -> None:
+        """Forget what is known of tracks that are gone, once it is much."""
+        if max(map(len, (*self._by_id, self._places))) <= 2 * len(alive) + 16:
+            return
+        ids = set(alive["id"].tolist())
+        self._places.keep(ids)
+        for known in self._by_id:
+            for identity in [key for key in known if key not in ids]:
+                del known[identity]
 
-    def attached(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, Attached]:
-        """Return what is known of tracks and not too old, in `base_link` now."""
-        if not (self.painted or self.recognised or self.skeletons):
-            return {}
-        found: dict[int, Attached] = {}
-        for row, identity in enumerate(tracks["id"].tolist()):
-            thing = _recent(self.painted, identity, t_ns)
-            skeleton = self._skeleton(tracks[row], t_ns, base_link) if identity in self.skeletons else None
-            looks, points = ((), 0) if thing is None else (thing.semantics, thing.num_points)
-            known = _recent(self.recognised, identity, t_ns) or () if identity in self.recognised else ()
-            found[identity] = Attached(looks, points, known, skeleton)
-        return found
+    def attached(self, tracks: Tracks, t_ns: int, base_link: Transform) -> Attached:
+        """Note where tracks are, now and then, and return what is known of them and not too old, in `base_link` now."""
+        if not len(tracks):
+            return NOTHING
+        ids, oldest_ns = tracks["id"].tolist(), t_ns - REMEMBERED_NS
+        history = self._places.note(ids, tracks["mean"][:, :3], t_ns, base_link)
+        known, unseen = self._looks.get, (oldest_ns, (), 0)
+        _, semantics, num_points = zip(
+            *[one if one[0] >= oldest_ns else unseen for one in [known(identity, unseen) for identity in ids]],
+            strict=True,
+        )
+        return Attached(
+            semantics, num_points, history,
+            [_recent(self.recognised, identity, oldest_ns) for identity in ids] if self.recognised else repeat(()),
+            [self._skeleton(track, oldest_ns, base_link) for track in tracks] if self.skeletons else repeat(None),
+        )  # fmt: skip
 
-    def history(self, tracks: Tracks, t_ns: int, base_link: Transform) -> dict[int, tuple[PastPose, ...]]:
-        """Return where tracks were, in `base_link` now; in Python, since numpy costs by the call."""
-        ((a, b, _), (c, d, _), _), (x0, y0, _) = base_link.rotation.tolist(), base_link.translation_m.tolist()
-        turn, places = base_link.yaw_rad(), self._places
-        return {
-            identity: tuple(
-                [
-                    PastPose(then, a * x + b * y + x0, c * x + d * y + y0, yaw + turn)
-                    for then, x, y, yaw in places.get(identity, ())
-                    if then < t_ns
-                ]
-            )
-            for identity in tracks["id"].tolist()
-        }
-
-    def _skeleton(self, track: np.void, t_ns: int, base_link: Transform) -> Skeleton | None:
-        seen_ns, skeleton, moved = self.skeletons[int(track["id"])]
-        if t_ns - seen_ns > REMEMBERED_NS:
+    def _skeleton(self, track: np.void, oldest_ns: int, base_link: Transform) -> Skeleton | None:
+        seen_ns, skeleton, moved = self.skeletons.get(int(track["id"]), (oldest_ns - 1, None, None))
+        if skeleton is None or seen_ns < oldest_ns:
             return None
         joints = base_link.apply(moved + np.append(track["mean"][:2], 0.0))
         return msgspec.structs.replace(skeleton, joints_m=tuple(map(tuple, joints.tolist())))
 
 
-def _recent(known: Mapping[int, tuple[int, T]], identity: int, t_ns: int) -> T | None:
-    """Return what is known of a track, None where that was too long ago."""
+def _recent(
+    known: Mapping[int, tuple[int, tuple[ObjectClass, ...]]], identity: int, oldest_ns: int
+) -> tuple[ObjectClass, ...]:
+    """Return what is known of a track, nothing where that was too long ago."""
     found = known.get(identity)
-    return found[1] if found is not None and t_ns - found[0] <= REMEMBERED_NS else None
+    return found[1] if found is not None and found[0] >= oldest_ns else ()
 
 
 __all__ = ["REMEMBERED_NS", "ObjectMemory"]

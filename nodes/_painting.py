@@ -18,6 +18,7 @@ from perception.geometry.cameras import Camera
 from perception.nodes._moving_points import Float, MovingPoints
 from perception.ops.moving_points import in_cone
 from perception.ops.painting import (
+    EACH_LABEL,
     UNKNOWN,
     Surface,
     count_labels,
@@ -68,7 +69,8 @@ class Painting:
     Attributes:
         points: where and when they were measured.
         base_link_m: (N, 3) where they are at the sweep's stamp, NaN for those that move.
-        later_s: (N,) how long before the sweep's stamp each was measured.
+        later_s: (N,) how long before the sweep's stamp each was measured. span_s: the least and the most of it.
+        xyz_m: (N, 3) where all are at the sweep's stamp, in the order in which they came.
         tiles: of `base_link_m` before anything moved.
         label: (N,) classes. confidence: (N,), 255 is certain. camera: (N,) which view gave them, 255 for none.
     """
@@ -76,7 +78,9 @@ class Painting:
     def __init__(self, points: MovingPoints, now_ns: int, views: Sequence[View], ring_gap_rad: float) -> None:
         self.points, self.now_ns, self._ring_gap_rad = points, now_ns, ring_gap_rad
         self.base_link_m = points.base_link_m(now_ns)
+        self.xyz_m = self.base_link_m.astype(np.float32)
         self.later_s = (now_ns - points.t_ns) * 1e-9
+        self.span_s = (float(self.later_s.min()), float(self.later_s.max()))
         self.tiles = on_tiles(self.base_link_m)
         self._moved, self._moved_m = np.zeros(0, np.int64), np.zeros((0, 3))
         self._seen: list[_Seen] = []
@@ -96,24 +100,22 @@ class Painting:
         self.label[moved], self.confidence[moved], self.camera[moved] = self._paint(points, views, moves)
         self.base_link_m[moved] = np.nan  # gone from its tile
         self._moved, self._moved_m = moved, points.base_link_m(self.now_ns)
+        self.xyz_m[moved] = self._moved_m
 
-    def labels_in(self, boxes: tuple[Float, Float, Float], margin_m: float) -> NDArray[np.int32]:
+    def labels_in(
+        self, boxes: tuple[Float, Float, Float], margin_m: float, column_of: NDArray[np.int64] = EACH_LABEL
+    ) -> NDArray[np.int32]:
         """Count the labels in boxes: centres (K, 3), sizes (K, 3) and yaws (K,), at the sweep's stamp.
 
         Returns:
-            (K, 256).
+            (K, C), each label in its column of `column_of` (256,).
         """
-        counts = np.zeros((len(boxes[0]), 256), np.int32)
-        count_labels(self.base_link_m, self.label, self.tiles, boxes, margin_m, counts)
+        counts = np.zeros((len(boxes[0]), int(column_of.max()) + 1), np.int32)
+        count_labels(self.base_link_m, self.label, self.tiles, boxes, margin_m, column_of, counts)
         if len(self._moved):
-            count_labels(self._moved_m, self.label[self._moved], on_tiles(self._moved_m), boxes, margin_m, counts)
+            label, tiles = self.label[self._moved], on_tiles(self._moved_m)
+            count_labels(self._moved_m, label, tiles, boxes, margin_m, column_of, counts)
         return counts
-
-    def xyz_m(self) -> NDArray[np.float32]:
-        """Return (N, 3) where the points are in `base_link` at the sweep's stamp, in the order in which they came."""
-        xyz = self.base_link_m.astype(np.float32)
-        xyz[self._moved] = self._moved_m
-        return xyz
 
     def _paint(
         self, points: MovingPoints, views: Sequence[View], moves: NDArray[np.bool_] | None
@@ -123,11 +125,12 @@ class Painting:
         label, camera = np.full(count, UNKNOWN, np.uint8), np.full(count, NO_CAMERA, np.uint8)
         confidence = np.zeros(count, np.uint8)
         nearest_ns = np.full(count, np.iinfo(np.int64).max)
-        placed: dict[int, Float] = {}
+        placed: dict[int, tuple[Float, NDArray[np.int64]]] = {}
         for index, view in enumerate(views):
             if view.t_ns not in placed:  # cameras that are triggered together see the same places
-                placed[view.t_ns] = points.base_link_m(view.t_ns)
-            near, row, column, surface = _projected(view, placed[view.t_ns])
+                placed[view.t_ns] = points.base_link_m(view.t_ns), np.abs(view.t_ns - points.t_ns)
+            places, apart_ns = placed[view.t_ns]
+            near, row, column, surface = _projected(view, places)
             if moves is None:
                 self._seen.append(_Seen(near, surface))
                 hidden = hidden_behind(surface, self._ring_gap_rad)
@@ -135,7 +138,6 @@ class Painting:
                 before = self._seen[index]
                 hidden = hidden_behind(surface, self._ring_gap_rad, before.surface, moves[before.point])
             sure = NOT_SAID if view.confidence is None else view.confidence
-            apart_ns = np.abs(view.t_ns - points.t_ns)
             take_labels(
                 near, row, column, hidden, view.label, sure, apart_ns, index, nearest_ns, label, confidence, camera
             )
@@ -149,7 +151,7 @@ def _projected(
     eye = view.eye
     near, optical = in_cone(base_link_m, eye.optical_from_base_link, eye.cosine_of_view)
     inside, row, column = pixels_of(eye.camera, optical)
-    return near[inside], row, column, surface_of(optical[inside])
+    return near.take(inside), row, column, surface_of(optical.take(inside, axis=0))
 
 
 __all__ = ["NO_CAMERA", "Eye", "Painting", "View"]

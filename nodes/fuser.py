@@ -16,9 +16,10 @@ since something nearer is in the way, are not painted by it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, NamedTuple, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -26,7 +27,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from perception.errors import ContractError, ShapeError
-from perception.geometry.boxes import Boxes
 from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
 from perception.messages import (
@@ -47,13 +47,17 @@ from perception.messages import (
 from perception.nodes._moving_points import MovingPoints, measured_by, poses
 from perception.nodes._painting import Eye, Painting, View
 from perception.ops import moving_points, painting, projection
+from perception.ops.box_frames import boxes_in_frame
 from perception.ops.painting import UNKNOWN, boxes_of_points
 from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, NodeSetup, Out
+from perception.tracking.class_lists import class_lists
 
 NO_EGO_MOTION = "no ego motion: points are not moved to the instants of the pictures"
 NO_BOXES = "no boxes of this instant"
 RING_GAP_RAD = np.radians(1.3)
 """Where the rig does not say how far the rings of a LiDAR lie apart."""
+TINY = 1e-9
+"""Less than the share of one point."""
 AHEAD = 8
 """So many sweeps are kept painted for boxes that are still to come."""
 
@@ -90,6 +94,9 @@ class Fuser(Node):
         self._prepared: dict[_Instant, Painting] = {}
 
     def warm_up(self) -> None:
+        nothing = np.zeros((1, 3))
+        boxes_in_frame(nothing, nothing[0, :1], np.zeros((1, 2)), np.eye(4), 0.0)
+        class_lists(("unknown",), np.ones((1, 1)), TINY)
         moving_points.compile_all()
         projection.compile_all()
         painting.compile_all()
@@ -115,15 +122,16 @@ class Fuser(Node):
             placed = _Placed.of(boxes, self._base_link_now_from(boxes, now_ns, ego), now_ns)
             self._move_with_boxes(painted, placed, views, poses(ego, self.ego.at)(now_ns))
             where = (placed.center_m, placed.size_lwh_m, placed.yaw_rad)
-            counts = painted.labels_in(where, self.config.box_margin_m)
+            names, column_of = _names_of_labels(identities)
+            counts = painted.labels_in(where, self.config.box_margin_m, column_of)
             yield "objects", TrackedObjects(
-                header=header, objects=tuple(_fused(placed, boxes, counts, identities, self.box_topics)),
+                header=header, objects=tuple(_fused(placed, boxes, counts, names, self.box_topics)),
                 odom_from_base_link=None if ego is None else (*ego.translation_m, *ego.rotation_xyzw),
                 valid_until_ns=now_ns + round(self.config.valid_for_ms * 1e6),
             )  # fmt: skip
         sure = any(view.confidence is not None for view in views)
         yield "painted", PaintedPoints(
-            header=header, classes=classes, xyz_m=painted.xyz_m(), label=painted.label,
+            header=header, classes=classes, xyz_m=painted.xyz_m, label=painted.label,
             camera=painted.camera, confidence=painted.confidence if sure else None, identities=identities,
             cameras=tuple(mask.header.frame_id.removesuffix("_optical") for mask in masks),
         )  # fmt: skip
@@ -174,14 +182,15 @@ class Fuser(Node):
             return
         owner = boxes_of_points(
             painted.base_link_m, painted.later_s, placed.center_m[moves], placed.size_lwh_m[moves],
-            placed.yaw_rad[moves], placed.velocity_mps[moves], self.config.box_margin_m, painted.tiles,
+            placed.yaw_rad[moves], placed.velocity_mps[moves], self.config.box_margin_m, painted.tiles, painted.span_s,
         )  # fmt: skip
         moved = np.flatnonzero(owner >= 0)
         if not len(moved):
             return
-        velocity = np.column_stack((placed.velocity_mps[moves], np.zeros(int(moves.sum()))))
+        velocity = np.zeros((int(moves.sum()), 3))
+        velocity[:, :2] = placed.velocity_mps[moves]
         over_ground = velocity if pose is None else pose.rotate(velocity)
-        painted.move(moved, over_ground[owner[moved]], views)
+        painted.move(moved, over_ground.take(owner.take(moved), axis=0), views)
 
     def _views(self, masks: Sequence[SegmentationMask]) -> list[View]:
         views = []
@@ -226,27 +235,27 @@ def _instant(sweep: PointCloud, masks: Sequence[SegmentationMask]) -> _Instant:
     return tuple((header.frame_id, header.t_sensor_ns, header.seq) for header in headers)
 
 
-class _Placed:
-    """Boxes in `base_link` at one instant, with velocities over ground (N, 2); unknown ones are NaN-free zeros."""
+class _Placed(NamedTuple):
+    """Boxes in `base_link` at one instant, with velocities over ground (N, 2), zero where they are not known."""
 
-    def __init__(self, boxes: Boxes, velocity_mps: NDArray[np.float64], known: NDArray[np.bool_]) -> None:
-        self.center_m, self.size_lwh_m, self.yaw_rad = boxes.center_m, boxes.size_lwh_m, boxes.yaw_rad
-        self.velocity_mps, self.has_velocity = velocity_mps, known
+    center_m: NDArray[np.float64]
+    size_lwh_m: NDArray[np.float64]
+    yaw_rad: NDArray[np.float64]
+    velocity_mps: NDArray[np.float64]
+    has_velocity: NDArray[np.bool_]
 
     @classmethod
     def of(cls, boxes: Detections3D, base_link_from_boxes: Transform, now_ns: int) -> Self:
         center, size, yaw = (
-            np.asarray(host(values), np.float64) for values in (boxes.center_m, boxes.size_lwh_m, boxes.yaw_rad)
+            np.array(host(values), np.float64) for values in (boxes.center_m, boxes.size_lwh_m, boxes.yaw_rad)
         )
-        velocity = np.zeros((len(yaw), 3))
-        known = np.zeros(len(yaw), np.bool_)
-        if boxes.velocity_mps is not None:
-            measured = np.asarray(host(boxes.velocity_mps), np.float64)
-            known = np.asarray(np.isfinite(measured).all(axis=1))
-            velocity[known, :2] = measured[known]
-        center = center + velocity * ((now_ns - boxes.header.t_sensor_ns) * 1e-9)
-        placed = Boxes(center, size, yaw).transformed(base_link_from_boxes)
-        return cls(placed, np.ascontiguousarray(base_link_from_boxes.rotate(velocity)[:, :2]), known)
+        measured = boxes.velocity_mps
+        fast = np.full((len(yaw), 2), np.nan) if measured is None else np.array(host(measured), np.float64)
+        seconds = (now_ns - boxes.header.t_sensor_ns) * 1e-9
+        center, yaw, velocity = boxes_in_frame(center, yaw, fast, base_link_from_boxes.matrix, seconds)
+        known = np.isfinite(velocity[:, 0])
+        velocity[~known] = 0.0
+        return cls(center, size, yaw, velocity, known)
 
 
 def _classes(masks: Sequence[SegmentationMask]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -264,9 +273,12 @@ def _fused(
     placed: _Placed,
     boxes: Detections3D,
     counts: NDArray[np.int32],
-    identities: tuple[str, ...],
+    names_of_points: tuple[str, ...],
     topics: tuple[str, ...],
 ) -> Iterator[FusedObject]:
+    """Return objects; counts (N, C + 1) of their points, by names (C,), then of those that no camera painted."""
+    painted = counts[:, :-1]
+    share = painted / np.maximum(painted.sum(axis=1, keepdims=True), 1)
     names, half, score = boxes.identities or boxes.classes, placed.yaw_rad / 2, host(boxes.score).tolist()
     velocity = zip(placed.velocity_mps.tolist(), placed.has_velocity.tolist(), strict=True)
     return map(
@@ -287,22 +299,16 @@ def _fused(
         repeat(0),  # age_ns
         repeat(boxes.header.t_sensor_ns),  # last_seen_ns
         repeat(topics),  # sources
-        _shares(counts, identities),
+        class_lists(names_of_points, share, TINY),
         counts.sum(axis=1).tolist(),
     )
 
 
-def _shares(counts: NDArray[np.int32], identities: tuple[str, ...]) -> list[tuple[ObjectClass, ...]]:
-    """Return for each box the share of each identity among its painted points, largest first."""
-    names = sorted({*identities, "unknown"})
-    by_name = np.zeros((len(counts), len(names)))
-    for label, name in enumerate(identities[:UNKNOWN]):
-        by_name[:, names.index(name)] += counts[:, label]
-    by_name[:, names.index("unknown")] += counts[:, len(identities) : UNKNOWN].sum(axis=1)
-    rows, columns = np.nonzero(by_name)
-    part = by_name[rows, columns] / by_name.sum(axis=1)[rows]
-    order = np.lexsort((columns, -part, rows))
-    shares: list[list[ObjectClass]] = [[] for _ in counts]
-    for row, at, share in zip(rows[order].tolist(), columns[order].tolist(), part[order].tolist(), strict=True):
-        shares[row].append(ObjectClass(names[at], share))
-    return [tuple(one) for one in shares]
+@functools.cache
+def _names_of_labels(identities: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the names of painted points in order, and of each label the number of its name, the last for UNKNOWN."""
+    names = tuple(sorted({*identities, "unknown"}))
+    column_of = np.full(256, names.index("unknown"))
+    column_of[: min(len(identities), UNKNOWN)] = [names.index(name) for name in identities[:UNKNOWN]]
+    column_of[UNKNOWN] = len(names)
+    return names, column_of

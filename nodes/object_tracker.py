@@ -14,8 +14,10 @@ and the list says so.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
 from typing import Annotated, Literal, Self, TypeVar
 
 import msgspec
@@ -40,6 +42,7 @@ from perception.messages import (
 )
 from perception.nodes._moving_points import extrapolated
 from perception.nodes._object_memory import REMEMBERED_NS, ObjectMemory
+from perception.ops.box_frames import boxes_in_frame
 from perception.ops.boxes_bev import surest_apart
 from perception.ops.matching import UNMATCHED, assign
 from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
@@ -54,7 +57,7 @@ T = TypeVar("T")
 NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
 EGO_LOOKED_FOR_NS = (0, 20_000_000, 50_000_000, 100_000_000, 200_000_000, 500_000_000)
 """Where no odometry has come up to an instant, the motion of the vehicle goes on as it was so long before."""
-NO_VELOCITY = (np.nan, np.nan)
+NO_VELOCITY = (np.nan, np.nan, np.nan)
 
 
 class ReliabilityConfig(BaseModel):
@@ -137,28 +140,30 @@ class ObjectTracker(Node):
         self._memory.clear()
 
     def warm_up(self) -> None:
-        trial = Tracker(self.tracker.settings)
-        one = DetectionBatch(
+        two = DetectionBatch(
             t_ns=0, source="warm-up", classes=("car", "person"), center_m=np.zeros((2, 3)), size_lwh_m=np.ones((2, 3)),
             yaw_rad=np.zeros(2), label=np.array([0, 1]), score=np.full(2, 0.9), velocity_mps=np.ones((2, 2)),
         )  # fmt: skip
-        for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
-            trial.add(replace(one, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi)))
-        fused_objects(
-            trial.tracks, 0, Transform.identity(), trial.names, trial.sources, trial.motion_models,
-            trial.process_noise, {}, {}, over_ground=True,
-        )  # fmt: skip
+        boxes_in_frame(two.center_m, two.yaw_rad, np.ones((2, 2)), np.eye(4), 0.0)
+        for count in (1, 2):  # one row of an array is compiled for itself
+            trial = Tracker(self.tracker.settings)
+            for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
+                turned = replace(two, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi))
+                trial.add(turned.of(np.arange(count)))
+            fused_objects(
+                trial.tracks, 0, Transform.identity(), trial.names, trial.sources, trial.motion_models,
+                trial.process_noise, over_ground=True,
+            )  # fmt: skip
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
-        self.take(detections)
-        return self._list(detections.header)
+        return self._list(detections.header, self.take(detections))
 
-    def take(self, detections: Detections3D) -> None:
-        """Track the boxes of one detector, without making the list."""
+    def take(self, detections: Detections3D) -> Transform:
+        """Track the boxes of one detector, without making the list; return where the vehicle was at their stamp."""
         header = detections.header
         names = detections.identities or detections.classes
         velocity = None if detections.velocity_mps is None else np.asarray(host(detections.velocity_mps), np.float64)
-        self._take(
+        return self._take(
             header, names, np.asarray(host(detections.center_m), np.float64),
             np.asarray(host(detections.size_lwh_m), np.float64), np.asarray(host(detections.yaw_rad), np.float64),
             np.asarray(host(detections.label), np.int64), np.asarray(host(detections.score), np.float64), velocity,
@@ -166,20 +171,17 @@ class ObjectTracker(Node):
 
     def on_fused(self, fused: TrackedObjects) -> TrackedObjects:
         things, header = fused.objects, fused.header
-        names: dict[str, int] = {}
-        rows = [
-            (
-                *thing.center_m, *thing.size_lwh_m, *thing.rotation_xyzw[2:], *(thing.velocity_mps or NO_VELOCITY)[:2],
-                thing.existence_probability, names.setdefault(thing.classes[0].label, len(names)),
-            )
-            for thing in things
-        ]  # fmt: skip
-        numbers = np.array(rows, np.float64).reshape(-1, 12)
-        self._take(
-            header, tuple(names), numbers[:, :3], numbers[:, 3:6], 2 * np.arctan2(numbers[:, 6], numbers[:, 7]),
-            numbers[:, 11].astype(np.int64), numbers[:, 10], numbers[:, 8:10], things,
+        said = [thing.classes[0].label for thing in things]
+        names = {name: number for number, name in enumerate(dict.fromkeys(said))}
+        rotation = _numbers(map(attrgetter("rotation_xyzw"), things), 4)
+        pose = self._take(
+            header, tuple(names), _numbers(map(attrgetter("center_m"), things), 3),
+            _numbers(map(attrgetter("size_lwh_m"), things), 3), 2 * np.arctan2(rotation[:, 2], rotation[:, 3]),
+            np.array([names[name] for name in said], np.int64),
+            np.array([thing.existence_probability for thing in things], np.float64),
+            np.ascontiguousarray(_numbers([thing.velocity_mps or NO_VELOCITY for thing in things], 3)[:, :2]), things,
         )  # fmt: skip
-        return self._list(header)
+        return self._list(header, pose)
 
     def on_regions(self, regions: Detections2D) -> None:
         found = self._seen_in(regions.header, np.asarray(host(regions.box_px), np.float64))
@@ -230,49 +232,48 @@ class ObjectTracker(Node):
         score: NDArray[np.float64],
         velocity: NDArray[np.float64] | None,
         things: Sequence[FusedObject] = (),
-    ) -> None:
+    ) -> Transform:
+        """Track boxes that stand in the frame of `header`, and return where the vehicle was then."""
         if not self._prefix:
             self._prefix = _prefix(header)
         pose = self._odom_from_base_link(header.t_sensor_ns)
         frame = pose @ self.rig.base_link_from(header.frame_id)
         kept = np.flatnonzero((score >= self.config.score_min) & sound(center, size, yaw))
+        over_ground = velocity is not None and self.has_ego
+        fast = velocity if velocity is not None else np.full((len(yaw), 2), np.nan)
+        center, yaw, fast = boxes_in_frame(center, yaw, fast, frame.matrix, 0.0)
         ground = np.column_stack((center[kept, :2], size[kept, :2], yaw[kept]))
         kept = kept[surest_apart(ground, score[kept], self.config.overlap_max)]
-        turned = np.column_stack((np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)))
-        heading = frame.rotate(turned)
-        fast = None
-        if velocity is not None and self.has_ego:
-            fast = frame.rotate(np.column_stack((velocity, np.zeros(len(velocity)))))[kept, :2]
         view = FieldOfView(float(pose.translation_m[0]), float(pose.translation_m[1]), range_m=self.config.range_m)
         source = _detector(header)
         batch = DetectionBatch(
-            t_ns=header.t_sensor_ns, source=source, classes=_known(names), center_m=frame.apply(center)[kept],
-            size_lwh_m=size[kept], yaw_rad=np.arctan2(heading[:, 1], heading[:, 0])[kept], label=label[kept],
-            score=score[kept], velocity_mps=fast, seen=view,
+            t_ns=header.t_sensor_ns, source=source, classes=_known(names), center_m=center[kept],
+            size_lwh_m=size[kept], yaw_rad=yaw[kept], label=label[kept], score=score[kept],
+            velocity_mps=fast[kept] if over_ground else None, seen=view,
         )  # fmt: skip
         self.tracker.add(batch)
         self._headers[source] = header
         if things and self.tracker.t_ns == header.t_sensor_ns:
-            tracks, chosen = self.tracker.tracks, kept.tolist()
-            for identity, index in zip(tracks["id"].tolist(), tracks["detection"].tolist(), strict=True):
-                if index >= 0:
-                    self._memory.painted[identity] = header.t_sensor_ns, things[chosen[index]]
+            index = self.tracker.tracks["detection"]
+            seen = index >= 0
+            chosen = map(things.__getitem__, kept[index[seen]].tolist())
+            self._memory.note_looks(self.tracker.tracks["id"][seen].tolist(), chosen, header.t_sensor_ns)
+        return pose
 
-    def _list(self, header: Header) -> TrackedObjects:
-        """Return all objects at the newest stamp of the tracker."""
+    def _list(self, header: Header, pose: Transform) -> TrackedObjects:
+        """Return all objects at the newest stamp of the tracker, given the vehicle's pose at the header's."""
         tracker, t_ns = self.tracker, self.tracker.t_ns
         assert t_ns is not None
         tracks = tracker.tracks[tracker.shown(tracker.tracks, t_ns)]
         ground = boxes_of(tracks)[:, [0, 1, 3, 4, 6]]
         tracks = tracks[surest_apart(ground, tracks["existence"], self.config.overlap_max)]
-        odom_from_base_link = self._odom_from_base_link(t_ns)
+        odom_from_base_link = pose if t_ns == header.t_sensor_ns else self._odom_from_base_link(t_ns)
         base_link = odom_from_base_link.inverse()
-        self._memory.note(tracks, tracker.tracks, t_ns)
-        more = self._memory.attached(tracks, t_ns, base_link)
-        history = self._memory.history(tracks, t_ns, base_link)
+        attached = self._memory.attached(tracks, t_ns, base_link)
+        self._memory.forget_all_but(tracker.tracks)
         objects = fused_objects(
             tracks, t_ns, base_link, tracker.names, tracker.sources, tracker.motion_models,
-            tracker.process_noise, more, history, over_ground=self.has_ego, id_prefix=self._prefix,
+            tracker.process_noise, attached, over_ground=self.has_ego, id_prefix=self._prefix,
         )  # fmt: skip
         others = [
             one for one in self._headers.values() if t_ns - one.t_sensor_ns <= REMEMBERED_NS and one is not header
@@ -280,9 +281,9 @@ class ObjectTracker(Node):
         made = derived(header, *others, frame_id="base_link", t_sensor_ns=t_ns)
         if not self.has_ego:
             made = msgspec.structs.replace(made, degraded=(*made.degraded, NO_EGO_MOTION))
-        pose = (*odom_from_base_link.translation_m.tolist(), *odom_from_base_link.rotation_xyzw.tolist())
+        seven = (*odom_from_base_link.translation_m.tolist(), *odom_from_base_link.rotation_xyzw.tolist())
         return TrackedObjects(
-            header=made, objects=objects, odom_from_base_link=pose if self.has_ego else None,
+            header=made, objects=objects, odom_from_base_link=seven if self.has_ego else None,
             valid_until_ns=t_ns + round(self.config.valid_for_ms * 1e6),
         )  # fmt: skip
 
@@ -345,6 +346,11 @@ def _settings(config: ObjectTrackerConfig, *, has_ego: bool) -> TrackerSettings:
         classes=classes, families=FAMILIES, reliability=trust, overlap_max=config.overlap_max,
         history_s=config.history_ms / 1000,
     )  # fmt: skip
+
+
+def _numbers(rows: Iterable[Sequence[float]], columns: int) -> NDArray[np.float64]:
+    """Return rows of numbers as (N, columns)."""
+    return np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, columns)
 
 
 def _known(names: Sequence[str]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class Detections3D(Message, frozen=True, kw_only=True):
     identities: tuple[str, ...] = ()  # what each class is to a planner; empty: its name
 
 
-class ObjectClass(msgspec.Struct, frozen=True, array_like=True):
+class ObjectClass(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One entry of an object's class list."""
 
     label: str
@@ -54,7 +54,7 @@ class Skeleton(msgspec.Struct, frozen=True, kw_only=True):
     track_id: int = 0
 
 
-class PastPose(msgspec.Struct, frozen=True, array_like=True):
+class PastPose(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where an object was, in `base_link` as it stands at the header's stamp."""
 
     t_ns: int
@@ -63,7 +63,7 @@ class PastPose(msgspec.Struct, frozen=True, array_like=True):
     yaw_rad: float
 
 
-class ObjectMotion(msgspec.Struct, frozen=True, array_like=True):
+class ObjectMotion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """By what a client moves an object on: `turning` at constant speed and turn rate, or `straight`.
 
     `covariance` is the upper triangle, row by row, 15 numbers: of x, y, yaw, speed along the heading and turn rate

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ShapeError
-from perception.ops.boxes_bev import _corners, _overlap
+from perception.ops.boxes_bev import _clipped_area, _corners, _overlap
 
 Float = NDArray[np.float64]
 
@@ -28,11 +28,14 @@ def _seen_from_above(box: Any) -> Any:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _hull_area(a: Any, b: Any) -> float:
-    """Return the area of the convex hull of two rectangles (gift wrapping over their eight corners)."""
-    points = np.empty((8, 2))
-    points[:4] = _corners(a)
-    points[4:] = _corners(b)
+def _hull_area(a: Any, b: Any, points: Any) -> float:
+    """Return the area of the convex hull of two rectangles, by their corners (4, 2): gift wrapping over all eight.
+
+    Points (8, 2) is room to work in.
+    """
+    for k in range(4):
+        points[k, 0], points[k, 1] = a[k, 0], a[k, 1]
+        points[4 + k, 0], points[4 + k, 1] = b[k, 0], b[k, 1]
     first = 0
     for k in range(1, 8):
         if points[k, 0] < points[first, 0] or (points[k, 0] == points[first, 0] and points[k, 1] < points[first, 1]):
@@ -71,13 +74,25 @@ def _iou_3d(a: Any, b: Any) -> float:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _giou_3d(a: Any, b: Any) -> float:
-    above_a, above_b = _seen_from_above(a), _seen_from_above(b)
+def corners_from_above(boxes: Any) -> Any:
+    """Return the corners (N, 4, 2) of boxes (N, 7)."""
+    corners = np.empty((len(boxes), 4, 2))
+    for k in range(len(boxes)):
+        corners[k] = _corners(_seen_from_above(boxes[k]))
+    return corners
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def giou_of_pair(a: Any, corners_a: Any, b: Any, corners_b: Any, room: Any) -> float:
+    """Return the generalised overlap of two boxes (7,), given their corners (4, 2); room (2, 16, 2) is changed."""
     shared_height = min(a[2] + a[5] / 2, b[2] + b[5] / 2) - max(a[2] - a[5] / 2, b[2] - b[5] / 2)
-    shared = _overlap(above_a, above_b) * max(0.0, shared_height)
+    shared = 0.0
+    reach = (np.hypot(a[3], a[4]) + np.hypot(b[3], b[4])) / 2
+    if shared_height > 0 and np.hypot(a[0] - b[0], a[1] - b[1]) <= reach:
+        shared = _clipped_area(corners_a, corners_b, room) * shared_height
     union = a[3] * a[4] * a[5] + b[3] * b[4] * b[5] - shared
     height = max(a[2] + a[5] / 2, b[2] + b[5] / 2) - min(a[2] - a[5] / 2, b[2] - b[5] / 2)
-    enclosing = _hull_area(above_a, above_b) * height
+    enclosing = _hull_area(corners_a, corners_b, room[0]) * height
     if union <= 1e-9 or enclosing <= 1e-9:
         return -1.0
     return float(shared / union - (enclosing - union) / enclosing)
@@ -86,9 +101,13 @@ def _giou_3d(a: Any, b: Any) -> float:
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def _matrix(a: Float, b: Float, generalised: bool) -> Float:
     out = np.empty((len(a), len(b)))
+    corners_a, corners_b, room = corners_from_above(a), corners_from_above(b), np.empty((2, 16, 2))
     for i in range(len(a)):
         for j in range(len(b)):
-            out[i, j] = _giou_3d(a[i], b[j]) if generalised else _iou_3d(a[i], b[j])
+            if generalised:
+                out[i, j] = giou_of_pair(a[i], corners_a[i], b[j], corners_b[j], room)
+            else:
+                out[i, j] = _iou_3d(a[i], b[j])
     return out
 
 
@@ -117,4 +136,4 @@ def _boxes(values: NDArray[Any]) -> Float:
     return boxes
 
 
-__all__ = ["giou_3d", "iou_3d"]
+__all__ = ["corners_from_above", "giou_3d", "giou_of_pair", "iou_3d"]

@@ -30,11 +30,16 @@ def _overlap(a: Any, b: Any) -> float:
     reach = (np.hypot(a[2], a[3]) + np.hypot(b[2], b[3])) / 2
     if np.hypot(a[0] - b[0], a[1] - b[1]) > reach:
         return 0.0
-    polygon = np.empty((16, 2))
-    clipped = np.empty((16, 2))
-    polygon[:4] = _corners(a)
+    return _clipped_area(_corners(a), _corners(b), np.empty((2, 16, 2)))
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _clipped_area(corners: Any, sides: Any, room: Any) -> float:
+    """Return what is left of a rectangle inside another, both by their corners (4, 2); room (2, 16, 2) is changed."""
+    polygon, clipped = room[0], room[1]
+    for k in range(4):
+        polygon[k, 0], polygon[k, 1] = corners[k, 0], corners[k, 1]
     count = 4
-    sides = _corners(b)
     for k in range(4):
         px, py = sides[k]
         ex, ey = sides[(k + 1) % 4, 0] - px, sides[(k + 1) % 4, 1] - py
@@ -53,7 +58,7 @@ def _overlap(a: Any, b: Any) -> float:
         count = kept
         if count == 0:
             return 0.0
-        polygon[:count] = clipped[:count]
+        polygon, clipped = clipped, polygon
     area = 0.0
     for i in range(count):
         x0, y0 = polygon[i]
@@ -125,11 +130,14 @@ def rotated_nms(
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def _apart(boxes: Float, most: float) -> NDArray[np.bool_]:
     alone = np.ones(len(boxes), np.bool_)
+    reach = np.sqrt(boxes[:, 2] ** 2 + boxes[:, 3] ** 2) / 2
     for i in range(1, len(boxes)):
         area = boxes[i, 2] * boxes[i, 3]
         for j in range(i):
-            smaller = min(area, boxes[j, 2] * boxes[j, 3])
-            if alone[j] and _overlap(boxes[i], boxes[j]) > most * smaller:
+            dx, dy, near = boxes[i, 0] - boxes[j, 0], boxes[i, 1] - boxes[j, 1], reach[i] + reach[j]
+            if dx * dx + dy * dy > near * near or not alone[j]:
+                continue
+            if _overlap(boxes[i], boxes[j]) > most * min(area, boxes[j, 2] * boxes[j, 3]):
                 alone[i] = False
                 break
     return alone

@@ -20,6 +20,9 @@ FEW = 48
 TILE_M, TILES = 2.0, 96
 """Points are looked up by square tiles of the ground, so many along each axis; the outer ones hold all beyond."""
 
+EACH_LABEL = np.arange(256)
+"""Every label is counted for itself."""
+
 Tiles: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -101,20 +104,29 @@ def _surface(points: Any) -> Any:
 def _cover(points: Any, surface: Any, gone: Any, reach: float, above: Any, below: Any) -> None:
     """Note which points have something nearer right above and below: in their column and the two beside it."""
     shift, columns = points.leftmost - surface.leftmost, len(surface.starts) - 1
+    first = np.empty(3, np.int64)  # in each of the three columns, what may reach the point, and the next ones
     for at in range(len(points.starts) - 1):
-        for beside in range(max(at + shift - 1, 0), min(at + shift + 2, columns)):
-            first = surface.starts[beside]
-            for i in range(points.starts[at], points.starts[at + 1]):
-                nearer = points.distance_m[i] * (1 - NEARER_SHARE) - NEARER_M
-                while first < surface.starts[beside + 1] and surface.down_rad[first] < points.down_rad[i] - reach:
-                    first += 1
-                for j in range(first, surface.starts[beside + 1]):
-                    if surface.down_rad[j] > points.down_rad[i] + reach or (above[i] and below[i]):
+        left, right = max(at + shift - 1, 0), min(at + shift + 2, columns)
+        for beside in range(left, right):
+            first[beside - left] = surface.starts[beside]
+        for i in range(points.starts[at], points.starts[at + 1]):
+            nearer = points.distance_m[i] * (1 - NEARER_SHARE) - NEARER_M
+            down, across, over, under = points.down_rad[i], points.across_rad[i], above[i], below[i]
+            for beside in range(left, right):
+                if over and under:
+                    break
+                begin, end = first[beside - left], surface.starts[beside + 1]
+                while begin < end and surface.down_rad[begin] < down - reach:
+                    begin += 1
+                first[beside - left] = begin
+                for j in range(begin, end):
+                    there = surface.down_rad[j]
+                    if there > down + reach or (over and under):
                         break
-                    aside = abs(surface.across_rad[j] - points.across_rad[i])
+                    aside = abs(surface.across_rad[j] - across)
                     if surface.distance_m[j] < nearer and aside <= ASIDE_RAD and not gone[surface.order[j]]:
-                        above[i] |= surface.down_rad[j] <= points.down_rad[i]
-                        below[i] |= surface.down_rad[j] >= points.down_rad[i]
+                        over, under = over or there <= down, under or there >= down
+            above[i], below[i] = over, under
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -173,6 +185,7 @@ def boxes_of_points(
     velocity_mps: NDArray[Any],
     margin_m: float,
     tiles: Tiles | None = None,
+    span_s: tuple[float, float] | None = None,
 ) -> NDArray[np.int64]:
     """Return for each point the first box that it lies in, -1 for none.
 
@@ -185,12 +198,13 @@ def boxes_of_points(
         velocity_mps: (N, 2).
         margin_m: points so far outside still count.
         tiles: of the points, by `on_tiles`, where that is known already.
+        span_s: least and most of `later_s`, where that is.
     """
     owner = np.full(len(points_m), -1, np.int64)
     if not len(points_m):
         return owner
     order, starts = on_tiles(points_m) if tiles is None else tiles
-    least, most = later_s.min(), later_s.max()
+    least, most = (later_s.min(), later_s.max()) if span_s is None else span_s
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
         length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
@@ -224,13 +238,15 @@ def labels_in_boxes(
 ) -> NDArray[np.int32]:
     """Count the labels of the points in each box: (N, 256). Arguments as in `boxes_of_points`; boxes may overlap."""
     counts = np.zeros((len(center_m), 256), np.int32)
-    count_labels(points_m, label, on_tiles(points_m), (center_m, size_lwh_m, yaw_rad), margin_m, counts)
+    count_labels(points_m, label, on_tiles(points_m), (center_m, size_lwh_m, yaw_rad), margin_m, EACH_LABEL, counts)
     return counts
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def count_labels(points_m: Any, label: Any, tiles: Any, boxes: Any, margin_m: float, counts: Any) -> None:
-    """Add the labels of the points in each box to counts (N, 256); points that are no numbers are in none.
+def count_labels(
+    points_m: Any, label: Any, tiles: Any, boxes: Any, margin_m: float, column_of: Any, counts: Any
+) -> None:
+    """Add the labels of the points in each box to counts (N, C); points that are no numbers are in none.
 
     Args:
         points_m: (P, 3).
@@ -238,6 +254,7 @@ def count_labels(points_m: Any, label: Any, tiles: Any, boxes: Any, margin_m: fl
         tiles: of the points, by `on_tiles`.
         boxes: centres, sizes and yaws, as in `boxes_of_points`.
         margin_m: points so far outside still count.
+        column_of: (256,) in which column each label is counted.
         counts: is changed.
     """
     order, starts = tiles
@@ -258,7 +275,7 @@ def count_labels(points_m: Any, label: Any, tiles: Any, boxes: Any, margin_m: fl
                 if abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[p, 2] - z) > height:
                     continue
                 if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
-                    counts[n, label[p]] += 1
+                    counts[n, column_of[label[p]]] += 1
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -294,7 +311,7 @@ def compile_all() -> None:
     """Compile what this file holds, before points come; masks may be read-only, or not."""
     one, number, places = np.ones((1, 3)), np.zeros(1), np.zeros(1, np.int64)
     hidden = hidden_points(one, 0.01)
-    boxes_of_points(one, number, one, one, number, np.ones((1, 2)), 0.1, on_tiles(one))
+    boxes_of_points(one, number, one, one, number, np.ones((1, 2)), 0.1, on_tiles(one), (0.0, 0.0))
     label = np.zeros(1, np.uint8)
     labels_in_boxes(one, label, one, one, number, 0.1)
     frozen = np.zeros((1, 1), np.uint8)
@@ -305,6 +322,6 @@ def compile_all() -> None:
 
 
 __all__ = [
-    "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "compile_all", "count_labels", "hidden_behind", "hidden_points",
-    "labels_in_boxes", "on_tiles", "surface_of", "take_labels",
+    "EACH_LABEL", "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "compile_all", "count_labels", "hidden_behind",
+    "hidden_points", "labels_in_boxes", "on_tiles", "surface_of", "take_labels",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.ownership import on_host
 from perception.runtime.shared_memory import Reader, RowReader, SharedMemoryHost, memory_id
 from perception.runtime.tcp_edges import TcpBounds, TcpReader, TcpTopic, TcpWriter
-from perception.runtime.topology import Topology
+from perception.runtime.topology import LAUNCHER, Topology
 from perception.runtime.wakeups import Waker
 
 REFUSED_TOLD_S = 10.0
@@ -65,6 +65,11 @@ class Channels:
         near = {topic: topology.near_readers(topic) for topic in published}
         self._writers = {topic: self._memory.writer(topic) for topic in published if near[topic]}
         self._wakers = {topic: [self._waker(other) for other in near[topic]] for topic in published}
+        self._waiting = {
+            topic: [self._waker(other) for other in near[topic] if other != LAUNCHER] for topic in published
+        }
+        """Who is told that a record of a topic comes: all near readers but the launcher, which is never in a hurry."""
+        self._announced = set[str]()
         given_to = topology.bounds_readers(process, far=False)
         self._bounds_writer = self._memory.row_writer(f"bounds/{process}", len(self._bounds) + 1) if given_to else None
         self._bounds_wakers = [self._waker(other) for other in given_to]
@@ -103,11 +108,21 @@ class Channels:
             self._known_wakers[process] = self._memory.waker(process)
         return self._known_wakers[process]
 
+    def announce(self, topics: Iterable[str]) -> None:
+        """Wake those who read these topics for messages that come in a moment."""
+        for topic in topics:
+            for waker in self._waiting.get(topic, ()):
+                waker.announce()
+            self._announced.add(topic)
+
     def emit(self, topic: str, message: Message) -> None:
-        """Give a message to all who read its topic, and wake them."""
+        """Give a message to all who read its topic and wake them: for it where that was not done before, and by it."""
         writer, is_read_far = self._writers.get(topic), topic in self._far_readers
         if writer is None and not is_read_far:
             return
+        if topic not in self._announced:
+            self.announce((topic,))
+        self._announced.discard(topic)
         record = encode(on_host(message, self.process, time.time_ns))
         if writer is not None:
             try:

@@ -14,7 +14,7 @@ What may run, and when, is decided by `NodeInputs` (`inputs.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from perception.errors import GraphError, PerceptionError
 from perception.messages import Message, NodeStatus, SensorState, Span
@@ -32,6 +32,8 @@ from perception.runtime.sensor_states import SensorsBehind
 LOG = logging.getLogger(__name__)
 MAX_CRASHES_IN_A_ROW = 10
 MAX_REASON = 200
+QUICK_NS = 120_000
+"""A call is expected to be as quick as the last one: below this, who reads its outputs may be woken when it begins."""
 
 
 class NodeExecutor:
@@ -43,6 +45,7 @@ class NodeExecutor:
         ranks: rank by topic, the order of topics in the graph; lockstep breaks ties by it.
         context: what all nodes share.
         behind: the sensors behind each topic, to say in headers what a join had to go on without.
+        announce: called with the topics on which a call that begins is expected to give out something in a moment.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class NodeExecutor:
         ranks: Mapping[str, int],
         context: RunContext,
         behind: SensorsBehind | None = None,
+        announce: Callable[[Iterable[str]], None] | None = None,
     ) -> None:
         self.spec, self.node, self.context, self._behind = spec, node, context, behind
         self.inputs = NodeInputs(spec, node, ranks, context)
@@ -65,6 +69,8 @@ class NodeExecutor:
         self._methods: dict[str, Callable[..., object]] = {}
         self.has_finished = False
         self._crashes = 0
+        self._announce, self._topics = announce, tuple(spec.outputs.values())
+        self._is_quick = False
         self._durations_ns: list[int] = []
         """Of the calls since `latency` was last brought up to date."""
 
@@ -93,6 +99,8 @@ class NodeExecutor:
         return []
 
     def _run(self, call: Call) -> list[tuple[str, Message]]:
+        if self._is_quick and self._announce is not None:
+            self._announce(self._topics)
         started_ns = self.context.clock_ns()
         argument = call.argument
         drops: list[Drop] = []
@@ -110,6 +118,7 @@ class NodeExecutor:
         self._crashes = 0
         duration_ns = self.context.clock_ns() - started_ns
         self._durations_ns.append(duration_ns)
+        self._is_quick = duration_ns < QUICK_NS and bool(produced)
         span = Span(self.spec.name, started_ns, duration_ns)
         residuals: Mapping[str, int] = {}
         missing: Mapping[str, SensorState] = {}

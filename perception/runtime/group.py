@@ -6,7 +6,7 @@ bound that the group's nodes give out, for channels, publisher and recorder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from perception.messages import Message
 from perception.runtime.executor import NodeExecutor
@@ -19,6 +19,7 @@ from perception.runtime.sensor_states import SensorMarks, SensorsBehind
 
 Emit = Callable[[str, Message], None]
 EmitBound = Callable[[str, int], None]
+Announce = Callable[[Iterable[str]], None]
 
 
 class Group:
@@ -30,17 +31,24 @@ class Group:
         context: what all outputs have in common.
         emit: called with each message that a node of the group published.
         emit_bound: called with each bound that a node of the group moved on.
+        announce: called with the topics on which a call that begins is expected to give out something in a moment.
     """
 
     def __init__(
-        self, graph: Graph, nodes: Mapping[str, Node], context: RunContext, emit: Emit, emit_bound: EmitBound
+        self,
+        graph: Graph,
+        nodes: Mapping[str, Node],
+        context: RunContext,
+        emit: Emit,
+        emit_bound: EmitBound,
+        announce: Announce | None = None,
     ) -> None:
         ranks = {topic: rank for rank, topic in enumerate(graph.message_types)}
         specs = [spec for spec in graph.nodes if spec.name in nodes]
         behind, self._marks = SensorsBehind(graph), SensorMarks(graph)
         self._emit, self._emit_bound = emit, emit_bound
         self.executors = {
-            spec.name: NodeExecutor(spec, nodes[spec.name], ranks, context, behind)
+            spec.name: NodeExecutor(spec, nodes[spec.name], ranks, context, behind, announce)
             for spec in downstream_first(specs)
             if not spec.is_source
         }

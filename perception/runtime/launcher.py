@@ -100,6 +100,7 @@ def run_graph(
         PerceptionError: a node cannot be made, or the graph cannot go on.
     """
     stop = stop or threading.Event()
+    keep_freed_memory()
     if graph.mode == "lockstep" and runner == "ray":
         if any(getattr(node.config, "loop", False) for node in graph.nodes):
             raise UserError("a lockstep replay on processes ends with its log; leave --loop out, or run it inline")
@@ -156,7 +157,6 @@ class _Run:
     def inline(self, duration_s: float | None) -> Summary:
         """Run in this process, in lockstep's order; equal inputs give equal bytes."""
         self.on_line("lockstep: all nodes run in this process, one after the other")
-        keep_freed_memory()
 
         def handle(topic: str, message: Message) -> None:
             self.handle(topic, message, encode(message).to_bytes(), time.time_ns())

@@ -43,6 +43,8 @@ MAX_REQUEST_BYTES = 512
 MAX_WISHES_AT_ONCE, MAX_REQUESTS_AT_ONCE = 64, 16
 MAX_WISHES = 20_000
 """Subscriptions that the socket remembers before it begins anew."""
+COPIED_BYTES = 2 << 20
+"""Records up to it are copied for the socket: whoever releases one that is not must wait for this thread."""
 REPEAT_S = 0.1
 """The last record of a topic is sent again at most so often, however many subscribe."""
 SNAPSHOT_PORTS = 1000
@@ -112,7 +114,7 @@ class Publisher:
         name, data = topic.encode(), bytes(record)
         self._last[name] = data
         try:
-            self._socket.send_multipart((name, data), flags=zmq.DONTWAIT, copy=len(data) < 65536)
+            self._socket.send_multipart((name, data), flags=zmq.DONTWAIT, copy=len(data) <= COPIED_BYTES)
         except zmq.Again:  # PUB sockets drop for slow subscribers; this is for none at all
             return
         except zmq.ZMQError as error:
@@ -136,6 +138,8 @@ class Publisher:
 
     def _read_wishes(self) -> None:
         for _ in range(MAX_WISHES_AT_ONCE):
+            if not _has_something(self._socket):  # as a rule; an exception would cost as much as the sending
+                return
             try:
                 wish = self._socket.recv(flags=zmq.DONTWAIT)
             except zmq.Again:
@@ -161,6 +165,8 @@ class Publisher:
 
     def _answer(self) -> None:
         for _ in range(MAX_REQUESTS_AT_ONCE):
+            if not _has_something(self._router):
+                return
             try:
                 peer, *request = self._router.recv_multipart(flags=zmq.DONTWAIT)
             except zmq.Again:
@@ -246,6 +252,11 @@ class Publisher:
         if self._authenticator is not None:
             self._authenticator.stop()
         self._context.destroy(linger=0)
+
+
+def _has_something(made: zmq.Socket[bytes]) -> bool:
+    """True where a peer has sent something that can be read."""
+    return bool(int(made.getsockopt(zmq.EVENTS)) & zmq.POLLIN)  # type: ignore[call-overload,unused-ignore]
 
 
 def is_local(endpoint: str) -> bool:

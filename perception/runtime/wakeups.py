@@ -1,6 +1,10 @@
 """How a process that waits is woken by others of its host: a named pipe a process, which any of them rings.
 
 A byte in the pipe says that there is something to look at, never what; whoever is woken looks at all of its channels.
+Another byte says that there will be in a moment: waking takes as long as writing a small record, or running a small
+node, and goes on beside it where whoever writes says so before. Its record is rung all the same, since the one that was
+woken looks for it only so long.
+
 A pipe costs one system call to ring and one to wait, with less code behind them than an event service has, which counts
 in a process that has just been asleep: every piece of code is slow the first time.
 """
@@ -11,6 +15,7 @@ import contextlib
 import math
 import os
 import select
+import time
 import weakref
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +23,9 @@ from urllib.parse import quote
 from perception.errors import ChannelError
 
 RING = b"\0"
+ANNOUNCEMENT = b"\1"
+EXPECTED_S = 0.0003
+"""What was announced is looked for so long; it is rung when it comes later."""
 ALL = 1 << 16
 """Bytes that a pipe holds: what is read at once."""
 
@@ -54,8 +62,15 @@ class Waker:
 
     def wake(self) -> None:
         """Wake the process; one that is gone, or whose pipe is full of rings, is none of our business."""
+        self._write(RING)
+
+    def announce(self) -> None:
+        """Wake the process for what is about to be written for it."""
+        self._write(ANNOUNCEMENT)
+
+    def _write(self, byte: bytes) -> None:
         try:
-            os.write(self._pipe, RING)
+            os.write(self._pipe, byte)
         except BlockingIOError:
             return
 
@@ -67,13 +82,20 @@ class Sleeper:
         self._pipe = _opened(folder, process)
         self._poll = select.poll()
         self._poll.register(self._pipe, select.POLLIN)
+        self._expected_until_s = 0.0
         weakref.finalize(self, os.close, self._pipe)
 
     def sleep(self, seconds: float) -> None:
-        """Wait until this process is woken, or so long; the GIL is free meanwhile. Look at all channels after that."""
-        if self._poll.poll(math.ceil(seconds * 1000)):
+        """Wait until this process is woken, or so long; the GIL is free meanwhile. Look at all channels after that.
+
+        Returns at once as long as what was announced may come any moment: to sleep and wake again takes longer.
+        """
+        if is_expected := self._expected_until_s > time.monotonic():
+            os.sched_yield()  # whoever writes it may need this core
+        if self._poll.poll(0 if is_expected else math.ceil(seconds * 1000)):
             with contextlib.suppress(BlockingIOError):  # another thread of this process was faster
-                os.read(self._pipe, ALL)
+                rung = os.read(self._pipe, ALL)
+                self._expected_until_s = time.monotonic() + EXPECTED_S if rung.endswith(ANNOUNCEMENT) else 0.0
 
 
 __all__ = ["Sleeper", "Waker"]

@@ -69,8 +69,8 @@ class Worker:
             clock_ns=time.time_ns,
         )
         self._context = context
-        self._channels = self._opened_channels(run)
-        self.group = Group(graph, self.nodes, context, self._channels.emit, self._channels.bound)
+        self._channels = channels = self._opened_channels(run)
+        self.group = Group(graph, self.nodes, context, channels.emit, channels.bound, channels.announce)
         self._pacers = {
             spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
         }

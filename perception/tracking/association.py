@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.ops.boxes_3d import _giou_3d
+from perception.ops.boxes_3d import corners_from_above, giou_of_pair
 
 GIOU, MAHALANOBIS = 0, 1
 
@@ -32,6 +32,7 @@ def pairs_of_family(tracks: Any, spread: Any, boxes: Any, noise: Any, reach: flo
     """
     order = np.argsort(boxes[:, 0])
     sorted_x = boxes[order, 0]
+    of_tracks, of_boxes, room = corners_from_above(tracks), corners_from_above(boxes), np.empty((2, 16, 2))
     row, column, cost = [np.int64(0) for _ in range(0)], [np.int64(0) for _ in range(0)], [0.0 for _ in range(0)]
     for i in range(len(tracks)):
         begin = np.searchsorted(sorted_x, tracks[i, 0] - reach)
@@ -43,7 +44,7 @@ def pairs_of_family(tracks: Any, spread: Any, boxes: Any, noise: Any, reach: flo
             if abs(dy) > reach:
                 continue
             if affinity == GIOU:
-                apart = 1 - _giou_3d(tracks[i], boxes[j])
+                apart = 1 - giou_of_pair(tracks[i], of_tracks[i], boxes[j], of_boxes[j], room)
             else:
                 xx, yy, xy = spread[i, 0] + noise[j, 0], spread[i, 1] + noise[j, 0], spread[i, 2]
                 squared = (yy * dx * dx - 2 * xy * dx * dy + xx * dy * dy) / (xx * yy - xy * xy)

@@ -57,18 +57,23 @@ def _move_turning(mean: Any, jacobian: Any, dt: float) -> None:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _spread(cov: Any, step: Any) -> None:
-    """Replace a covariance by step @ cov @ step.T (numba's own product needs a library that we do not)."""
-    half = np.zeros((5, 5))
+def _spread(cov: Any, step: Any, half: Any) -> None:
+    """Replace a covariance by step @ cov @ step.T; most of a step is zero. `half` (5, 5) is room to work in.
+
+    Numba's own product needs a library that we do not.
+    """
+    half[:] = 0.0
     for i in range(5):
-        for j in range(5):
-            for k in range(5):
-                half[i, j] += step[i, k] * cov[k, j]
-    for i in range(5):
-        for j in range(5):
-            cov[i, j] = 0.0
-            for k in range(5):
-                cov[i, j] += half[i, k] * step[j, k]
+        for k in range(5):
+            if step[i, k] != 0:
+                for j in range(5):
+                    half[i, j] += step[i, k] * cov[k, j]
+    cov[:] = 0.0
+    for j in range(5):
+        for k in range(5):
+            if step[j, k] != 0:
+                for i in range(5):
+                    cov[i, j] += half[i, k] * step[j, k]
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -83,7 +88,7 @@ def predict(mean: Any, cov: Any, model: Any, noise: Any, dt: float) -> None:
             or the drift of the heading in rad/s (straight).
         dt: seconds, may be negative for a look back.
     """
-    step = np.eye(5)
+    step, room = np.empty((5, 5)), np.empty((5, 5))
     for k in range(len(mean)):
         step[:] = 0
         for i in range(5):
@@ -93,7 +98,7 @@ def predict(mean: Any, cov: Any, model: Any, noise: Any, dt: float) -> None:
         if model[k] == TURNING:
             _move_turning(mean[k], step, dt)
             cosine, sine = math.cos(mean[k, 2]), math.sin(mean[k, 2])
-            _spread(cov[k], step)
+            _spread(cov[k], step, room)
             pushed = (half * cosine, half * sine, 0.0, full, 0.0)
             turned = (0.0, 0.0, half, 0.0, full)
             for i in range(5):
@@ -106,7 +111,7 @@ def predict(mean: Any, cov: Any, model: Any, noise: Any, dt: float) -> None:
             step[0, 3] = step[1, 4] = dt
             mean[k, 0] += mean[k, 3] * dt
             mean[k, 1] += mean[k, 4] * dt
-            _spread(cov[k], step)
+            _spread(cov[k], step, room)
             for i in range(2):
                 cov[k, i, i] += half * half * acceleration
                 cov[k, i, 3 + i] += half * full * acceleration
@@ -116,12 +121,16 @@ def predict(mean: Any, cov: Any, model: Any, noise: Any, dt: float) -> None:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _take(mean: Any, cov: Any, seen: Any, rest: float, variance: float) -> None:
-    """Take one measured number: `seen` (5,) is its derivative by the state, `rest` measured minus expected."""
-    crossed = np.zeros(5)
-    for i in range(5):
-        for j in range(5):
-            crossed[i] += cov[i, j] * seen[j]
+def _take(mean: Any, cov: Any, seen: Any, rest: float, variance: float, crossed: Any) -> None:
+    """Take one measured number: `seen` (5,) is its derivative by the state, `rest` measured minus expected.
+
+    Most of a derivative is zero. `crossed` (5,) is room to work in.
+    """
+    crossed[:] = 0.0
+    for j in range(5):
+        if seen[j] != 0:
+            for i in range(5):
+                crossed[i] += cov[i, j] * seen[j]
     total = variance
     for i in range(5):
         total += seen[i] * crossed[i]
@@ -143,7 +152,7 @@ def update(mean: Any, cov: Any, model: Any, measured: Any, spread: Any, agrees: 
         spread: (N, 3) standard deviations of the position in m, the heading in rad, the velocity in m/s.
         agrees: (N,) out: 1 where the detection's heading agrees with the track's, -1 where it was turned around.
     """
-    seen = np.zeros(5)
+    seen, room = np.zeros(5), np.empty(5)
     for k in range(len(mean)):
         turn = wrapped(measured[k, 2] - mean[k, 2])
         agrees[k] = 1 if abs(turn) <= math.pi / 2 else -1
@@ -151,10 +160,10 @@ def update(mean: Any, cov: Any, model: Any, measured: Any, spread: Any, agrees: 
         for i in range(2):
             seen[:] = 0
             seen[i] = 1.0
-            _take(mean[k], cov[k], seen, measured[k, i] - mean[k, i], spread[k, 0] ** 2)
+            _take(mean[k], cov[k], seen, measured[k, i] - mean[k, i], spread[k, 0] ** 2, room)
         seen[:] = 0
         seen[2] = 1.0
-        _take(mean[k], cov[k], seen, wrapped(yaw - mean[k, 2]), spread[k, 1] ** 2)
+        _take(mean[k], cov[k], seen, wrapped(yaw - mean[k, 2]), spread[k, 1] ** 2, room)
         if not (math.isnan(measured[k, 3]) or math.isnan(measured[k, 4])):
             for i in range(2):
                 seen[:] = 0
@@ -165,8 +174,40 @@ def update(mean: Any, cov: Any, model: Any, measured: Any, spread: Any, agrees: 
                     seen[2], seen[3] = speed * (cosine if i else -sine), (sine if i else cosine)
                 else:
                     seen[3 + i] = 1.0
-                _take(mean[k], cov[k], seen, measured[k, 3 + i] - expected, spread[k, 2] ** 2)
+                _take(mean[k], cov[k], seen, measured[k, 3 + i] - expected, spread[k, 2] ** 2, room)
         mean[k, 2] = wrapped(mean[k, 2])
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def drift_alone(variance: Any, drift: Any, label: Any, seconds: float) -> None:
+    """Let numbers that depend on nothing else grow less certain, in place.
+
+    Args:
+        variance: (N, M).
+        drift: (K,) by class, standard deviation a second.
+        label: (N,) class.
+        seconds: since they were as they are.
+    """
+    for k in range(len(variance)):
+        for i in range(variance.shape[1]):
+            variance[k, i] += (drift[label[k]] * seconds) ** 2
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def update_alone(mean: Any, variance: Any, measured: Any, spread: Any) -> None:
+    """Take measured numbers that depend on nothing else into means and variances (N, M), in place.
+
+    Args:
+        mean: (N, M).
+        variance: (N, M).
+        measured: (N, M).
+        spread: (N,) standard deviation of what is measured.
+    """
+    for k in range(len(mean)):
+        for i in range(mean.shape[1]):
+            gain = variance[k, i] / (variance[k, i] + spread[k] ** 2)
+            mean[k, i] += gain * (measured[k, i] - mean[k, i])
+            variance[k, i] *= 1 - gain
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -195,4 +236,6 @@ def convert(mean: Any, cov: Any, before: Any, after: Any) -> None:
         cov[k, 3, 3], cov[k, 4, 4] = spread, 0.2**2 if after[k] == TURNING else spread
 
 
-__all__ = ["STRAIGHT", "TURNING", "convert", "predict", "turn_around", "update", "wrapped"]
+__all__ = [
+    "STRAIGHT", "TURNING", "convert", "drift_alone", "predict", "turn_around", "update", "update_alone", "wrapped",
+]  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
@@ -13,23 +13,27 @@ from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
 from perception.messages import FusedObject, ObjectClass, ObjectMotion, PastPose, Skeleton
-from perception.messages.covariance import pose_covariance, velocity_covariance
+from perception.messages.covariance import pose_covariances, velocity_covariances
+from perception.tracking.class_lists import class_lists
 from perception.tracking.motion import TURNING
 from perception.tracking.tracks import Tracks, boxes_of, class_probabilities, probability
 
 CLASS_MIN = 0.01
 """Classes less probable than this are left out of an object's list."""
-SURE_HEADING, ANY_HEADING = 2.0, 0.5
-"""Votes from which the front is known, and from which the axis is."""
+ANY_HEADING, SURE_HEADING = 0.5, 2.0
+"""Votes from which the axis is known, and from which the front is."""
+Orientation: TypeAlias = Literal["unavailable", "sign_unknown", "available"]
+ORIENTATIONS: tuple[Orientation, ...] = ("unavailable", "sign_unknown", "available")
 
 
 class Attached(NamedTuple):
-    """What is known of one track beside its motion."""
+    """What is known of tracks beside their motion, a column each."""
 
-    semantics: tuple[ObjectClass, ...] = ()
-    num_points: int = 0
-    recognitions: tuple[ObjectClass, ...] = ()
-    skeleton: Skeleton | None = None
+    semantics: Iterable[tuple[ObjectClass, ...]] = repeat(())
+    num_points: Iterable[int] = repeat(0)
+    history: Iterable[tuple[PastPose, ...]] = repeat(())
+    recognitions: Iterable[tuple[ObjectClass, ...]] = repeat(())
+    skeletons: Iterable[Skeleton | None] = repeat(None)
 
 
 NOTHING = Attached()
@@ -43,8 +47,7 @@ def fused_objects(
     sources: Sequence[str],
     model: NDArray[np.int64],
     noise: NDArray[np.float64],
-    attached: Mapping[int, Attached],
-    history: Mapping[int, tuple[PastPose, ...]],
+    attached: Attached = NOTHING,
     *,
     over_ground: bool,
     id_prefix: int = 0,
@@ -59,50 +62,47 @@ def fused_objects(
         sources: what bit i of a track's sources stands for.
         model: (K,) motion model by class.
         noise: (K, 2) process noise by class.
-        attached: what else is known, by track id.
-        history: where tracks were, by track id, in `base_link` now.
+        attached: what else is known of them, in `base_link` now.
         over_ground: False where the tracker's frame moves, so that velocities are none over ground.
         id_prefix: added to the ids.
     """
     if not len(tracks):
         return ()
-    turn, label, mean, ids = base_link_from_tracks.yaw_rad(), tracks["label"], tracks["mean"], tracks["id"].tolist()
+    turn, label, mean = base_link_from_tracks.yaw_rad(), tracks["label"], tracks["mean"]
     boxes, bits = boxes_of(tracks), tracks["sources"].tolist()
     half, turns = (boxes[:, 6] + turn) / 2, model[label] == TURNING
     flat = np.ascontiguousarray(base_link_from_tracks.rotation[:2, :2])
     states, velocity, spread = _seen_from(mean, tracks["cov"], turns, turn, flat)
     state = states.tolist()
+    xx, xy, xt, _, _, yy, yt, _, _, tt, *_ = zip(*state, strict=True)
     by_bits = {one: tuple(name for bit, name in enumerate(sources) if one >> bit & 1) for one in set(bits)}
-    looks, points, recognitions, skeletons = zip(*[attached.get(one, NOTHING) for one in ids], strict=True)
+    votes = np.searchsorted((ANY_HEADING, SURE_HEADING), tracks["heading"], side="right")
     known = repeat(over_ground)
     found = map(
         FusedObject,  # by position, column by column: to name the fields of each object takes twice as long
-        [id_prefix | identity for identity in ids],
+        (tracks["id"] | id_prefix).tolist(),
         probability(tracks["existence"]).tolist(),
-        _classes(tracks, names),
+        class_lists(names, class_probabilities(tracks), min(CLASS_MIN, 0.9 / len(names))),  # one of each at least
         map(tuple, base_link_from_tracks.apply(boxes[:, :3]).tolist()),
         zip(repeat(0), repeat(0), np.sin(half).tolist(), np.cos(half).tolist(), strict=False),
         map(tuple, boxes[:, 3:6].tolist()),
-        map(_orientation, tracks["heading"].tolist()),
+        map(ORIENTATIONS.__getitem__, votes.tolist()),
         zip(*velocity.T.tolist(), repeat(0), strict=False) if over_ground else repeat(None),
-        [
-            pose_covariance((one[0], one[1], one[2], one[5], one[6], one[9]), height)
-            for one, height in zip(state, tracks["height"][:, 1].tolist(), strict=True)
-        ],
-        map(velocity_covariance, spread.tolist()) if over_ground else repeat(None),
+        pose_covariances((xx, xy, xt, yy, yt, tt), tracks["height"][:, 1].tolist()),
+        velocity_covariances(spread.T.tolist()) if over_ground else repeat(None),
         repeat(True),
         known,
         known,
         (t_ns - tracks["born_ns"]).tolist(),
         tracks["seen_ns"].tolist(),
         [by_bits[one] for one in bits],
-        looks,
-        points,
+        attached.semantics,
+        attached.num_points,
         repeat(None),  # visibility
         _motions(turns, mean[:, 4], noise[label], state) if over_ground else repeat(None),
-        [history.get(one, ()) for one in ids],
-        recognitions,
-        skeletons,
+        attached.history,
+        attached.recognitions,
+        attached.skeletons,
     )
     return tuple(found)
 
@@ -111,26 +111,6 @@ def _motions(turns: Any, rate: Any, push: Any, state: list[list[float]]) -> Iter
     words: list[Literal["turning", "straight"]] = ["turning" if one else "straight" for one in turns.tolist()]
     rates = [rate if turns else 0 for rate, turns in zip(rate.tolist(), turns.tolist(), strict=True)]
     return map(ObjectMotion, words, rates, *push.T.tolist(), map(tuple, state))
-
-
-def _orientation(votes: float) -> Literal["unavailable", "sign_unknown", "available"]:
-    if votes >= SURE_HEADING:
-        return "available"
-    return "sign_unknown" if votes >= ANY_HEADING else "unavailable"
-
-
-def _classes(tracks: Tracks, names: Sequence[str]) -> list[tuple[ObjectClass, ...]]:
-    """Return each track's classes, most probable first."""
-    share = class_probabilities(tracks)
-    told = share >= CLASS_MIN
-    told[np.arange(len(share)), share.argmax(axis=1)] = True
-    rows, labels = np.nonzero(told)
-    parts = share[rows, labels]
-    order = np.lexsort((labels, -parts, rows))
-    found: list[list[ObjectClass]] = [[] for _ in share]
-    for row, label, part in zip(rows[order].tolist(), labels[order].tolist(), parts[order].tolist(), strict=True):
-        found[row].append(ObjectClass(names[label], part))
-    return [tuple(one) for one in found]
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -180,8 +160,9 @@ def _seen_from(mean: Any, cov: Any, turns: Any, turn: float, flat: Any) -> Any:
 def _between(row: Any, cov: Any, column: Any) -> float:
     total = 0.0
     for i in range(5):
-        for j in range(5):
-            total += row[i] * cov[i, j] * column[j]
+        if row[i] != 0:  # most are
+            for j in range(5):
+                total += row[i] * cov[i, j] * column[j]
     return total
 
 

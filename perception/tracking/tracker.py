@@ -14,10 +14,10 @@ have seen it takes away, and silence lets the odds of what is there fall with ti
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,16 @@ from perception.ops.boxes_bev import surest_apart
 from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
 from perception.tracking.class_evidence import class_evidence, said_by_class
-from perception.tracking.motion import STRAIGHT, TURNING, convert, predict, turn_around, update
+from perception.tracking.motion import (
+    STRAIGHT,
+    TURNING,
+    convert,
+    drift_alone,
+    predict,
+    turn_around,
+    update,
+    update_alone,
+)
 from perception.tracking.settings import ClassSettings, Reliability, TrackerSettings
 from perception.tracking.tracks import (
     MAX_ODDS,
@@ -72,7 +81,11 @@ class Tracker:
         families = [settings.families.get(name, name) for name in self.names]
         self._family_names = list(dict.fromkeys(families))
         self._family = np.array([self._family_names.index(family) for family in families], np.int64)
+        self._number = {name: number for number, name in enumerate(self.names)}
         self._numbers = {name: self._column(name) for name in _NUMBERS}
+        self._spread = np.column_stack([self._numbers[name] for name in ("position_m", "heading_rad", "velocity_mps")])
+        self._shown_odds = odds(self._numbers["show_existence"])
+        self._least_odds = odds(np.array(settings.existence_min))
         self.motion_models = np.array(
             [TURNING if c.motion == "turning" else STRAIGHT for c in self._per_class], np.int64
         )
@@ -137,7 +150,7 @@ class Tracker:
         unseen_s = (t_ns - tracks["seen_ns"]) * 1e-9
         known_s = (tracks["seen_ns"] - tracks["born_ns"]) * 1e-9
         recent = unseen_s <= self._numbers["coast_s"][label] + 1e-6
-        sure = tracks["existence"] >= odds(self._numbers["show_existence"])[label]
+        sure = tracks["existence"] >= self._shown_odds[label]
         return np.asarray(sure & recent & (known_s >= self._numbers["confirm_s"][label] - 1e-6))
 
     def _take(self, batch: DetectionBatch | Support, ids: NDArray[np.int64]) -> None:
@@ -176,14 +189,16 @@ class Tracker:
 
     def _labels_of(self, batch: DetectionBatch | Support) -> NDArray[np.int64]:
         """Return labels by this tracker's classes."""
-        for name in {batch.classes[label] for label in np.unique(batch.label)}:
-            if name not in self.names:
-                raise ShapeError(
-                    f"{batch.source} detects '{name}', which the tracker has no settings for; it knows "
-                    f"{', '.join(self.names)}.{did_you_mean(name, self.names)}"
-                )
-        number = [self.names.index(name) if name in self.names else 0 for name in batch.classes]
-        return np.array(number, np.int64)[batch.label] if number else np.zeros(0, np.int64)
+        if not batch.classes:
+            return np.zeros(0, np.int64)
+        labels = np.array([self._number.get(name, -1) for name in batch.classes], np.int64)[batch.label]
+        if (labels < 0).any():
+            name = batch.classes[batch.label[labels < 0][0]]
+            raise ShapeError(
+                f"{batch.source} detects '{name}', which the tracker has no settings for; it knows "
+                f"{', '.join(self.names)}.{did_you_mean(name, self.names)}"
+            )
+        return labels
 
     def _reliability(self, source: str) -> Reliability:
         known = self.settings.reliability
@@ -195,16 +210,16 @@ class Tracker:
         raw = np.asarray(batch.score, np.float64) if trust.logit else odds(np.asarray(batch.score, np.float64))
         lines = [trust.by_class.get(name, (trust.slope, trust.offset)) for name in batch.classes]
         slope, offset = np.array(lines).reshape(-1, 2)[batch.label].T
-        return np.asarray(np.clip(slope * raw + offset, -MAX_ODDS, MAX_ODDS))
+        return _within(slope * raw + offset, MAX_ODDS)
 
     def _move(self, tracks: Tracks, seconds: float) -> None:
         if not len(tracks) or not seconds:
             return
         label = tracks["label"]
         predict(tracks["mean"], tracks["cov"], self.motion_models[label], self.process_noise[label], float(seconds))
-        tracks["height"][:, 1] += (self._numbers["height_m"][label] * 2 * seconds) ** 2
-        tracks["size_variance"] += ((self._numbers["size_drift_mps"][label] * seconds) ** 2)[:, None]
-        exists = probability(tracks["existence"]) * np.exp(-max(0.0, seconds) / self.settings.memory_s)
+        drift_alone(tracks["height"][:, 1:], 2 * self._numbers["height_m"], label, float(seconds))
+        drift_alone(tracks["size_variance"], self._numbers["size_drift_mps"], label, float(seconds))
+        exists = probability(tracks["existence"]) * math.exp(-max(0.0, seconds) / self.settings.memory_s)
         tracks["existence"] = odds(exists)
 
     def _match(self, tracks: Tracks, batch: DetectionBatch, label: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -214,11 +229,14 @@ class Tracker:
             return match
         boxes, expected = batch.boxes(), boxes_of(tracks)
         cov = tracks["cov"]
-        spread = np.column_stack((cov[:, 0, 0], cov[:, 1, 1], cov[:, 0, 1], tracks["height"][:, 1]))
+        spread = np.empty((len(tracks), 4))
+        spread[:, 0], spread[:, 1], spread[:, 2] = cov[:, 0, 0], cov[:, 1, 1], cov[:, 0, 1]
+        spread[:, 3] = tracks["height"][:, 1]
         widen = self._reliability(batch.source).noise
-        noise = np.column_stack((self._numbers["position_m"][label], self._numbers["height_m"][label]))
+        noise = np.empty((len(label), 2))
+        noise[:, 0], noise[:, 1] = self._numbers["position_m"][label], self._numbers["height_m"][label]
         track_family, family = self._family[tracks["label"]], self._family[label]
-        for number in np.intersect1d(track_family, family):
+        for number in sorted({*track_family.tolist()} & {*family.tolist()}):
             rows, columns = np.flatnonzero(track_family == number), np.flatnonzero(family == number)
             one = self._per_class[int(np.flatnonzero(self._family == number)[0])]
             giou = one.affinity == "giou"
@@ -246,25 +264,22 @@ class Tracker:
             return
         found = tracks[seen]
         kind, widen = found["label"], self._reliability(batch.source).noise
-        spread = widen * np.column_stack(
-            [self._numbers[name][kind] for name in ("position_m", "heading_rad", "velocity_mps")]
-        )
         agrees = np.zeros(len(found), np.int64)
         model = self.motion_models[kind]
-        update(found["mean"], found["cov"], model, _measured(batch, index), spread, agrees)
-        found["heading"] = np.clip(found["heading"] + agrees, -HEADING_VOTES, HEADING_VOTES)
+        update(found["mean"], found["cov"], model, _measured(batch, index), widen * self._spread[kind], agrees)
+        found["heading"] = _within(found["heading"] + agrees, HEADING_VOTES)
         wrong = found["heading"] < 0
         if wrong.any():
             turned = found[wrong]
             turn_around(turned["mean"], turned["cov"], model[wrong])
             turned["heading"] = -turned["heading"]
             found[wrong] = turned
-        _mix(found["height"][:, 0], found["height"][:, 1], batch.center_m[index, 2],
-             (widen * self._numbers["height_m"][kind]) ** 2)  # fmt: skip
-        _mix(found["size"], found["size_variance"], batch.size_lwh_m[index],
-             ((widen * self._numbers["size_m"][kind]) ** 2)[:, None])  # fmt: skip
+        update_alone(found["height"][:, :1], found["height"][:, 1:], batch.center_m[index, 2:],
+                     widen * self._numbers["height_m"][kind])  # fmt: skip
+        update_alone(found["size"], found["size_variance"], batch.size_lwh_m[index],
+                     widen * self._numbers["size_m"][kind])  # fmt: skip
         gain = self._evidence() * (score[index] + self._numbers["hit_odds"][kind])
-        found["existence"] = np.clip(found["existence"] + gain, -MAX_ODDS, MAX_ODDS)
+        found["existence"] = _within(found["existence"] + gain, MAX_ODDS)
         found["evidence"] += self._class_evidence(batch.source, label[index], score[index])
         found["evidence"] -= found["evidence"].max(axis=1, keepdims=True)
         found["label"] = found["evidence"].argmax(axis=1)
@@ -316,7 +331,7 @@ class Tracker:
         """Lower the odds of what this detector looks for and could have seen, and did not."""
         known = np.array([name in batch.classes for name in self.names])
         due = missed & known[tracks["label"]]
-        if batch.seen is not None:
+        if batch.seen is not None and due.any():
             due &= batch.seen.contains(tracks["mean"][:, :2])
         hit = self._numbers["detection_probability"][tracks["label"]]
         lost = self._evidence() * np.log1p(-hit)
@@ -359,9 +374,7 @@ class Tracker:
         made["size"] = batch.size_lwh_m[index]
         made["size_variance"] = ((widen * self._numbers["size_m"][kind]) ** 2)[:, None]
         made["sources"], made["detection"], made["heading"] = 1 << source, index, 1
-        spread = widen * np.column_stack(
-            [self._numbers[name][kind] for name in ("position_m", "heading_rad", "velocity_mps")]
-        )
+        spread = widen * self._spread[kind]
         fast = np.isfinite(measured[:, 3:]).all(axis=1)
         if fast.any():  # a measured velocity: of a turning object, its speed along the heading
             first = made[fast]
@@ -372,7 +385,7 @@ class Tracker:
 
     def _living(self, tracks: Tracks, t_ns: int) -> NDArray[np.bool_]:
         unseen_s = (t_ns - tracks["seen_ns"]) * 1e-9
-        sure = tracks["existence"] >= odds(np.array(self.settings.existence_min))
+        sure = tracks["existence"] >= self._least_odds
         return np.asarray(sure & (unseen_s <= self._numbers["forget_s"][tracks["label"]] + 1e-6))
 
 
@@ -390,11 +403,9 @@ def _measured(batch: DetectionBatch, index: NDArray[np.int64]) -> NDArray[np.flo
     return measured
 
 
-def _mix(mean: NDArray[Any], variance: NDArray[Any], measured: NDArray[Any], noise: NDArray[Any]) -> None:
-    """Take measured numbers into means, in place: Kalman filters of one number each."""
-    gain = variance / (variance + noise)
-    mean += gain * (measured - mean)
-    variance *= 1 - gain
+def _within(odds: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    """Return log-odds, or votes, no further from 0 than `most`."""
+    return np.minimum(np.maximum(odds, -most), most)
 
 
 __all__ = ["Tracker"]

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ShapeError
 
 Tracks = NDArray[np.void]
+Float = NDArray[np.float64]
 MAX_ODDS = 7.0
 """Log-odds are kept within: nobody is more certain than 1 in 1,100."""
+LEAST_PROBABILITY = float(1 / (1 + np.exp(MAX_ODDS)))
 
 
 def track_type(classes: int) -> np.dtype[np.void]:
@@ -88,7 +91,7 @@ class DetectionBatch:
 
     def boxes(self) -> NDArray[np.float64]:
         """Return (N, 7) x, y, z, length, width, height, yaw."""
-        return np.column_stack((self.center_m, self.size_lwh_m, self.yaw_rad)).astype(np.float64)
+        return _boxes(self.center_m, self.size_lwh_m, self.yaw_rad)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -129,22 +132,35 @@ class FieldOfView:
     def contains(self, xy_m: NDArray[np.float64]) -> NDArray[np.bool_]:
         """True for each of (N, 2) positions in the sector."""
         dx, dy = xy_m[:, 0] - self.x_m, xy_m[:, 1] - self.y_m
+        near = np.asarray(np.hypot(dx, dy) <= self.range_m)
+        if self.half_angle_rad >= np.pi:
+            return near
         aside = np.abs((np.arctan2(dy, dx) - self.yaw_rad + np.pi) % (2 * np.pi) - np.pi)
-        return np.asarray((aside <= self.half_angle_rad) & (np.hypot(dx, dy) <= self.range_m))
+        return np.asarray((aside <= self.half_angle_rad) & near)
 
 
-def sound(
-    center_m: NDArray[np.float64], size_lwh_m: NDArray[np.float64], yaw_rad: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """True for each box whose numbers are finite and whose sizes are positive."""
-    numbers = np.column_stack((center_m, size_lwh_m, yaw_rad))
-    return np.asarray(np.isfinite(numbers).all(axis=1) & (size_lwh_m > 0).all(axis=1))
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def sound(center_m: Any, size_lwh_m: Any, yaw_rad: Any) -> Any:
+    """Return True for each box (N,) whose numbers are finite and whose sizes are positive."""
+    good = np.isfinite(yaw_rad)
+    for k in range(len(good)):
+        for i in range(3):
+            good[k] &= np.isfinite(center_m[k, i]) and 0 < size_lwh_m[k, i] < np.inf
+    return good
 
 
 def boxes_of(tracks: Tracks) -> NDArray[np.float64]:
     """Return (N, 7) x, y, z, length, width, height, yaw."""
     mean = tracks["mean"]
-    return np.column_stack((mean[:, :2], tracks["height"][:, 0], tracks["size"], mean[:, 2]))
+    boxes = _boxes(mean[:, :3], tracks["size"], mean[:, 2])
+    boxes[:, 2] = tracks["height"][:, 0]
+    return boxes
+
+
+def _boxes(center_m: Float, size_lwh_m: Float, yaw_rad: Float) -> Float:
+    boxes = np.empty((len(yaw_rad), 7))
+    boxes[:, :3], boxes[:, 3:6], boxes[:, 6] = center_m, size_lwh_m, yaw_rad
+    return boxes
 
 
 def probability(odds: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -154,8 +170,7 @@ def probability(odds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return log-odds of probabilities, within MAX_ODDS."""
-    low = 1 / (1 + np.exp(MAX_ODDS))
-    inside = np.clip(probability, low, 1 - low)
+    inside = np.minimum(np.maximum(probability, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)
     return np.asarray(np.log(inside / (1 - inside)))
 
 

@@ -54,7 +54,7 @@ def test_points_that_move_get_the_labels_that_they_get_when_all_is_known_before(
     at_once = Painting(points, NOW_NS, views, 0.02)
     np.testing.assert_array_equal(ahead.label[moved], at_once.label[moved])
     np.testing.assert_array_equal(ahead.camera[moved], at_once.camera[moved])
-    np.testing.assert_allclose(ahead.xyz_m(), at_once.xyz_m(), atol=1e-5)
+    np.testing.assert_allclose(ahead.xyz_m, at_once.xyz_m, atol=1e-5)
     assert (ahead.label[moved] != before[moved]).sum() > 50
     still = np.setdiff1d(np.arange(8000), moved)
     np.testing.assert_array_equal(ahead.label[still], before[still])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from perception.errors import GraphError, ShapeError
 from perception.messages import PointCloud
+from perception.runtime.executor import QUICK_NS, NodeExecutor
 from perception.runtime.node import Node, On, Out
-from tests.runtime.executors import Watcher, executor, lidar_edge, run_all
-from tests.runtime.graphs import cloud
+from perception.runtime.output_stamper import RunContext
+from tests.runtime.executors import RANKS, Watcher, executor, lidar_edge, run_all
+from tests.runtime.graphs import cloud, spec
 
 
 def test_keep_latest_runs_the_newest_and_counts_the_others() -> None:
@@ -129,3 +134,40 @@ def test_an_array_that_was_given_out_cannot_be_written_any_more() -> None:
     assert isinstance(first, PointCloud)
     np.testing.assert_array_equal(np.asarray(first.xyz_m), 1)
     assert any("read-only" in reason for reason in running.counters["lidar/points"].dropped)
+
+
+class Answering(Node):
+    """Gives out what it is given, but for clouds at the origin."""
+
+    sweep = On[PointCloud](keep="all", bound=10)
+    out = Out[PointCloud]()
+
+    def on_sweep(self, sweep: PointCloud) -> PointCloud | None:
+        return sweep if np.asarray(sweep.xyz_m).any() else None
+
+
+def announced(values: Sequence[float], call_ns: int) -> list[int]:
+    """Run a cloud of each value, a call taking so long, and return how often the output was announced up to each."""
+    clock, topics = itertools.count(0, call_ns), list[str]()
+    running = NodeExecutor(
+        spec("node", [lidar_edge(keep="all", bound=10)], {"out": "node/out"}), Answering(), RANKS,
+        RunContext(clock_ns=lambda: next(clock)), announce=topics.extend,
+    )  # fmt: skip
+    counts = []
+    for number, value in enumerate(values):
+        running.offer("lidar/points", cloud(100 * number, value))
+        run_all(running)
+        counts.append(topics.count("node/out"))
+    return counts
+
+
+def test_readers_are_told_as_a_call_begins_where_the_last_one_was_quick() -> None:
+    assert announced([1.0, 1.0, 1.0], call_ns=QUICK_NS // 2) == [0, 1, 2]
+
+
+def test_readers_are_not_told_early_of_what_a_slow_call_gives_out() -> None:
+    assert announced([1.0, 1.0, 1.0], call_ns=QUICK_NS) == [0, 0, 0]
+
+
+def test_readers_are_not_told_early_after_a_call_that_gave_out_nothing() -> None:
+    assert announced([1.0, 0.0, 1.0, 1.0], call_ns=1) == [0, 1, 1, 2]

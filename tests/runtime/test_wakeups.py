@@ -6,6 +6,9 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from perception.runtime import wakeups
 from perception.runtime.wakeups import Sleeper, Waker
 
 LONG_S = 60.0
@@ -66,3 +69,40 @@ def test_any_name_of_a_process_has_a_pipe_of_its_own(tmp_path: Path) -> None:
     names = ("a/b", "a_b", "a%2Fb", "größe")
     sleepers = [Sleeper(tmp_path, name) for name in names]
     assert len(list(tmp_path.iterdir())) == len(sleepers)
+
+
+def test_whoever_hears_that_something_comes_does_not_sleep_until_it_is_rung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeups, "EXPECTED_S", LONG_S)
+    sleeper, waker = Sleeper(tmp_path, "sink"), Waker(tmp_path, "sink")
+    began_s = time.monotonic()
+    waker.announce()
+    for _ in range(5):
+        sleeper.sleep(LONG_S)
+    assert time.monotonic() - began_s < LONG_S / 2
+    waker.wake()
+    sleeper.sleep(LONG_S)
+    rung_s = time.monotonic()
+    sleeper.sleep(0.05)
+    assert time.monotonic() - rung_s >= 0.05
+
+
+def test_what_was_announced_and_rung_before_anybody_looked_is_one_wake_up(tmp_path: Path) -> None:
+    sleeper, waker = Sleeper(tmp_path, "sink"), Waker(tmp_path, "sink")
+    waker.announce()
+    waker.wake()
+    sleeper.sleep(LONG_S)
+    began_s = time.monotonic()
+    sleeper.sleep(0.05)
+    assert time.monotonic() - began_s >= 0.05
+
+
+def test_what_was_announced_and_never_comes_is_waited_for_asleep(tmp_path: Path) -> None:
+    sleeper = Sleeper(tmp_path, "sink")
+    Waker(tmp_path, "sink").announce()
+    sleeper.sleep(LONG_S)
+    time.sleep(2 * wakeups.EXPECTED_S)
+    began_s = time.monotonic()
+    sleeper.sleep(0.05)
+    assert time.monotonic() - began_s >= 0.05
