@@ -100,7 +100,8 @@ class FusionRow:
     def line(self) -> str:
         head = f"{self.network:<26} {self.what}  {self.threads} threads, peak of the process {self.peak_gib:.2f} GiB"
         factor = self.stages[-1].published_ms / self.frame_ms
-        frame = f"  a frame as the node runs it: {self.frame_ms:.1f} ms, {factor:.2f}x; in torch {', '.join(IN_TORCH)}"
+        in_torch = ", ".join(IN_TORCH) if self.stages[-1].onnx_ms else "all of it"
+        frame = f"  a frame as the node runs it: {self.frame_ms:.1f} ms, {factor:.2f}x; in torch {in_torch}"
         small = self.stages[-1].published_ms / self.bfloat16_frame_ms
         also = (
             f"  with {', '.join(IN_BFLOAT16)} in bfloat16: {self.bfloat16_frame_ms:.1f} ms, {small:.2f}x; "
@@ -109,8 +110,8 @@ class FusionRow:
         return "\n".join([head, *(stage.line() for stage in self.stages), frame, also])
 
 
-def fusion(card: str, points: int, threads: int, repeats: int, cache: Path) -> FusionRow:
-    """Measure one network; engines are built in `cache`."""
+def fusion(card: str, points: int, threads: int, repeats: int, cache: Path | None) -> FusionRow:
+    """Measure one network; engines are built in `cache`, without it all runs in torch."""
     torch.set_num_threads(threads)
     network = load_network(f"filled:{find_card(card).name}", DeepInteraction).network
     parts, scene = network.parts(1, VIEWS), _Scene(network, points)
@@ -119,19 +120,20 @@ def fusion(card: str, points: int, threads: int, repeats: int, cache: Path) -> F
         _reset_peak()  # before engines and loops are there, which hold on to memory of their own
         scene.frame(eager)
         peak = _peak_bytes() / 2**30
-    onnx = run_on(compile_parts(parts, EngineSettings("onnxruntime", "fp32", threads), EngineCache(cache)))
-
-    def as_the_node(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return (eager if name in IN_TORCH else onnx)(name, inputs)
-
+    onnx: RunPart | None = None
+    as_the_node = eager
+    if cache is not None:
+        engines = compile_parts(parts, EngineSettings("onnxruntime", "fp32", threads), EngineCache(cache))
+        onnx = run_on(engines)
+        as_the_node = mixed_runner({name: engines[name] for name in parts if name not in IN_TORCH}, eager)
     with torch.inference_mode():
         small = mixed_runner(bfloat16_engines(parts), as_the_node)
         stages = _stages(scene, eager, onnx, small, repeats)
-        boxes = found_boxes(scene.frame(small), scene.frame(as_the_node))
         frames = {"float32": partial(scene.frame, as_the_node), "bfloat16": partial(scene.frame, small)}
-        times = _measured(frames, repeats)[0]
+        times, _, found = _measured(frames, repeats)
+    boxes = found_boxes(found["bfloat16"], found["float32"]).share
     what = f"{VIEWS} x {' x '.join(str(side) for side in network.config.image_size)}, {points} points"
-    return FusionRow(card, what, threads, stages, times["float32"], peak, times["bfloat16"], boxes.share)
+    return FusionRow(card, what, threads, stages, times["float32"], peak, times["bfloat16"], boxes)
 
 
 @dataclass(frozen=True)
@@ -196,25 +198,25 @@ class _Scene:
         return run("decoder", {**maps, "image_from_lidar": self.projection})
 
 
-def _stages(scene: _Scene, eager: RunPart, onnx: RunPart, small: RunPart, repeats: int) -> tuple[StageRow, ...]:
+def _stages(scene: _Scene, eager: RunPart, onnx: RunPart | None, small: RunPart, repeats: int) -> tuple[StageRow, ...]:
     rows = []
     ours: dict[str, Callable[[RunPart], Mapping[str, Tensor]]] = {
         "image": scene.image, "voxels, sparse encoder": scene.sparse, "bird's-eye map": scene.map,
         "geometry, interaction": scene.interaction, "decoder": scene.decoder,
     }  # fmt: skip
     for stage, use in ours.items():
-        found = {name: value.clone() for name, value in use(eager).items()}
-        scene.found |= found
         looped = _published(scene, stage)
-        if looped is not None:
-            _compare(stage, looped(), found)
-        functions: dict[str, Callable[[], object]] = {"torch": partial(use, eager), "onnx": partial(use, onnx)}
+        functions: dict[str, Callable[[], Any]] = {"torch": partial(use, eager)}
+        functions |= {} if onnx is None else {"onnx": partial(use, onnx)}
         functions |= {} if looped is None else {"published": looped}
         functions |= {"bfloat16": partial(use, small)} if any(name in stage for name in IN_BFLOAT16) else {}
-        times, memory = _measured(functions, repeats)
+        times, memory, found = _measured(functions, repeats)
+        if looped is not None:
+            _compare(stage, found["published"], found["torch"])
+        scene.found |= found["torch"]
         rows.append(
             StageRow(
-                stage, times["torch"], times["onnx"], times.get("published", 0.0), memory["torch"],
+                stage, times["torch"], times.get("onnx", 0.0), times.get("published", 0.0), memory["torch"],
                 memory.get("published", 0.0), times.get("bfloat16", 0.0),
             )
         )  # fmt: skip
@@ -277,20 +279,23 @@ def _compare(stage: str, got: Mapping[str, Tensor], want: Mapping[str, Tensor]) 
             raise EngineError(f"the published loops of '{stage}' give another {name}: {worst:.3g} times the tolerance")
 
 
-def _measured(functions: Mapping[str, Callable[[], object]], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return median ms, and by how much memory rose in the first run, MiB."""
+def _measured(
+    functions: Mapping[str, Callable[[], Any]], repeats: int
+) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
+    """Return median ms, and of the first run by how much memory rose, MiB, and what it returned."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     memory: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for name, function in functions.items():
         before = _reset_peak()
-        function()
+        found[name] = function()
         memory[name] = max(0, _peak_bytes() - before) / MIB
     for _ in range(repeats):
         for name, function in functions.items():
             start_s = time.perf_counter()
             function()
             times[name].append((time.perf_counter() - start_s) * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}, memory
+    return {name: statistics.median(values) for name, values in times.items()}, memory, found
 
 
 def _reset_peak() -> int:

@@ -1,8 +1,8 @@
 """DeepInteraction++ alone in a process of its own: the peak of its memory, and whether a limit is enough.
 
 `perception bench networks --only deepinteraction_nuscenes --within-gib 8`. The process may not have more private memory
-than that (Linux counts with RLIMIT_DATA what it maps to write into, used or not), loads filled weights and runs frames of
-the fusion benchmark. The peak is what the system says was resident at most, of the whole process: Python, torch, weights.
+than that (RLIMIT_DATA of Linux, which counts what is mapped to be written, used or not). It loads filled weights and
+runs frames of the fusion benchmark. The peak is what was resident at most: Python, torch, weights and all.
 """
 
 from __future__ import annotations

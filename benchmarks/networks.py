@@ -83,11 +83,14 @@ class Row:
         ]
 
 
-def rows(card: str, threads: int, repeats: int, points: Sequence[int]) -> Iterator[Row | FusionRow]:
+def rows(
+    card: str, threads: int, repeats: int, points: Sequence[int], *, torch_only: bool = False
+) -> Iterator[Row | FusionRow]:
     """Measure one network, on each of the point counts (by default the usual ones)."""
     if card in FUSION_CARDS:
+        cache = None if torch_only else Path(_cache_folder().name)
         for count in points or [FUSION_CARDS[card]]:
-            yield fusion(card, count, threads, min(repeats, 3), Path(_cache_folder().name))
+            yield fusion(card, count, threads, min(repeats, 3), cache)
     else:
         for count in points or POINT_COUNTS:
             yield lidar(card, count, threads, repeats)

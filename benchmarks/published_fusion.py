@@ -45,8 +45,8 @@ def without_blocks() -> Iterator[None]:
     """Let layers work on all rows at once and sample in tensors, as the published ones do."""
     most = 1 << 40
     changes: list[tuple[Any, str, int]] = [
-        (swin, "ROWS", most), (deformable_attention, "QUERIES", most), (deformable_attention, "COMPILED", False),
-        (interaction_encoder, "COLUMNS", most),
+        (swin, "ROWS", most), (swin, "FUSED", False), (deformable_attention, "QUERIES", most),
+        (deformable_attention, "COMPILED", False), (interaction_encoder, "COLUMNS", most),
     ]  # fmt: skip
     before = [getattr(module, name) for module, name, _ in changes]
     for module, name, value in changes:

@@ -72,6 +72,9 @@ def networks(
     within_gib: Annotated[
         float | None, typer.Option(min=0.1, help="Fusion networks alone, in a process with no more memory than this.")
     ] = None,
+    torch_only: Annotated[
+        bool, typer.Option("--torch-only", help="Fusion networks without ONNX Runtime, whose graphs take minutes.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
 ) -> None:
     """Each network on each engine beside eager torch: perception bench networks --only ddrnet_compact.
@@ -92,8 +95,9 @@ def networks(
     for card in chosen:
         if card not in known:
             raise UserError(f"--only {card}: expected one of {', '.join(known)}.{did_you_mean(card, known)}")
-    if within_gib and not set(chosen) <= set(lidar.FUSION_CARDS):
-        raise UserError(f"--within-gib is for fusion networks: --only {' --only '.join(lidar.FUSION_CARDS)}")
+    if (within_gib or torch_only) and not set(chosen) <= set(lidar.FUSION_CARDS):
+        cards = " --only ".join(lidar.FUSION_CARDS)
+        raise UserError(f"--within-gib and --torch-only are for fusion networks: --only {cards}")
     sizes = [_size(text) for text in size] if size else list(segmentation.SIZES)
     about = machine()
     if not as_json:
@@ -109,7 +113,7 @@ def networks(
             elif card in recognition.CARDS:
                 measured = [recognition.measure(card, count, repeats)]
             else:
-                measured = lidar.rows(card, count, repeats, points or [])
+                measured = lidar.rows(card, count, repeats, points or [], torch_only=torch_only)
             for row in measured:
                 rows.append(row)
                 if not as_json:

@@ -31,20 +31,22 @@ def can_compile(x: Tensor) -> bool:
     return small and x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
 
 
-def sampled_on_host(levels: Sequence[Tensor], reference: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+def sampled_on_host(levels: Sequence[Tensor], reference: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
     """Sum weighted bilinear samples of every head's share of the channels.
 
     Args:
         levels: per level (H_l, W_l, C), floats.
         reference: (Q, 2) x and y, 0 to 1 over the map; the same on every level.
         offsets: (Q, h, L, P, 2) from there, cells of each level.
-        weights: (Q, h, L, P).
+        logits: (Q, h, L, P), whose softmax over L and P are the weights.
 
     Returns:
         (Q, C), channels grouped by head; zeros are read outside.
     """
     total = np.zeros((len(reference), levels[0].shape[2]), np.float32)
-    given = [_floats(x) for x in (reference, offsets, weights)]
+    given = [_floats(x) for x in (reference, offsets)] + [np.empty(logits.shape, np.float32)]
+    asked, weights = (x.reshape(*logits.shape[:2], -1) for x in (_floats(logits), given[2]))
+    _in_threads(lambda rows: _softmax(weights[rows], asked[rows]), len(reference))
     for index, level in enumerate(levels):
         values = _floats(level)
 
@@ -92,6 +94,20 @@ def _in_threads(work: Callable[[slice], None], count: int) -> None:
 @lru_cache(maxsize=4)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "host-sampling")
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _softmax(weights: Floats, logits: Floats) -> None:
+    """Write the softmax over the last axis: torch's begins anew for every row, and these are of four to eight."""
+    for query in range(logits.shape[0]):
+        for head in range(logits.shape[1]):
+            row, own = logits[query, head], weights[query, head]
+            highest, whole = row.max(), np.float32(0)
+            for index in range(len(row)):
+                own[index] = np.exp(row[index] - highest)
+                whole += own[index]
+            for index in range(len(row)):
+                own[index] /= whole
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -87,7 +87,8 @@ class MultiScaleDeformableAttention(nn.Module):
 
     def _attend(self, query: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
         batch, queries, channels = query.shape
-        offsets, weights = self._samples(query)
+        offsets, logits = self._samples(query)
+        weights = logits.flatten(-2).softmax(-1).reshape(logits.shape)
         moved = [offsets[:, :, :, i] for i in range(self.levels)]  # (B, Q, h, P, 2) cells
         moved = [
             torch.stack([d[..., 0] / x.shape[3], d[..., 1] / x.shape[2]], -1)
@@ -98,11 +99,9 @@ class MultiScaleDeformableAttention(nn.Module):
         return query + self.output_proj(sampled)  # type: ignore[no-any-return]
 
     def _samples(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how far off their place queries (..., C) look, (..., h, L, P, 2) cells, and weights (..., h, L, P)."""
+        """Return how far off their place queries (..., C) look, (..., h, L, P, 2) cells, and logits (..., h, L, P)."""
         shape = (*query.shape[:-1], self.heads, self.levels, self.points)
-        offsets = self.sampling_offsets(query).reshape(*shape, 2)
-        weights = self.attention_weights(query).reshape(*shape[:-2], -1).softmax(-1).reshape(shape)
-        return offsets, weights
+        return self.sampling_offsets(query).reshape(*shape, 2), self.attention_weights(query).reshape(shape)
 
     def _project(self, level: Tensor) -> Tensor:
         weight = self.value_proj.weight[:, :, None, None]
