@@ -6,8 +6,10 @@ here a row of channels is read where it lies, weighted and added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from itertools import pairwise
 from typing import TypeAlias
@@ -25,28 +27,47 @@ _REORDERED = {"reassoc", "contract"}
 """Sums in any order, in which the processor adds several numbers at once."""
 
 
-def can_compile(x: Tensor) -> bool:
-    """Whether compiled code may take the place of tensors like `x`: on a host, nothing is learned or exported."""
+_as_learned: ContextVar[bool] = ContextVar("as_learned", default=False)
+
+
+@contextmanager
+def as_learned() -> Iterator[None]:
+    """Let layers compute as they do where they learn: other code rounds otherwise, and a score may change place.
+
+    A training stores its figures in the file that it makes, and the same recipe must make the same bytes again.
+    """
+    token = _as_learned.set(True)
+    try:
+        yield
+    finally:
+        _as_learned.reset(token)
+
+
+def on_host(x: Tensor) -> bool:
+    """Whether compiled code can read tensors like `x`: on a host, and nothing is learned or exported."""
     small = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return small and x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
 
 
-def sampled_on_host(levels: Sequence[Tensor], reference: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+def may_round_otherwise(x: Tensor) -> bool:
+    """Whether code for the host alone may take the place of what learns; see `on_host` and `as_learned`."""
+    return on_host(x) and not _as_learned.get()
+
+
+def sampled_on_host(levels: Sequence[Tensor], reference: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     """Sum weighted bilinear samples of every head's share of the channels.
 
     Args:
         levels: per level (H_l, W_l, C), floats.
         reference: (Q, 2) x and y, 0 to 1 over the map; the same on every level.
         offsets: (Q, h, L, P, 2) from there, cells of each level.
-        logits: (Q, h, L, P), whose softmax over L and P are the weights.
+        weights: (Q, h, L, P).
 
     Returns:
         (Q, C), channels grouped by head; zeros are read outside.
     """
     total = np.zeros((len(reference), levels[0].shape[2]), np.float32)
-    given = [_floats(x) for x in (reference, offsets)] + [np.empty(logits.shape, np.float32)]
-    asked, weights = (x.reshape(*logits.shape[:2], -1) for x in (_floats(logits), given[2]))
-    _in_threads(lambda rows: _softmax(weights[rows], asked[rows]), len(reference))
+    given = [_floats(x) for x in (reference, offsets, weights)]
     for index, level in enumerate(levels):
         values = _floats(level)
 
@@ -94,20 +115,6 @@ def _in_threads(work: Callable[[slice], None], count: int) -> None:
 @lru_cache(maxsize=4)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "host-sampling")
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _softmax(weights: Floats, logits: Floats) -> None:
-    """Write the softmax over the last axis: torch's begins anew for every row, and these are of four to eight."""
-    for query in range(logits.shape[0]):
-        for head in range(logits.shape[1]):
-            row, own = logits[query, head], weights[query, head]
-            highest, whole = row.max(), np.float32(0)
-            for index in range(len(row)):
-                own[index] = np.exp(row[index] - highest)
-                whole += own[index]
-            for index in range(len(row)):
-                own[index] /= whole
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -179,4 +186,4 @@ def _attend(
                 total[query, channel] += share_of_one * rows[index, channel]
 
 
-__all__ = ["attended_on_host", "can_compile", "sampled_on_host"]
+__all__ = ["as_learned", "attended_on_host", "may_round_otherwise", "on_host", "sampled_on_host"]

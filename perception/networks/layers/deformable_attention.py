@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
 from perception.ops.deformable_attention import deformable_attention
-from perception.ops.host_sampling import can_compile, sampled_on_host
+from perception.ops.host_sampling import on_host, sampled_on_host
 
 QUERIES = 2048
 """Queries that are worked on at a time."""
@@ -71,7 +71,7 @@ class MultiScaleDeformableAttention(nn.Module):
         values = [self._project(x) for x in levels]
         if torch.compiler.is_exporting() or query.is_cuda:
             return self._attend(query, reference, values)
-        compiled = COMPILED and can_compile(query)
+        compiled = COMPILED and on_host(query)
         values = [x.permute(0, 2, 3, 1).contiguous() for x in values] if compiled else values
         attended = []  # one sample after the other, and its queries in blocks
         for sample in range(query.shape[0]):
@@ -87,8 +87,7 @@ class MultiScaleDeformableAttention(nn.Module):
 
     def _attend(self, query: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
         batch, queries, channels = query.shape
-        offsets, logits = self._samples(query)
-        weights = logits.flatten(-2).softmax(-1).reshape(logits.shape)
+        offsets, weights = self._samples(query)
         moved = [offsets[:, :, :, i] for i in range(self.levels)]  # (B, Q, h, P, 2) cells
         moved = [
             torch.stack([d[..., 0] / x.shape[3], d[..., 1] / x.shape[2]], -1)
@@ -99,9 +98,11 @@ class MultiScaleDeformableAttention(nn.Module):
         return query + self.output_proj(sampled)  # type: ignore[no-any-return]
 
     def _samples(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how far off their place queries (..., C) look, (..., h, L, P, 2) cells, and logits (..., h, L, P)."""
+        """Return how far off their place queries (..., C) look, (..., h, L, P, 2) cells, and weights (..., h, L, P)."""
         shape = (*query.shape[:-1], self.heads, self.levels, self.points)
-        return self.sampling_offsets(query).reshape(*shape, 2), self.attention_weights(query).reshape(shape)
+        offsets = self.sampling_offsets(query).reshape(*shape, 2)
+        weights = self.attention_weights(query).reshape(*shape[:-2], -1).softmax(-1).reshape(shape)
+        return offsets, weights
 
     def _project(self, level: Tensor) -> Tensor:
         weight = self.value_proj.weight[:, :, None, None]

@@ -23,7 +23,7 @@ from perception.networks.layers.deformable_attention import MultiScaleDeformable
 from perception.networks.layers.interaction_geometry import FrameGeometry, ViewGeometry
 from perception.networks.layers.swin import FeedForward
 from perception.ops.blocks import in_blocks
-from perception.ops.host_sampling import attended_on_host, can_compile
+from perception.ops.host_sampling import attended_on_host, may_round_otherwise
 
 COLUMNS, PILLARS = 32, 512
 """Image columns and pillars that are worked on at a time."""
@@ -147,7 +147,7 @@ class PillarAlignment(nn.Module):
         channels = bev.shape[1]
         cells = bev.permute(0, 2, 3, 1).reshape(-1, channels)
         pixels = image.permute(0, 2, 3, 1).reshape(-1, channels)
-        if can_compile(cells):
+        if may_round_otherwise(cells):
             queries = self.learnedAlign.asked(cells[frame.pillar_cells])
             given = (frame.sample_cells, frame.sample_weights, frame.pillar_samples, queries)
             return self._on_map(bev, self.learnedAlign.said(attended_on_host(pixels, *given)), frame)
