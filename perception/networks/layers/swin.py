@@ -78,10 +78,10 @@ class WindowAttention(nn.Module):
     @staticmethod
     def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """Attend without writing the weights down; the kernel takes a bias whose last axis lies row by row."""
-        sizes = query.shape[:2]
+        sizes = query.shape
         bias = bias.to(query.dtype).contiguous().expand(*query.shape[:3], *bias.shape[-2:]).flatten(0, 1)
         query, key, value = (x.flatten(0, 1) for x in (query, key, value))
-        return F.scaled_dot_product_attention(query, key, value, bias).unflatten(0, sizes)
+        return F.scaled_dot_product_attention(query, key, value, bias).reshape(sizes)
 
 
 class ShiftedWindowAttention(nn.Module):
