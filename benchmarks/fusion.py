@@ -130,7 +130,7 @@ def fusion(card: str, points: int, threads: int, repeats: int, cache: Path | Non
         small = mixed_runner(bfloat16_engines(parts), as_the_node)
         stages = _stages(scene, eager, onnx, small, repeats)
         frames = {"float32": partial(scene.frame, as_the_node), "bfloat16": partial(scene.frame, small)}
-        times, _, found = _measured(frames, repeats)
+        times, _, found = _measured(frames, repeats, warm=True)
     boxes = found_boxes(found["bfloat16"], found["float32"]).share
     what = f"{VIEWS} x {' x '.join(str(side) for side in network.config.image_size)}, {points} points"
     return FusionRow(card, what, threads, stages, times["float32"], peak, times["bfloat16"], boxes)
@@ -280,17 +280,21 @@ def _compare(stage: str, got: Mapping[str, Tensor], want: Mapping[str, Tensor]) 
 
 
 def _measured(
-    functions: Mapping[str, Callable[[], Any]], repeats: int
+    functions: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = False
 ) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
-    """Return median ms, and of the first run by how much memory rose, MiB, and what it returned."""
+    """Return median ms, and of the first run by how much memory rose, MiB, and what it returned.
+
+    The first run counts only where everything has run before (`warm`).
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     memory: dict[str, float] = {}
     found: dict[str, Any] = {}
     for name, function in functions.items():
-        before = _reset_peak()
+        before, start_s = _reset_peak(), time.perf_counter()
         found[name] = function()
+        times[name] += [(time.perf_counter() - start_s) * 1e3] if warm else []
         memory[name] = max(0, _peak_bytes() - before) / MIB
-    for _ in range(repeats):
+    for _ in range(repeats - 1 if warm else repeats):
         for name, function in functions.items():
             start_s = time.perf_counter()
             function()

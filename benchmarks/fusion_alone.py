@@ -82,8 +82,8 @@ def _run(card: str, points: int, threads: int, precision: str, limit_gib: float)
     return AloneRow(card, what, threads, precision, limit_gib, peak_gib, frame_ms)
 
 
+__all__ = ["AloneRow", "alone"]
+
 if __name__ == "__main__":
     name, count, cores, numbers, most = sys.argv[1:]
     print(json.dumps(asdict(_run(name, int(count), int(cores), numbers, float(most)))))
-
-__all__ = ["AloneRow", "alone"]
