@@ -77,8 +77,8 @@ class WindowAttention(nn.Module):
 
     @staticmethod
     def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Attend without writing the weights down."""
-        bias = bias.to(query.dtype).expand(*query.shape[:3], *bias.shape[-2:]).flatten(0, 1)
+        """Attend without writing the weights down; the kernel takes a bias whose last axis lies row by row."""
+        bias = bias.to(query.dtype).contiguous().expand(*query.shape[:3], *bias.shape[-2:]).flatten(0, 1)
         flat = (x.flatten(0, 1) for x in (query, key, value))
         return F.scaled_dot_product_attention(*flat, bias).unflatten(0, query.shape[:2])
 
