@@ -11,7 +11,7 @@ import torch
 from perception.engines import fusion_engines
 from perception.engines.choose import EngineSettings
 from perception.engines.fusion_engines import IN_BFLOAT16, bfloat16_engines, compile_fusion, mixed_runner
-from perception.engines.task_agreement import found_boxes
+from perception.engines.task_agreement import TaskFigure, found_boxes
 from perception.engines.torch_engine import TorchEngine
 from perception.errors import EngineError
 from perception.networks.deepinteraction import DEEPINTERACTION_COMPACT, DeepInteraction, Detections
@@ -38,8 +38,16 @@ def test_the_published_boxes_are_found_with_image_branch_and_interaction_in_bflo
     assert boxes.worst > 1e-3  # in float32 it is a hundredth of that
 
 
-def test_only_what_keeps_the_boxes_runs_in_bfloat16(network: DeepInteraction) -> None:
+def test_image_branch_and_interaction_alone_run_in_bfloat16_where_the_boxes_stay(
+    network: DeepInteraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[Detections] = []
+    monkeypatch.setattr(
+        fusion_engines, "found_boxes", lambda *found: judged.extend(found) or TaskFigure("boxes", 0.98, 0.98)
+    )
     engines = compile_fusion(network, 2, IN_BF16)
+    small, full = judged
+    assert not torch.equal(small.scores, full.scores)
     assert {name for name, engine in engines.items() if engine.name.endswith("bf16")} == set(IN_BFLOAT16)
     assert set(engines) == set(network.parts())
 
