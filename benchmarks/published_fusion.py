@@ -34,7 +34,6 @@ from perception.networks.layers.interaction_geometry import (
     project,
 )
 from perception.ops.depth_completion import complete_depth
-from perception.ops.host_sampling import as_learned
 from perception.ops.roi_align import roi_align
 
 KEY_BUCKETS = (20, 40, 80, 120)
@@ -46,15 +45,14 @@ def without_blocks() -> Iterator[None]:
     """Let layers work on all rows at once and sample in tensors, as the published ones do."""
     most = 1 << 40
     changes: list[tuple[Any, str, int]] = [
-        (swin, "ROWS", most), (deformable_attention, "QUERIES", most),
-        (deformable_attention, "COMPILED", False), (interaction_encoder, "COLUMNS", most),
+        (swin, "ROWS", most), (deformable_attention, "QUERIES", most), (deformable_attention, "COMPILED", False),
+        (interaction_encoder, "COLUMNS", most),
     ]  # fmt: skip
     before = [getattr(module, name) for module, name, _ in changes]
     for module, name, value in changes:
         setattr(module, name, value)
     try:
-        with as_learned():
-            yield
+        yield
     finally:
         for (module, name, _), value in zip(changes, before, strict=True):
             setattr(module, name, value)

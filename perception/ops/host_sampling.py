@@ -99,7 +99,7 @@ def attended_on_host(pixels: Tensor, cells: Tensor, weights: Tensor, samples: Te
 
 
 def _floats(x: Tensor) -> Floats:
-    return x.float().contiguous().numpy()  # type: ignore[no-any-return]
+    return x.float().contiguous().numpy()
 
 
 def _in_threads(work: Callable[[slice], None], count: int) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from perception.engines import fusion_engines
 from perception.engines.choose import EngineSettings
+from perception.engines.engine import Engine
 from perception.engines.fusion_engines import IN_BFLOAT16, bfloat16_engines, compile_fusion, mixed_runner
 from perception.engines.task_agreement import TaskFigure, found_boxes
 from perception.engines.torch_engine import TorchEngine
@@ -42,9 +43,12 @@ def test_image_branch_and_interaction_alone_run_in_bfloat16_where_the_boxes_stay
     network: DeepInteraction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[Detections] = []
-    monkeypatch.setattr(
-        fusion_engines, "found_boxes", lambda *found: judged.extend(found) or TaskFigure("boxes", 0.98, 0.98)
-    )
+
+    def all_found(*found: Detections) -> TaskFigure:
+        judged.extend(found)
+        return TaskFigure("boxes", 0.98, 0.98)
+
+    monkeypatch.setattr(fusion_engines, "found_boxes", all_found)
     engines = compile_fusion(network, 2, IN_BF16)
     small, full = judged
     assert not torch.equal(small.scores, full.scores)
@@ -64,7 +68,12 @@ def test_where_boxes_are_lost_auto_says_so_and_a_named_engine_raises(
     with pytest.raises(EngineError, match=r"bfloat16 finds .* of the boxes of float32, expected at least 98%"):
         compile_fusion(network, 2, IN_BF16)
     asked: list[EngineSettings] = []
-    monkeypatch.setattr(fusion_engines, "compile_parts", lambda parts, settings, *_: asked.append(settings) or {})
+
+    def compiled(parts: object, settings: EngineSettings, *_: object) -> dict[str, Engine]:
+        asked.append(settings)
+        return {}
+
+    monkeypatch.setattr(fusion_engines, "compile_parts", compiled)
     said: list[str] = []
     assert compile_fusion(network, 2, replace(IN_BF16, engine="auto"), say=said.append) == {}
     assert {settings.precision for settings in asked} == {"fp32"}

@@ -30,7 +30,7 @@ from perception.networks.layers.interaction_geometry import (
     samples_in_tensors,
     view_geometry,
 )
-from perception.networks.layers.swin import ShiftedWindowAttention, relative_position_index
+from perception.networks.layers.swin import relative_position_index
 from perception.ops.host_views import depth_maps, samples_of_pillars
 
 IMAGE = (32, 64)
@@ -86,16 +86,6 @@ def test_pillars_aligned_on_a_host_are_those_that_are_learned_in_tensors(threads
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("shift", [0, 3])
-def test_windows_attend_in_one_kernel_as_they_learn_to(shift: int) -> None:
-    attention, x = ShiftedWindowAttention(24, heads=3, window=7, shift=shift), torch.randn(2, 12, 17, 24)
-    nn.init.normal_(attention.w_msa.relative_position_bias_table)
-    expected = attention(x)
-    assert expected.requires_grad
-    with torch.no_grad():
-        torch.testing.assert_close(attention(x), expected.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_attention_is_torch_s() -> None:

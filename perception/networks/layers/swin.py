@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
-from perception.ops.host_sampling import may_round_otherwise
 
 ROWS = 4096
 """Positions that a feed-forward network works on at a time."""
@@ -65,22 +64,12 @@ class WindowAttention(nn.Module):
         batch, windows, size, channels = x.shape
         qkv = self.qkv(x).reshape(batch, windows, size, 3, self.heads, channels // self.heads)
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)  # (B, windows, h, N, C/h)
+        logits = (query * (channels // self.heads) ** -0.5) @ key.transpose(-2, -1)
         bias = self.relative_position_bias_table[self.relative_position_index.reshape(-1)]
         bias = bias.reshape(size, size, self.heads).permute(2, 0, 1)
-        bias = bias if mask is None else bias + mask[:, None]  # ([windows,] h, N, N)
-        if may_round_otherwise(x):
-            attended = self._fused(query, key, value, bias)
-        else:
-            logits = (query * (channels // self.heads) ** -0.5) @ key.transpose(-2, -1) + bias
-            attended = logits.softmax(-1) @ value
+        logits = logits + (bias if mask is None else bias + mask[:, None])
+        attended = logits.softmax(-1) @ value
         return self.proj(attended.transpose(2, 3).reshape(x.shape))  # type: ignore[no-any-return]
-
-    @staticmethod
-    def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Attend without writing the weights down; the kernel takes a bias whose last axis lies row by row."""
-        bias = bias.to(query.dtype).contiguous().expand(*query.shape[:3], *bias.shape[-2:]).flatten(0, 1)
-        flat = (x.flatten(0, 1) for x in (query, key, value))
-        return F.scaled_dot_product_attention(*flat, bias).unflatten(0, query.shape[:2])
 
 
 class ShiftedWindowAttention(nn.Module):
