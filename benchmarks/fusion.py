@@ -1,7 +1,8 @@
 """DeepInteraction++ stage by stage: time and peak memory of ours beside the published loops, in one run.
 
-Ours is eager torch and ONNX Runtime; the loops (`published_fusion`) have the same weights and are compared before they
-are timed. Weights are filled, images noise, sweeps made up. Medians of runs in turn.
+Ours is eager torch in float32 and, where the node takes it, in bfloat16, and ONNX Runtime; the loops
+(`published_fusion`) have the same weights and are compared before they are timed. Weights are filled, images noise,
+sweeps made up. Medians of runs in turn.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.benchmarks.clouds import spinning_sweep
@@ -23,9 +25,18 @@ from perception.benchmarks.published_fusion import PublishedFusion, without_bloc
 from perception.engines.cache import EngineCache
 from perception.engines.choose import EngineSettings, compile_parts
 from perception.engines.engine import run_on
+from perception.engines.fusion_engines import IN_BFLOAT16, bfloat16_engines, mixed_runner
+from perception.engines.task_agreement import found_boxes
 from perception.errors import EngineError
 from perception.networks.card import find_card
-from perception.networks.deepinteraction import DeepInteraction, group_pillars, join_pillars, voxel_means
+from perception.networks.deepinteraction import (
+    DeepInteraction,
+    DeepInteractionConfig,
+    Detections,
+    group_pillars,
+    join_pillars,
+    voxel_means,
+)
 from perception.networks.layers.interaction_geometry import frame_geometry, view_geometry
 from perception.networks.layers.interaction_parts import (
     IN_TORCH,
@@ -53,6 +64,7 @@ class StageRow:
     published_ms: float
     torch_mib: float
     published_mib: float
+    bfloat16_ms: float = 0.0
 
     def line(self) -> str:
         published, factor = "not measured", ""
@@ -61,9 +73,10 @@ class StageRow:
             best = min(value for value in (self.torch_ms, self.onnx_ms) if value)
             factor = f"  {self.published_ms / best:5.2f}x"
         onnx = f"{self.onnx_ms:9.1f} ms" if self.onnx_ms else "not measured"
+        small = f"  bfloat16 {self.bfloat16_ms:9.1f} ms" if self.bfloat16_ms else ""
         return (
             f"  {self.stage:<22} torch {self.torch_ms:9.1f} ms {self.torch_mib:6.0f} MiB  onnxruntime {onnx}  "
-            f"published {published}{factor}"
+            f"published {published}{factor}{small}"
         )
 
 
@@ -79,16 +92,26 @@ class FusionRow:
     """A frame from points and pictures to boxes, each part on the engine that the node takes on a CPU."""
     peak_gib: float
     """Of the whole process while ours runs a frame in torch."""
+    bfloat16_frame_ms: float
+    """The same frame with `IN_BFLOAT16` in bfloat16."""
+    bfloat16_boxes: float
+    """Share of the boxes of float32 that are found in bfloat16, too."""
 
     def line(self) -> str:
         head = f"{self.network:<26} {self.what}  {self.threads} threads, peak of the process {self.peak_gib:.2f} GiB"
         factor = self.stages[-1].published_ms / self.frame_ms
-        frame = f"  a frame as the node runs it: {self.frame_ms:.1f} ms, {factor:.2f}x; in torch {', '.join(IN_TORCH)}"
-        return "\n".join([head, *(stage.line() for stage in self.stages), frame])
+        in_torch = ", ".join(IN_TORCH) if self.stages[-1].onnx_ms else "all of it"
+        frame = f"  a frame as the node runs it: {self.frame_ms:.1f} ms, {factor:.2f}x; in torch {in_torch}"
+        small = self.stages[-1].published_ms / self.bfloat16_frame_ms
+        also = (
+            f"  with {', '.join(IN_BFLOAT16)} in bfloat16: {self.bfloat16_frame_ms:.1f} ms, {small:.2f}x; "
+            f"{self.bfloat16_boxes:.1%} of the boxes"
+        )
+        return "\n".join([head, *(stage.line() for stage in self.stages), frame, also])
 
 
-def fusion(card: str, points: int, threads: int, repeats: int, cache: Path) -> FusionRow:
-    """Measure one network; engines are built in `cache`."""
+def fusion(card: str, points: int, threads: int, repeats: int, cache: Path | None) -> FusionRow:
+    """Measure one network; engines are built in `cache`, without it all runs in torch."""
     torch.set_num_threads(threads)
     network = load_network(f"filled:{find_card(card).name}", DeepInteraction).network
     parts, scene = network.parts(1, VIEWS), _Scene(network, points)
@@ -97,16 +120,43 @@ def fusion(card: str, points: int, threads: int, repeats: int, cache: Path) -> F
         _reset_peak()  # before engines and loops are there, which hold on to memory of their own
         scene.frame(eager)
         peak = _peak_bytes() / 2**30
-    onnx = run_on(compile_parts(parts, EngineSettings("onnxruntime", "fp32", threads), EngineCache(cache)))
-
-    def as_the_node(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return (eager if name in IN_TORCH else onnx)(name, inputs)
-
+    onnx: RunPart | None = None
+    as_the_node = eager
+    if cache is not None:
+        engines = compile_parts(parts, EngineSettings("onnxruntime", "fp32", threads), EngineCache(cache))
+        onnx = run_on(engines)
+        as_the_node = mixed_runner({name: engines[name] for name in parts if name not in IN_TORCH}, eager)
     with torch.inference_mode():
-        stages = _stages(scene, eager, onnx, repeats)
-        frame_ms = _measured({"frame": partial(scene.frame, as_the_node)}, repeats)[0]["frame"]
-    height, width = network.config.image_size
-    return FusionRow(card, f"{VIEWS} x {height} x {width}, {points} points", threads, stages, frame_ms, peak)
+        small = mixed_runner(bfloat16_engines(parts), as_the_node)
+        stages = _stages(scene, eager, onnx, small, repeats)
+        frames = {"float32": partial(scene.frame, as_the_node), "bfloat16": partial(scene.frame, small)}
+        times, _, found = _measured(frames, repeats, warm=True)
+    boxes = found_boxes(found["bfloat16"], found["float32"]).share
+    what = f"{VIEWS} x {' x '.join(str(side) for side in network.config.image_size)}, {points} points"
+    return FusionRow(card, what, threads, stages, times["float32"], peak, times["bfloat16"], boxes)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a network is given."""
+
+    images: Tensor
+    """(1, V, 3, H, W)."""
+    cloud: NDArray[np.float32]
+    """(N, 5)."""
+    projection: Tensor
+    """(1, V, 4, 4)."""
+    poses: Tensor
+    """(1, V, 4, 4)."""
+
+
+def made_up_frame(config: DeepInteractionConfig, points: int) -> Frame:
+    """Return noise for images and a made-up sweep, on a ring of cameras."""
+    random = np.random.default_rng(0)
+    xyz = spinning_sweep(points) - np.array((0, 0, 1.84), np.float32)
+    cloud = np.column_stack((xyz, random.uniform((0, 0), (255, 0.5), (points, 2)))).astype(np.float32)
+    images = torch.randn(1, VIEWS, 3, *config.image_size, generator=torch.Generator().manual_seed(0))
+    return Frame(images, cloud, *example_rig(Sizes(1, VIEWS, config.image_size, config.geometry)))
 
 
 class _Scene:
@@ -114,18 +164,14 @@ class _Scene:
 
     def __init__(self, network: DeepInteraction, points: int) -> None:
         self.network, config = network, network.config
-        random = np.random.default_rng(0)
-        xyz = spinning_sweep(points) - np.array((0, 0, 1.84), np.float32)
-        more = random.uniform((0, 0), (255, 0.5), (points, 2))
-        self.cloud = np.column_stack((xyz, more)).astype(np.float32)
-        self.images = torch.randn(1, VIEWS, 3, *config.image_size, generator=torch.Generator().manual_seed(0))
-        self.projection, self.poses = example_rig(Sizes(1, VIEWS, config.image_size, config.geometry))
+        frame = made_up_frame(config, points)
+        self.images, self.cloud, self.projection, self.poses = frame.images, frame.cloud, frame.projection, frame.poses
         pillars = join_pillars(group_pillars([self.cloud], config), config)
         self.published = PublishedFusion(network, torch.from_numpy(self.cloud), pillars, self.projection, self.poses)
         self.found: dict[str, Tensor] = {}
 
-    def frame(self, run: RunPart) -> object:
-        return self.network.detect(self.images, [self.cloud], self.projection, self.poses, run, VIEWS)
+    def frame(self, run: RunPart) -> Detections:
+        return self.network.detect(self.images, [self.cloud], self.projection, self.poses, run, VIEWS)[0]
 
     def image(self, run: RunPart) -> Mapping[str, Tensor]:
         return run("image", {"images": self.images[0]})
@@ -152,25 +198,26 @@ class _Scene:
         return run("decoder", {**maps, "image_from_lidar": self.projection})
 
 
-def _stages(scene: _Scene, eager: RunPart, onnx: RunPart, repeats: int) -> tuple[StageRow, ...]:
+def _stages(scene: _Scene, eager: RunPart, onnx: RunPart | None, small: RunPart, repeats: int) -> tuple[StageRow, ...]:
     rows = []
     ours: dict[str, Callable[[RunPart], Mapping[str, Tensor]]] = {
         "image": scene.image, "voxels, sparse encoder": scene.sparse, "bird's-eye map": scene.map,
         "geometry, interaction": scene.interaction, "decoder": scene.decoder,
     }  # fmt: skip
     for stage, use in ours.items():
-        found = {name: value.clone() for name, value in use(eager).items()}
-        scene.found |= found
         looped = _published(scene, stage)
-        if looped is not None:
-            _compare(stage, looped(), found)
-        functions: dict[str, Callable[[], object]] = {"torch": partial(use, eager), "onnx": partial(use, onnx)}
+        functions: dict[str, Callable[[], Any]] = {"torch": partial(use, eager)}
+        functions |= {} if onnx is None else {"onnx": partial(use, onnx)}
         functions |= {} if looped is None else {"published": looped}
-        times, memory = _measured(functions, repeats)
+        functions |= {"bfloat16": partial(use, small)} if any(name in stage for name in IN_BFLOAT16) else {}
+        times, memory, found = _measured(functions, repeats)
+        if looped is not None:
+            _compare(stage, found["published"], found["torch"])
+        scene.found |= found["torch"]
         rows.append(
             StageRow(
-                stage, times["torch"], times["onnx"], times.get("published", 0.0), memory["torch"],
-                memory.get("published", 0.0),
+                stage, times["torch"], times.get("onnx", 0.0), times.get("published", 0.0), memory["torch"],
+                memory.get("published", 0.0), times.get("bfloat16", 0.0),
             )
         )  # fmt: skip
     total = StageRow(
@@ -180,6 +227,7 @@ def _stages(scene: _Scene, eager: RunPart, onnx: RunPart, repeats: int) -> tuple
         sum(row.published_ms or row.torch_ms for row in rows),
         max(row.torch_mib for row in rows),
         max(row.published_mib for row in rows),
+        sum(row.bfloat16_ms or row.torch_ms for row in rows),
     )
     return (*rows, total)
 
@@ -231,20 +279,27 @@ def _compare(stage: str, got: Mapping[str, Tensor], want: Mapping[str, Tensor]) 
             raise EngineError(f"the published loops of '{stage}' give another {name}: {worst:.3g} times the tolerance")
 
 
-def _measured(functions: Mapping[str, Callable[[], object]], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return median ms, and by how much memory rose in the first run, MiB."""
+def _measured(
+    functions: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = False
+) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
+    """Return median ms, and of the first run by how much memory rose, MiB, and what it returned.
+
+    The first run counts only where everything has run before (`warm`).
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     memory: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for name, function in functions.items():
-        before = _reset_peak()
-        function()
+        before, start_s = _reset_peak(), time.perf_counter()
+        found[name] = function()
+        times[name] += [(time.perf_counter() - start_s) * 1e3] if warm else []
         memory[name] = max(0, _peak_bytes() - before) / MIB
-    for _ in range(repeats):
+    for _ in range(repeats - 1 if warm else repeats):
         for name, function in functions.items():
             start_s = time.perf_counter()
             function()
             times[name].append((time.perf_counter() - start_s) * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}, memory
+    return {name: statistics.median(values) for name, values in times.items()}, memory, found
 
 
 def _reset_peak() -> int:
@@ -262,4 +317,4 @@ def _status_bytes(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-__all__ = ["FusionRow", "StageRow", "fusion"]
+__all__ = ["Frame", "FusionRow", "StageRow", "fusion", "made_up_frame"]

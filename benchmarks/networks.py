@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.benchmarks.fusion import FusionRow, fusion
+from perception.benchmarks.fusion_alone import AloneRow, alone
 from perception.engines.cache import EngineCache
 from perception.engines.choose import EngineSettings, compile_parts
 from perception.engines.engine import run_on
@@ -82,14 +83,24 @@ class Row:
         ]
 
 
-def rows(card: str, threads: int, repeats: int, points: Sequence[int]) -> Iterator[Row | FusionRow]:
+def rows(
+    card: str, threads: int, repeats: int, points: Sequence[int], *, torch_only: bool = False
+) -> Iterator[Row | FusionRow]:
     """Measure one network, on each of the point counts (by default the usual ones)."""
     if card in FUSION_CARDS:
+        cache = None if torch_only else Path(_cache_folder().name)
         for count in points or [FUSION_CARDS[card]]:
-            yield fusion(card, count, threads, min(repeats, 3), Path(_cache_folder().name))
+            yield fusion(card, count, threads, min(repeats, 3), cache)
     else:
         for count in points or POINT_COUNTS:
             yield lidar(card, count, threads, repeats)
+
+
+def alone_rows(card: str, threads: int, points: Sequence[int], limit_gib: float) -> Iterator[AloneRow]:
+    """Run a fusion network alone in processes that may have so much memory."""
+    for count in points or [FUSION_CARDS[card]]:
+        for precision in ("fp32", "bf16"):
+            yield alone(card, count, threads, precision, limit_gib)
 
 
 def lidar(card: str, points: int, threads: int, repeats: int) -> Row:
@@ -211,6 +222,6 @@ def simulated_cloud(points: int) -> NDArray[np.float32]:
 
 
 __all__ = [
-    "FUSION_CARDS", "LIDAR_CARDS", "MORE_LIDAR_CARDS", "POINT_COUNTS", "FusionRow", "Row", "lidar", "rows",
-    "simulated_cloud",
+    "FUSION_CARDS", "LIDAR_CARDS", "MORE_LIDAR_CARDS", "POINT_COUNTS", "AloneRow", "FusionRow", "Row", "alone_rows",
+    "lidar", "rows", "simulated_cloud",
 ]  # fmt: skip

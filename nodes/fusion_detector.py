@@ -95,10 +95,10 @@ class FusionDetector(Node):
     def create(cls, config: FusionDetectorConfig, setup: NodeSetup) -> Self:
         from torch import set_num_threads
 
-        from perception.engines.choose import EngineSettings, compile_parts
+        from perception.engines.choose import EngineSettings
         from perception.engines.engine import run_on
+        from perception.engines.fusion_engines import compile_fusion
         from perception.networks.deepinteraction import DeepInteraction
-        from perception.networks.layers.interaction_parts import IN_TORCH
         from perception.networks.load import load_network
         from perception.ops.sparse_backend import sparse_backend
 
@@ -115,12 +115,8 @@ class FusionDetector(Node):
         topics = setup.inputs.get("images", ())
         said: list[str] = []
         settings = EngineSettings(config.engine, config.precision, setup.threads)
-        parts = loaded.network.parts(views=max(1, len(topics)))
-        engines = compile_parts({n: p for n, p in parts.items() if n not in IN_TORCH}, settings, say=said.append)
+        engines = compile_fusion(loaded.network, max(1, len(topics)), settings, say=said.append)
         on_gpu = any("cuda" in engine.name for engine in engines.values())
-        if config.engine == "auto" and not on_gpu:
-            settings = EngineSettings("torch", "fp32", setup.threads)
-        engines |= compile_parts({name: parts[name] for name in IN_TORCH}, settings, say=said.append)
         names = ", ".join(sorted({engine.name for engine in engines.values()}))
         model = ModelId(id=loaded.model_id, engine=names, trained=not loaded.untrained)
         cameras = tuple(topic.partition("/")[0] for topic in topics)

@@ -69,12 +69,19 @@ def networks(
     size: Annotated[list[str] | None, typer.Option(help="HEIGHTxWIDTH of a picture, for image networks.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 7,
     by_part: Annotated[bool, typer.Option("--by-part", help="Also each part of a LiDAR network.")] = False,
+    within_gib: Annotated[
+        float | None, typer.Option(min=0.1, help="Fusion networks alone, in a process with no more memory than this.")
+    ] = None,
+    torch_only: Annotated[
+        bool, typer.Option("--torch-only", help="Fusion networks without ONNX Runtime, whose graphs take minutes.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, at the end.")] = False,
 ) -> None:
     """Each network on each engine beside eager torch: perception bench networks --only ddrnet_compact.
 
     Only where named: dsvt_voxel_waymo, dsvt_nuscenes, and deepinteraction_compact and deepinteraction_nuscenes, which
-    are measured stage by stage, time and memory, beside the loops of the published code.
+    are measured stage by stage, time and memory, beside the loops of the published code; or, with --within-gib, ours
+    alone in a process of its own, float32 and bfloat16.
     """
     import os
 
@@ -88,20 +95,25 @@ def networks(
     for card in chosen:
         if card not in known:
             raise UserError(f"--only {card}: expected one of {', '.join(known)}.{did_you_mean(card, known)}")
+    if (within_gib or torch_only) and not set(chosen) <= set(lidar.FUSION_CARDS):
+        cards = " --only ".join(lidar.FUSION_CARDS)
+        raise UserError(f"--within-gib and --torch-only are for fusion networks: --only {cards}")
     sizes = [_size(text) for text in size] if size else list(segmentation.SIZES)
     about = machine()
     if not as_json:
         print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']:.1f}")
-    rows: list[lidar.Row | lidar.FusionRow | segmentation.Row | recognition.Row] = []
+    rows: list[lidar.Row | lidar.FusionRow | lidar.AloneRow | segmentation.Row | recognition.Row] = []
     for card in chosen:
         for count in threads or sorted({1, os.cpu_count() or 1}):
-            measured: Iterable[lidar.Row | lidar.FusionRow | segmentation.Row | recognition.Row]
-            if card in segmentation.CARDS:
+            measured: Iterable[lidar.Row | lidar.FusionRow | lidar.AloneRow | segmentation.Row | recognition.Row]
+            if within_gib:
+                measured = lidar.alone_rows(card, count, points or [], within_gib)
+            elif card in segmentation.CARDS:
                 measured = (segmentation.measure(card, picture, count, repeats) for picture in sizes)
             elif card in recognition.CARDS:
                 measured = [recognition.measure(card, count, repeats)]
             else:
-                measured = lidar.rows(card, count, repeats, points or [])
+                measured = lidar.rows(card, count, repeats, points or [], torch_only=torch_only)
             for row in measured:
                 rows.append(row)
                 if not as_json:

@@ -31,6 +31,11 @@ def compiled_by(function: CompileParts) -> Iterator[None]:
         _current.reset(token)
 
 
+def is_compiled_by_another() -> bool:
+    """Whether there is such a function."""
+    return _current.get() is not None
+
+
 def by_another(parts: Mapping[str, Part], settings: EngineSettings) -> dict[str, Engine] | None:
     """Return what the function makes of the parts, None without one; it may itself call what it stands in for."""
     function = _current.get()

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.networks.parity.judge import nearest_box_errors
+
 Arrays = Mapping[str, NDArray[Any]]
 
 MOST_PEAKS = 100
@@ -64,6 +66,25 @@ def task_figures(got: Arrays, expected: Arrays, half: bool = False) -> list[Task
             figures.append(TaskFigure("joints", _joints(got[name], expected[name]), 0.99 if half else 0.999))
             break
     return figures
+
+
+def found_boxes(got: Any, expected: Any) -> TaskFigure:
+    """Return the share of the reference's strongest boxes that an engine below float32 finds, too.
+
+    Args:
+        got: `boxes` (N, 9), `scores` (N,) and `labels` (N,) of one sample, tensors on the host: the engine's.
+        expected: the reference's.
+
+    Returns:
+        "boxes": the share, by the class `half` of the parity cases: of the same label, within 0.1 m or 2 %, and 0.02 in
+        score.
+    """
+    ours, theirs = (
+        {name: np.asarray(getattr(found, name)) for name in ("boxes", "scores", "labels")} for found in (got, expected)
+    )
+    strongest = np.argsort(-theirs["scores"], kind="stable")[:MOST_PEAKS]
+    errors = nearest_box_errors({name: values[strongest] for name, values in theirs.items()}, ours, half=True)
+    return TaskFigure("boxes", float(np.mean([error <= 1 for error in errors])) if errors else 1.0, 0.98)
 
 
 def _same_class(got: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -28,19 +28,21 @@ AROUND = {
 POINTS = 20_000
 
 
-def whole_run(network_name: str, network: Any, image_size: tuple[int, int] = (256, 512)) -> Callable[[RunPart], object]:
+def whole_run(
+    network_name: str, network: Any, image_size: tuple[int, int] = (256, 512), views: int = 6
+) -> Callable[[RunPart], Any]:
     """Return a function that runs the whole network on one input, its parts by the runner that it is given.
 
     Images are of the sizes that the network is configured for, those of segmentation of `image_size` (height, width),
-    clouds are random points.
+    clouds are random points. A network of several cameras gets as many pictures as there are `views`, of noise.
     """
     random = torch.Generator().manual_seed(0)
-    runs: dict[str, Callable[[RunPart], object]] = {
+    runs: dict[str, Callable[[RunPart], Any]] = {
         "ddrnet": lambda run: _segmented(network, image_size, run),
         "p2at": lambda run: _segmented(network, image_size, run),
         "dsvt": lambda run: network.detect(_cloud(network.config, random), run),
         "flatformer": lambda run: network.detect(_cloud(network.config, random), run),
-        "deepinteraction": lambda run: _fused(network, run),
+        "deepinteraction": lambda run: _fused(network, views, run),
         "egoposeformer": lambda run: _posed(network, run),
         "estf": lambda run: _recognised(network, run),
     }
@@ -67,18 +69,18 @@ def _cloud(config: Any, random: torch.Generator) -> torch.Tensor:
     return torch.cat((xyz, torch.zeros(POINTS, config.point_features - 3)), dim=1)
 
 
-def _fused(network: Any, run: RunPart) -> object:
+def _fused(network: Any, views: int, run: RunPart) -> object:
     from perception.networks.layers.interaction_parts import Sizes, example_rig
 
     config = network.config
-    sizes = Sizes(1, 6, config.image_size, config.geometry)
+    sizes = Sizes(1, views, config.image_size, config.geometry)
     image_from_lidar, lidar_from_camera = example_rig(sizes)
     low, high = np.array(config.geometry.point_range[:3]), np.array(config.geometry.point_range[3:])
     xyz = low + np.random.default_rng(0).random((POINTS, 3)) * (high - low)
     cloud = np.zeros((POINTS, config.sparse.in_channels), np.float32)
     cloud[:, :3] = xyz
-    images = torch.zeros(1, 6, 3, *config.image_size)
-    return network.detect(images, [cloud], image_from_lidar, lidar_from_camera, run, views=6)
+    images = torch.randn(1, views, 3, *config.image_size, generator=torch.Generator().manual_seed(0))
+    return network.detect(images, [cloud], image_from_lidar, lidar_from_camera, run, views=views)
 
 
 def _posed(network: Any, run: RunPart) -> object:

@@ -27,6 +27,7 @@ from perception.networks.layers.boxes import Boxes3D
 from perception.networks.layers.interaction_decoder import Decoded
 from perception.networks.load import build_network
 from perception.networks.part import run_in_torch
+from perception.ops.host_sampling import as_learned
 from perception.ops.image import Normalization, normalised
 from perception.ops.pinhole import pinhole_view
 from perception.training.center_losses import STARTS_AT
@@ -159,7 +160,7 @@ class SurroundDetection:
 
     def detect(self, sample: SurroundSample) -> Boxes3D:
         """Return what the network, in evaluation mode, finds, in the house's convention and the frame of the card."""
-        with torch.inference_mode():
+        with torch.inference_mode(), as_learned():
             decoded = self._decoded(sample)
             found = decode_boxes(decoded, self.network.pts_bbox_head, self.network.config.keep_box_range)[0].cpu()
         boxes = found.upright_boxes()

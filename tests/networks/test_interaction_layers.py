@@ -13,8 +13,14 @@ from perception.networks.layers.deformable_attention import (
     deformable_sampling,
     reference_points,
 )
-from perception.networks.layers.interaction_encoder import SingleHead, sine_encoding
+from perception.networks.layers.interaction_encoder import (
+    InteractionConfig,
+    PillarAlignment,
+    SingleHead,
+    sine_encoding,
+)
 from perception.networks.layers.interaction_geometry import (
+    FrameGeometry,
     GeometryConfig,
     Pillars,
     cells_in_tensors,
@@ -54,6 +60,32 @@ def test_what_is_sampled_on_a_host_is_what_is_learned_in_tensors(threads: int) -
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_pillars_aligned_on_a_host_are_those_that_are_learned_in_tensors(threads: int) -> None:
+    alignment = PillarAlignment(InteractionConfig(channels=24))
+    bev, image = torch.randn(1, 24, 4, 5), torch.randn(2, 24, 3, 7)
+    random = torch.Generator().manual_seed(0)
+    samples, pillars = 30, 6
+    pillar_samples = torch.randperm(samples, generator=random).reshape(pillars, -1)
+    pillar_samples[2, 1:], pillar_samples[4, 3:] = samples, samples  # fewer samples than others
+    cell_pillar = torch.full((20,), pillars)
+    cell_pillar[torch.arange(pillars) * 3] = torch.arange(pillars)
+    none = torch.zeros(0)
+    frame = FrameGeometry(
+        none, none, none, torch.randint(0, 42, (samples, 4), generator=random), torch.rand(samples, 4),
+        pillar_samples, torch.arange(pillars) * 3, cell_pillar,
+    )  # fmt: skip
+    expected, before = alignment(bev, image, frame), torch.get_num_threads()
+    assert expected.requires_grad
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            found = alignment(bev, image, frame)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_attention_is_torch_s() -> None:

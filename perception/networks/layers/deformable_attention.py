@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
 from perception.ops.deformable_attention import deformable_attention
-from perception.ops.host_sampling import sampled_on_host
+from perception.ops.host_sampling import on_host, sampled_on_host
 
 QUERIES = 2048
 """Queries that are worked on at a time."""
@@ -71,8 +71,7 @@ class MultiScaleDeformableAttention(nn.Module):
         values = [self._project(x) for x in levels]
         if torch.compiler.is_exporting() or query.is_cuda:
             return self._attend(query, reference, values)
-        plain = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        compiled = COMPILED and plain and not torch.is_grad_enabled()
+        compiled = COMPILED and on_host(query)
         values = [x.permute(0, 2, 3, 1).contiguous() for x in values] if compiled else values
         attended = []  # one sample after the other, and its queries in blocks
         for sample in range(query.shape[0]):

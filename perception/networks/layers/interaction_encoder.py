@@ -23,6 +23,7 @@ from perception.networks.layers.deformable_attention import MultiScaleDeformable
 from perception.networks.layers.interaction_geometry import FrameGeometry, ViewGeometry
 from perception.networks.layers.swin import FeedForward
 from perception.ops.blocks import in_blocks
+from perception.ops.host_sampling import attended_on_host, may_round_otherwise
 
 COLUMNS, PILLARS = 32, 512
 """Image columns and pillars that are worked on at a time."""
@@ -146,6 +147,10 @@ class PillarAlignment(nn.Module):
         channels = bev.shape[1]
         cells = bev.permute(0, 2, 3, 1).reshape(-1, channels)
         pixels = image.permute(0, 2, 3, 1).reshape(-1, channels)
+        if may_round_otherwise(cells):
+            queries = self.learnedAlign.asked(cells[frame.pillar_cells])
+            given = (frame.sample_cells, frame.sample_weights, frame.pillar_samples, queries)
+            return self._on_map(bev, self.learnedAlign.said(attended_on_host(pixels, *given)), frame)
         samples = torch.zeros_like(frame.sample_weights[:, :1])
         for corner in range(4):
             samples = samples + pixels[frame.sample_cells[:, corner]] * frame.sample_weights[:, corner, None]
@@ -154,7 +159,12 @@ class PillarAlignment(nn.Module):
         def align(queries: Tensor, own: Tensor) -> Tensor:
             return self.learnedAlign(queries, samples[own], own == samples.shape[0] - 1)  # type: ignore[no-any-return]
 
-        aligned = in_blocks(align, [cells[frame.pillar_cells], frame.pillar_samples], PILLARS)
+        return self._on_map(bev, in_blocks(align, [cells[frame.pillar_cells], frame.pillar_samples], PILLARS), frame)
+
+    @staticmethod
+    def _on_map(bev: Tensor, aligned: Tensor, frame: FrameGeometry) -> Tensor:
+        """Add pillars (P, C) to their cells."""
+        channels = bev.shape[1]
         aligned = torch.cat([aligned, aligned.new_zeros(1, channels)])[frame.cell_pillar]  # (B * S_y * S_x, C)
         return bev + aligned.reshape(bev.shape[0], *bev.shape[2:], channels).permute(0, 3, 1, 2)
 
@@ -175,12 +185,22 @@ class SingleHead(nn.Module):
         q . (W_k f + b_k) is (W_k^T q) . f plus a number that the softmax cancels; and as weights sum to one,
         sum a (W_v f + b_v) is W_v (sum a f) + b_v. So neither keys nor values are projected.
         """
-        channels = query.shape[1]
-        weights, biases = self.in_proj_weight.reshape(3, channels, channels), self.in_proj_bias.reshape(3, channels)
-        folded = F.linear(query, weights[0], biases[0]) @ weights[1] * channels**-0.5
-        logits = (keys @ folded[:, :, None])[..., 0].masked_fill(absent, -torch.inf)
-        summed = (logits.softmax(-1)[:, None] @ keys)[:, 0]
+        logits = (keys @ self.asked(query)[:, :, None])[..., 0].masked_fill(absent, -torch.inf)
+        return self.said((logits.softmax(-1)[:, None] @ keys)[:, 0])
+
+    def asked(self, query: Tensor) -> Tensor:
+        """Return what the keys are multiplied with, (P, C)."""
+        weights, biases = self._projections()
+        return F.linear(query, weights[0], biases[0]) @ weights[1] * weights.shape[1] ** -0.5  # type: ignore[no-any-return]
+
+    def said(self, summed: Tensor) -> Tensor:
+        """Return the answer that follows from the weighted sum of the keys, (P, C)."""
+        weights, biases = self._projections()
         return self.out_proj(F.linear(summed, weights[2], biases[2]))  # type: ignore[no-any-return]
+
+    def _projections(self) -> tuple[Tensor, Tensor]:
+        channels = self.in_proj_weight.shape[1]
+        return self.in_proj_weight.reshape(3, channels, channels), self.in_proj_bias.reshape(3, channels)
 
 
 class ImageBlock(nn.Module):

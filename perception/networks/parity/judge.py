@@ -153,7 +153,7 @@ def _compare_box_sets(prefix: str, published: Arrays, ours: Arrays, half: bool) 
         sample = {key: published[prefix + key][start : start + count] for key in ("boxes", "scores", "labels")}
         given = {key: ours[prefix + key][start_ours : start_ours + count_ours] for key in ("boxes", "scores", "labels")}
         start, start_ours = start + count, start_ours + count_ours
-        ratios = _nearest_box_ratios(sample, given, half)
+        ratios = nearest_box_errors(sample, given, half)
         missed += sum(ratio > 1 for ratio in ratios)
         worst = max([worst, *ratios])
     return missed <= slack, worst
@@ -164,7 +164,7 @@ def _counts(prefix: str, arrays: Arrays) -> NDArray[np.int64]:
     return np.atleast_1d(counts).astype(np.int64)
 
 
-def _nearest_box_ratios(published: Arrays, ours: Arrays, half: bool) -> list[float]:
+def nearest_box_errors(published: Arrays, ours: Arrays, half: bool) -> list[float]:
     """For every published box of one sample the error over tolerance of the nearest free box of ours."""
     relative, absolute, score_bound = (0.02, 0.1, 0.02) if half else (1e-3, 2e-3, 1e-3)
     free = np.ones(len(ours["boxes"]), bool)
