@@ -53,7 +53,7 @@ class ObjectMemory:
 
     def forget_all_but(self, alive: Tracks) -> None:
         """Forget what is known of tracks that are gone, once it is much."""
-        if max(map(len, (*self._by_id, self._places))) <= 2 * len(alive) + 16:
+        if max(len(self._places), *map(len, self._by_id)) <= 2 * len(alive) + 16:
             return
         ids = set(alive["id"].tolist())
         self._places.keep(ids)

@@ -30,7 +30,8 @@ def _overlap(a: Any, b: Any) -> float:
     reach = (np.hypot(a[2], a[3]) + np.hypot(b[2], b[3])) / 2
     if np.hypot(a[0] - b[0], a[1] - b[1]) > reach:
         return 0.0
-    return _clipped_area(_corners(a), _corners(b), np.empty((2, 16, 2)))
+    area: float = _clipped_area(_corners(a), _corners(b), np.empty((2, 16, 2)))
+    return area
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
