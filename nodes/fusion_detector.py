@@ -342,14 +342,16 @@ class FusionDetector(Node):
         found = found.cpu()
         kept = (found.scores >= self.config.score_min).numpy()
         boxes = found.upright_boxes().transformed(base_link_from_card)
-        flat = np.zeros((len(kept), 3))
-        flat[:, :2] = found.boxes[:, 7:9].numpy()
-        velocity = base_link_from_card.rotate(flat)[:, :2]
+        velocity = None
+        if self.sweeps > 1:  # how fast something is cannot be seen in one sweep: what the network says then is a guess
+            flat = np.zeros((len(kept), 3))
+            flat[:, :2] = found.boxes[:, 7:9].numpy()
+            velocity = base_link_from_card.rotate(flat)[kept, :2].astype(np.float32)
         return Detections3D(
             header=header, classes=self.card.class_names, identities=tuple(info.identity for info in self.card.classes),
             center_m=boxes.center_m[kept].astype(np.float32), size_lwh_m=boxes.size_lwh_m[kept].astype(np.float32),
             yaw_rad=boxes.yaw_rad[kept].astype(np.float32), score=found.scores.numpy()[kept].astype(np.float32),
-            label=found.labels.numpy()[kept].astype(np.uint16), velocity_mps=velocity[kept].astype(np.float32),
+            label=found.labels.numpy()[kept].astype(np.uint16), velocity_mps=velocity,
         )  # fmt: skip
 
 

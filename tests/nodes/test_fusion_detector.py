@@ -74,7 +74,7 @@ def driving(t_ns: int) -> Odometry:
 
 
 def test_points_and_boxes_are_moved_between_the_sensor_and_the_frame_of_the_card() -> None:
-    node, seen = node_of(driving)
+    node, seen = node_of(driving, sweeps=2)
     found = node.on_scene(sweep(0), [picture(camera, 0) for camera in CAMERAS])
     np.testing.assert_allclose(seen.points, [[-2.0, 10.0, -1.0, 127.5, 0.0]], atol=1e-4)  # x right, y forward; byte
     lidar = RIG.base_link_from("lidar").translation_m
@@ -83,6 +83,12 @@ def test_points_and_boxes_are_moved_between_the_sensor_and_the_frame_of_the_card
     assert found.velocity_mps is not None
     np.testing.assert_allclose(host(found.velocity_mps), [[5.0, 0.0]], atol=1e-6)
     assert found.header.degraded == ()
+
+
+def test_of_one_sweep_no_velocity_is_told() -> None:
+    node, _ = node_of(driving)
+    assert CARD.points.sweeps == 1
+    assert node.on_scene(sweep(0), [picture("cam_front", 0)]).velocity_mps is None
 
 
 def test_a_point_ahead_projects_to_where_the_camera_sees_it() -> None:
