@@ -33,6 +33,7 @@ from perception.networks.layers.interaction_geometry import (
     depths_in_tensors,
     project,
 )
+from perception.ops import host_sampling
 from perception.ops.depth_completion import complete_depth
 from perception.ops.roi_align import roi_align
 
@@ -45,7 +46,7 @@ def without_blocks() -> Iterator[None]:
     """Let layers work on all rows at once and sample in tensors, as the published ones do."""
     most = 1 << 40
     changes: list[tuple[Any, str, int]] = [
-        (swin, "ROWS", most), (deformable_attention, "QUERIES", most), (deformable_attention, "COMPILED", False),
+        (swin, "ROWS", most), (deformable_attention, "QUERIES", most), (host_sampling, "COMPILED", False),
         (interaction_encoder, "COLUMNS", most),
     ]  # fmt: skip
     before = [getattr(module, name) for module, name, _ in changes]

@@ -22,6 +22,8 @@ from torch import Tensor
 
 Floats: TypeAlias = NDArray[np.float32]
 
+COMPILED = True
+"""Sample in compiled code on a host, where nothing is learned."""
 HALF = np.float32(0.5)
 _REORDERED = {"reassoc", "contract"}
 """Sums in any order, in which the processor adds several numbers at once."""
@@ -46,7 +48,13 @@ def as_learned() -> Iterator[None]:
 def on_host(x: Tensor) -> bool:
     """Whether compiled code can read tensors like `x`: on a host, and nothing is learned or exported."""
     small = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return small and x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    return (
+        COMPILED
+        and small
+        and x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_exporting()
+    )
 
 
 def may_round_otherwise(x: Tensor) -> bool:

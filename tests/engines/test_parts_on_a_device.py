@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from perception.networks.layers import deformable_attention
 from perception.networks.load import load_network
 from perception.networks.part import Part
+from perception.ops import host_sampling
 
 CARDS = (
     "ddrnet_compact", "p2at_compact", "dsvt_compact", "flatformer_compact", "deepinteraction_compact",
@@ -56,7 +56,7 @@ def parts_of(card: str) -> Mapping[str, Part]:
 
 @pytest.mark.parametrize("card", CARDS)
 def test_every_part_runs_on_another_device_and_fits_a_cuda_graph(card: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deformable_attention, "COMPILED", False)  # a host's own way, which a device never goes
+    monkeypatch.setattr(host_sampling, "COMPILED", False)  # a host's own way, which a device never goes
     parts = {name: part for name, part in parts_of(card).items() if name not in DEPENDS_ON_VALUES}
     if card == "dsvt_compact":
         parts["transfusion"] = parts_of("dsvt_nuscenes")["decoder"]  # the other of its heads

@@ -20,8 +20,6 @@ from perception.ops.host_sampling import on_host, sampled_on_host
 
 QUERIES = 2048
 """Queries that are worked on at a time."""
-COMPILED = True
-"""Sample in compiled code on a host, where nothing is learned."""
 
 
 def deformable_sampling(levels: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
@@ -71,7 +69,7 @@ class MultiScaleDeformableAttention(nn.Module):
         values = [self._project(x) for x in levels]
         if torch.compiler.is_exporting() or query.is_cuda:
             return self._attend(query, reference, values)
-        compiled = COMPILED and on_host(query)
+        compiled = on_host(query)
         values = [x.permute(0, 2, 3, 1).contiguous() for x in values] if compiled else values
         attended = []  # one sample after the other, and its queries in blocks
         for sample in range(query.shape[0]):
