@@ -39,8 +39,9 @@ def test_encoder_and_decoder_are_the_published_loops(views: int) -> None:
     cloud = np.column_stack((xyz, np.zeros((len(xyz), 2)))).astype(np.float32)
     pillars = join_pillars(group_pillars([cloud], CONFIG), CONFIG)
     points, (height, width), bev = torch.from_numpy(cloud), sizes.cells, CONFIG.geometry.bev
-    images = noise(views, 64, height, width), noise(views, 64, height // 2, width // 2)
-    bevs = noise(1, 64, *bev), noise(1, 64, *bev).flip(3)
+    seen_by, on_map = CONFIG.interaction.image_channels, CONFIG.interaction.bev_channels
+    images = noise(views, seen_by, height, width), noise(views, seen_by, height // 2, width // 2)
+    bevs = noise(1, on_map, *bev), noise(1, on_map, *bev).flip(3)
     loops = PublishedFusion(network, points, pillars, projection, poses)
     with torch.no_grad(), without_blocks():
         expected = loops.interaction(images, bevs)
