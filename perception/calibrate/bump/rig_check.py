@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TypeAlias
 
@@ -13,8 +14,8 @@ from perception.calibrate.bump.camera_edges import Shot, camera_moved, make_shot
 from perception.calibrate.bump.camera_overlap import Overlap, View, cameras_against
 from perception.calibrate.bump.camera_texture import camera_turned
 from perception.calibrate.bump.ego_track import EgoTrack
-from perception.calibrate.bump.estimate import Estimate, displaced
-from perception.calibrate.bump.findings import Finding, judged
+from perception.calibrate.bump.estimate import BUMP, Estimate, displaced
+from perception.calibrate.bump.findings import SHARE, SIGNIFICANT, Finding, judged
 from perception.calibrate.bump.lidar_edges import SceneLines, scene_lines
 from perception.calibrate.bump.lidar_motion import lidar_moved
 from perception.calibrate.bump.looks import Looks
@@ -50,18 +51,30 @@ class RigCheck:
     def findings(self, rig: Rig) -> list[Finding]:
         """Return one finding per sensor that the recording has: the LiDAR, then the cameras.
 
-        Where the LiDAR moved, the cameras are judged from where it is: a degree away, lines lie on other edges, too.
+        Where the LiDAR moved, the cameras are judged from where it is: a degree away, lines lie on other edges, and
+        surfaces are lifted from wrong places. That may make cameras look turned, even all of them and by more than the
+        LiDAR is, so that the LiDAR seems to be in its place: what odometry and road alone say of it is tried as well,
+        and holds where fewer sensors must have moved then.
 
         Raises:
             GeometryError: the rig has not all sensors of the recording.
         """
         names = (self.recording.lidar, *self.recording.pictures)
         places = {name: rig.base_link_from(rig.sensor(name).frame) for name in names}
-        lidar, *cameras = self._judged(rig, places)
-        if lidar.state != "moved":
-            return [lidar, *cameras]
-        there = displaced(places[self.recording.lidar], lidar.moved)
-        return [lidar, *self._judged(rig, places | {self.recording.lidar: there})[1:]]
+        best = self._judged(rig, places)
+        lidar, alone = best[0], self._of_lidar(places[self.recording.lidar])
+        if lidar.state == "moved":
+            best = [lidar, *self._judged_from(rig, places, lidar.moved)[1:]]
+        if _moved(best[1:]) and alone is not None and _is_off(alone[0]):
+            rest, *cameras = self._judged_from(rig, places, alone[0].moved)
+            found = [replace(rest, state="moved", moved=alone[0].moved + rest.moved), *cameras]
+            best = min(best, found, key=_moved)
+        return best
+
+    def _judged_from(self, rig: Rig, places: Mapping[str, Transform], moved: Float) -> list[Finding]:
+        """Return the findings with the LiDAR that much from its place in the rig."""
+        there = displaced(places[self.recording.lidar], moved)
+        return self._judged(rig, places | {self.recording.lidar: there})
 
     def _judged(self, rig: Rig, places: Mapping[str, Transform]) -> list[Finding]:
         recording = self.recording
@@ -152,6 +165,16 @@ class RigCheck:
             true = lidar if moved is None else displaced(lidar, _surely(moved))
             self._lines[key] = scene_lines(self.recording.sweeps[index], true).moved(lidar @ true.inverse())
         return self._lines[key]
+
+
+def _is_off(estimate: Estimate) -> bool:
+    """Whether an estimate alone says that a sensor moved."""
+    off = np.abs(estimate.moved)
+    return bool(((off > SHARE * BUMP) & (off > np.sqrt(SIGNIFICANT) * estimate.deviation)).any())
+
+
+def _moved(findings: Sequence[Finding]) -> int:
+    return sum(finding.state == "moved" for finding in findings)
 
 
 def _surely(estimate: Estimate) -> Float:
