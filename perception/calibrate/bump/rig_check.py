@@ -74,7 +74,7 @@ class RigCheck:
     def _judged_from(self, rig: Rig, places: Mapping[str, Transform], moved: Float) -> list[Finding]:
         """Return the findings with the LiDAR that much from its place in the rig."""
         there = displaced(places[self.recording.lidar], moved)
-        return self._judged(rig, places | {self.recording.lidar: there})
+        return self._judged(rig, {**places, self.recording.lidar: there})
 
     def _judged(self, rig: Rig, places: Mapping[str, Transform]) -> list[Finding]:
         recording = self.recording
