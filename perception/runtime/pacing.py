@@ -23,6 +23,8 @@ Item = tuple[str, Message]
 
 HALF_NS = 100_000_000
 """Half a period of a topic that has given only one message yet."""
+REFERENCES_LOST_NS = 1_000_000_000
+"""Where what makes the instants is silent for so long, as when the LiDAR is unplugged, another topic makes them."""
 PATIENCE_NS = 2_000_000_000
 LONGEST_NS = 20_000_000_000
 
@@ -41,6 +43,10 @@ class Pacer:
         self._instant: Item | None = None
         self._held: dict[str, Message] = {}
         self._admitted_ns: int | None = None
+        self._stand_in: str | None = None
+        """The topic that makes the instants while the references are silent."""
+        self._reference_ns: int | None = None
+        """Stamp of the last message of a reference, or of the first message of all."""
         self._half_ns: dict[str, int] = {}
         self._last_ns: dict[str, int] = {}
         self.held_back: Counter[str] = Counter()
@@ -52,7 +58,7 @@ class Pacer:
         if topic in self._last_ns and t_ns > self._last_ns[topic]:
             self._half_ns[topic] = (t_ns - self._last_ns[topic]) // 2
         self._last_ns[topic] = t_ns
-        if topic in self._references:
+        if self._makes_instants(topic, t_ns):
             if self._instant is not None:
                 self.held_back[self._instant[0]] += 1
             self._instant = (topic, message)
@@ -66,6 +72,16 @@ class Pacer:
         self._held[topic] = message
         return []
 
+    def _makes_instants(self, topic: str, t_ns: int) -> bool:
+        """True for a reference, and for the first other topic that finds all references silent, until one speaks."""
+        if topic in self._references:
+            self._stand_in, self._reference_ns = None, t_ns
+        elif topic in self._others:
+            self._reference_ns = t_ns if self._reference_ns is None else self._reference_ns
+            if self._stand_in is None and t_ns - self._reference_ns > REFERENCES_LOST_NS:
+                self._stand_in = topic
+        return topic in self._references or topic == self._stand_in
+
     def _belongs(self, topic: str, t_ns: int) -> bool:
         """True within half a period of the topic around the admitted instant: one message is, the nearest."""
         half_ns = self._half_ns.get(topic, HALF_NS)
@@ -76,6 +92,7 @@ class Pacer:
         self.held_back.update([self._instant[0]] if self._instant is not None else [])
         self.held_back.update(self._held.keys())
         self._instant, self._admitted_ns = None, None
+        self._stand_in, self._reference_ns = None, None
         self._held.clear()
         self._half_ns.clear()
         self._last_ns.clear()
@@ -106,7 +123,7 @@ class Pacer:
 
     def bound_ns(self, topic: str, newest_ns: int) -> int:
         """Return the stamp below which nothing of a topic goes out any more, `newest_ns` being the source's newest."""
-        if topic in self._references:
+        if topic in self._references or topic == self._stand_in:
             return newest_ns if self._instant is None else self._instant[1].header.t_sensor_ns
         if topic in self._held:
             return self._held[topic].header.t_sensor_ns

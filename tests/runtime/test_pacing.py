@@ -56,6 +56,23 @@ def test_bounds_say_what_is_held_back() -> None:
     assert [paced.bound_ns(topic, 120 * MS) // MS for topic in ("lidar/points", "cam/image", "ego")] == [100, 90, 120]
 
 
+def test_pictures_make_the_instants_while_the_sweeps_are_lost() -> None:
+    paced = Pacer({"lidar/points"}, {"cam/image", "rear/image"})
+    paced.offer("lidar/points", cloud(0))
+    paced.admit(0)
+    paced.offer("cam/image", image(900))
+    assert paced.admit(2000 * MS) == []  # the sweeps may still come
+    paced.offer("cam/image", image(1100))
+    paced.offer("rear/image", image(1120))
+    assert paced.bound_ns("cam/image", 1150 * MS) == 1100 * MS
+    assert stamps(paced.admit(2000 * MS)) == [("cam/image", 1100), ("rear/image", 1120)]
+    paced.offer("cam/image", image(1300))
+    paced.offer("lidar/points", cloud(1320))  # plugged in again
+    assert stamps(paced.admit(2000 * MS)) == [("lidar/points", 1320)]
+    paced.offer("cam/image", image(1500))
+    assert paced.admit(2000 * MS) == []
+
+
 @pytest.mark.parametrize(
     ("pacing", "node", "inputs"),
     [
