@@ -140,8 +140,9 @@ class ObjectTracker(Node):
         self._memory.clear()
 
     def warm_up(self) -> None:
-        two = DetectionBatch(
-            t_ns=0, source="warm-up", classes=("car", "person"), center_m=np.zeros((2, 3)), size_lwh_m=np.ones((2, 3)),
+        two = DetectionBatch(  # apart, since two in one place are one
+            t_ns=0, source="warm-up", classes=("car", "person"), center_m=np.diag((9.0, 0, 0))[:2],
+            size_lwh_m=np.ones((2, 3)),
             yaw_rad=np.zeros(2), label=np.array([0, 1]), score=np.full(2, 0.9), velocity_mps=np.ones((2, 2)),
         )  # fmt: skip
         boxes_in_frame(two.center_m, two.yaw_rad, np.ones((2, 2)), np.eye(4), 0.0)
