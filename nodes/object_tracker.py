@@ -43,7 +43,7 @@ from perception.messages import (
 from perception.nodes._moving_points import extrapolated
 from perception.nodes._object_memory import REMEMBERED_NS, ObjectMemory
 from perception.ops.box_frames import boxes_in_frame
-from perception.ops.boxes_bev import surest_apart
+from perception.ops.boxes_bev import footprints, surest_apart
 from perception.ops.matching import UNMATCHED, assign
 from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
 from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
@@ -266,8 +266,7 @@ class ObjectTracker(Node):
         tracker, t_ns = self.tracker, self.tracker.t_ns
         assert t_ns is not None
         tracks = tracker.tracks[tracker.shown(tracker.tracks, t_ns)]
-        ground = boxes_of(tracks)[:, [0, 1, 3, 4, 6]]
-        tracks = tracks[surest_apart(ground, tracks["existence"], self.config.overlap_max)]
+        tracks = tracks[surest_apart(footprints(boxes_of(tracks)), tracks["existence"], self.config.overlap_max)]
         odom_from_base_link = pose if t_ns == header.t_sensor_ns else self._odom_from_base_link(t_ns)
         base_link = odom_from_base_link.inverse()
         attached = self._memory.attached(tracks, t_ns, base_link)

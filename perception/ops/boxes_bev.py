@@ -102,6 +102,11 @@ def _suppress(boxes: Float, threshold: float, most: int) -> NDArray[np.int64]:
     return kept[:count]
 
 
+def footprints(boxes: NDArray[Any]) -> NDArray[Any]:
+    """Return the rectangles (N, 5) of boxes (N, 7) x, y, z, length, width, height, yaw."""
+    return boxes[:, [0, 1, 3, 4, 6]]
+
+
 def bev_iou(a: NDArray[Any], b: NDArray[Any]) -> Float:
     """Return intersection over union (N, M) of rectangles (N, 5) and (M, 5): x, y, length, width, yaw."""
     return np.asarray(_iou_matrix(np.ascontiguousarray(a, np.float64), np.ascontiguousarray(b, np.float64)))
@@ -158,4 +163,4 @@ def surest_apart(boxes: NDArray[Any], sure: NDArray[Any], most: float) -> NDArra
     return alone
 
 
-__all__ = ["bev_iou", "rotated_nms", "surest_apart"]
+__all__ = ["bev_iou", "footprints", "rotated_nms", "surest_apart"]

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import MessageError, ShapeError, did_you_mean
-from perception.ops.boxes_bev import surest_apart
+from perception.ops.boxes_bev import footprints, surest_apart
 from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
 from perception.tracking.class_evidence import class_evidence, said_by_class
@@ -175,10 +175,11 @@ class Tracker:
         self._miss(tracks, ~seen, batch)
         born = np.ones(len(label), np.bool_)
         born[match[seen]] = False
-        if born.any() and self.settings.overlap_max < 1:
-            born &= self._has_place(tracks, batch, score)
-        if born.any():
-            tracks = np.concatenate((tracks, self._born(batch, np.flatnonzero(born), label, score, source, ids)))
+        index = np.flatnonzero(born)
+        if len(index) and self.settings.overlap_max < 1:
+            index = index[self._have_place(tracks, batch, index, score)]
+        if len(index):
+            tracks = np.concatenate((tracks, self._born(batch, index, label, score, source, ids)))
         living = self._living(tracks, batch.t_ns)
         self.tracks, self.t_ns = tracks if living.all() else tracks[living], batch.t_ns
 
@@ -266,7 +267,7 @@ class Tracker:
         kind, widen = found["label"], self._reliability(batch.source).noise
         agrees = np.zeros(len(found), np.int64)
         model = self.motion_models[kind]
-        update(found["mean"], found["cov"], model, _measured(batch, index), widen * self._spread[kind], agrees)
+        update(found["mean"], found["cov"], model, batch.measured(index), widen * self._spread[kind], agrees)
         found["heading"] = _within(found["heading"] + agrees, HEADING_VOTES)
         wrong = found["heading"] < 0
         if wrong.any():
@@ -337,10 +338,12 @@ class Tracker:
         lost = self._evidence() * np.log1p(-hit)
         tracks["existence"] = np.where(due, np.maximum(tracks["existence"] + lost, -MAX_ODDS), tracks["existence"])
 
-    def _has_place(self, tracks: Tracks, batch: DetectionBatch, score: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """True for each detection (N,) on whose ground no surer track or detection is: it may be another object."""
-        ground = np.concatenate((boxes_of(tracks), batch.boxes()))[:, [0, 1, 3, 4, 6]]
-        sure = np.concatenate((tracks["existence"], score))
+    def _have_place(
+        self, tracks: Tracks, batch: DetectionBatch, index: NDArray[np.int64], score: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """True for each detection (n,) on whose ground no track and no other of them is surer: it may be an object."""
+        ground = footprints(np.concatenate((boxes_of(tracks), batch.boxes()[index])))
+        sure = np.concatenate((tracks["existence"], score[index]))
         return surest_apart(ground, sure, self.settings.overlap_max)[len(tracks) :]
 
     def _born(
@@ -353,11 +356,9 @@ class Tracker:
         ids: NDArray[np.int64],
     ) -> Tracks:
         made: Tracks = np.zeros(len(index), self.tracks.dtype)
-        if not len(index):
-            return made
         for at in index[ids[index] == 0]:
             ids[at] = self._new_id()
-        kind, measured = label[index], _measured(batch, index)
+        kind, measured = label[index], batch.measured(index)
         widen = self._reliability(batch.source).noise
         made["id"], made["born_ns"], made["seen_ns"], made["label"] = ids[index], batch.t_ns, batch.t_ns, kind
         made["evidence"] = self._class_evidence(batch.source, kind, score[index])
@@ -389,18 +390,7 @@ class Tracker:
         return np.asarray(sure & (unseen_s <= self._numbers["forget_s"][tracks["label"]] + 1e-6))
 
 
-_NUMBERS = tuple(
-    name for name, kind in ClassSettings.__annotations__.items() if kind == "float"
-)  # annotations are text in this module's style
-
-
-def _measured(batch: DetectionBatch, index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (n, 5) x, y, yaw, velocity along x and y, NaN where it is not measured."""
-    measured = np.full((len(index), 5), np.nan)
-    measured[:, :2], measured[:, 2] = batch.center_m[index, :2], batch.yaw_rad[index]
-    if batch.velocity_mps is not None:
-        measured[:, 3:] = batch.velocity_mps[index]
-    return measured
+_NUMBERS = tuple(name for name, kind in ClassSettings.__annotations__.items() if kind == "float")  # which are text here
 
 
 def _within(odds: NDArray[np.float64], most: float) -> NDArray[np.float64]:

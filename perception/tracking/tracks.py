@@ -93,6 +93,14 @@ class DetectionBatch:
         """Return (N, 7) x, y, z, length, width, height, yaw."""
         return _boxes(self.center_m, self.size_lwh_m, self.yaw_rad)
 
+    def measured(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (n, 5) x, y, yaw, velocity along x and y of some, NaN where it is not measured."""
+        measured = np.full((len(index), 5), np.nan)
+        measured[:, :2], measured[:, 2] = self.center_m[index, :2], self.yaw_rad[index]
+        if self.velocity_mps is not None:
+            measured[:, 3:] = self.velocity_mps[index]
+        return measured
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Support:

@@ -20,7 +20,7 @@ from perception.geometry.boxes import Boxes
 from perception.geometry.rig import Rig, Sensor
 from perception.geometry.rig_file import LidarFile
 from perception.geometry.transforms import Transform
-from perception.ops.boxes_bev import bev_iou
+from perception.ops.boxes_bev import bev_iou, footprints
 from perception.simulation.classes import BICYCLE, BUS, CAR, PERSON, TRUCK
 from perception.simulation.motion import Motion
 from perception.simulation.world import World
@@ -218,7 +218,7 @@ def rare_objects(sweep: LabelledSweep, most: int, random: np.random.Generator) -
 def with_object(sweep: LabelledSweep, other: LabelledSweep, number: int, beams: Beams) -> LabelledSweep:
     """Return a sweep with one object of another as its last box; the same sweep where that has no place in it."""
     box = other.boxes[number : number + 1]
-    if len(sweep.boxes) and bev_iou(_flat(box), _flat(sweep.boxes)).max() > 0:
+    if len(sweep.boxes) and bev_iou(footprints(box), footprints(sweep.boxes)).max() > 0:
         return sweep
     inside = upright(box).contain(sweep.points[:, :3])[0]
     around = inside & (sweep.points[:, 2] > box[0, 2] - box[0, 5] / 2 + 0.2)  # what stands there, not the ground
@@ -250,10 +250,6 @@ def upright(boxes: Float32) -> Boxes:
     """Return rows (N, 7) as boxes."""
     exact = boxes.astype(np.float64)
     return Boxes(exact[:, :3], exact[:, 3:6], exact[:, 6])
-
-
-def _flat(boxes: Float32) -> Float32:
-    return boxes[:, [0, 1, 3, 4, 6]]
 
 
 def _rows(boxes: Boxes) -> Float32:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,20 +48,26 @@ def camera(position: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
     return (intrinsics @ torch.linalg.inv(pose))[None, None], pose[None, None]
 
 
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_is_sampled_on_a_host_is_what_is_learned_in_tensors(threads: int) -> None:
     attention = MultiScaleDeformableAttention(24, levels=2, heads=4, points=3)
     nn.init.normal_(attention.sampling_offsets.bias, std=4.0)  # many fall beyond the border
     query, levels = torch.randn(2, 7 * 11, 24), [torch.randn(2, 24, 7, 11), torch.randn(2, 24, 3, 5)]
-    reference, before = reference_points(7, 11, query), torch.get_num_threads()
+    reference = reference_points(7, 11, query)
     expected = attention(query, reference, levels)
     assert expected.requires_grad
-    torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            found = attention(query, reference, levels)
-    finally:
-        torch.set_num_threads(before)
+    with torch.no_grad(), threads_of_torch(threads):
+        found = attention(query, reference, levels)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -77,14 +86,10 @@ def test_pillars_aligned_on_a_host_are_those_that_are_learned_in_tensors(threads
         none, none, none, torch.randint(0, 42, (samples, 4), generator=random), torch.rand(samples, 4),
         pillar_samples, torch.arange(pillars) * 3, cell_pillar,
     )  # fmt: skip
-    expected, before = alignment(bev, image, frame), torch.get_num_threads()
+    expected = alignment(bev, image, frame)
     assert expected.requires_grad
-    torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            found = alignment(bev, image, frame)
-    finally:
-        torch.set_num_threads(before)
+    with torch.no_grad(), threads_of_torch(threads):
+        found = alignment(bev, image, frame)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
