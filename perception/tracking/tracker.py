@@ -28,15 +28,8 @@ from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
 from perception.tracking.class_evidence import class_evidence, said_by_class
 from perception.tracking.motion import (
-    STRAIGHT,
-    TURNING,
-    convert,
-    drift_alone,
-    predict,
-    turn_around,
-    update,
-    update_alone,
-)
+    STRAIGHT, TURNING, convert, drift_alone, predict, turn_around, update, update_alone,
+)  # fmt: skip
 from perception.tracking.settings import ClassSettings, Reliability, TrackerSettings
 from perception.tracking.tracks import (
     MAX_ODDS,
