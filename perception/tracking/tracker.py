@@ -28,8 +28,15 @@ from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
 from perception.tracking.class_evidence import class_evidence, said_by_class
 from perception.tracking.motion import (
-    STRAIGHT, TURNING, convert, drift_alone, predict, turn_around, update, update_alone,
-)  # fmt: skip
+    STRAIGHT,
+    TURNING,
+    convert,
+    drift_alone,
+    predict,
+    turn_around,
+    update,
+    update_alone,
+)
 from perception.tracking.settings import ClassSettings, Reliability, TrackerSettings
 from perception.tracking.tracks import (
     MAX_ODDS,
@@ -40,6 +47,7 @@ from perception.tracking.tracks import (
     odds,
     probability,
     track_type,
+    within,
 )
 
 HEADING_VOTES = 5.0
@@ -204,7 +212,7 @@ class Tracker:
         raw = np.asarray(batch.score, np.float64) if trust.logit else odds(np.asarray(batch.score, np.float64))
         lines = [trust.by_class.get(name, (trust.slope, trust.offset)) for name in batch.classes]
         slope, offset = np.array(lines).reshape(-1, 2)[batch.label].T
-        return _within(slope * raw + offset, MAX_ODDS)
+        return within(slope * raw + offset, MAX_ODDS)
 
     def _move(self, tracks: Tracks, seconds: float) -> None:
         if not len(tracks) or not seconds:
@@ -261,7 +269,7 @@ class Tracker:
         agrees = np.zeros(len(found), np.int64)
         model = self.motion_models[kind]
         update(found["mean"], found["cov"], model, batch.measured(index), widen * self._spread[kind], agrees)
-        found["heading"] = _within(found["heading"] + agrees, HEADING_VOTES)
+        found["heading"] = within(found["heading"] + agrees, HEADING_VOTES)
         wrong = found["heading"] < 0
         if wrong.any():
             turned = found[wrong]
@@ -273,7 +281,7 @@ class Tracker:
         update_alone(found["size"], found["size_variance"], batch.size_lwh_m[index],
                      widen * self._numbers["size_m"][kind])  # fmt: skip
         gain = self._evidence() * (score[index] + self._numbers["hit_odds"][kind])
-        found["existence"] = _within(found["existence"] + gain, MAX_ODDS)
+        found["existence"] = within(found["existence"] + gain, MAX_ODDS)
         found["evidence"] += self._class_evidence(batch.source, label[index], score[index])
         found["evidence"] -= found["evidence"].max(axis=1, keepdims=True)
         found["label"] = found["evidence"].argmax(axis=1)
@@ -384,11 +392,5 @@ class Tracker:
 
 
 _NUMBERS = tuple(name for name, kind in ClassSettings.__annotations__.items() if kind == "float")  # which are text here
-
-
-def _within(odds: NDArray[np.float64], most: float) -> NDArray[np.float64]:
-    """Return log-odds, or votes, no further from 0 than `most`."""
-    return np.minimum(np.maximum(odds, -most), most)
-
 
 __all__ = ["Tracker"]

@@ -182,6 +182,11 @@ def odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(inside / (1 - inside)))
 
 
+def within(odds: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    """Return log-odds, or votes, no further from 0 than `most`."""
+    return np.minimum(np.maximum(odds, -most), most)
+
+
 def class_probabilities(tracks: Tracks) -> NDArray[np.float64]:
     """Return (N, K) probabilities of the classes."""
     weight = np.exp(tracks["evidence"])
@@ -190,5 +195,5 @@ def class_probabilities(tracks: Tracks) -> NDArray[np.float64]:
 
 __all__ = [
     "MAX_ODDS", "DetectionBatch", "FieldOfView", "Support", "Tracks", "boxes_of", "class_probabilities", "odds",
-    "probability", "sound", "track_type",
+    "probability", "sound", "track_type", "within",
 ]  # fmt: skip
