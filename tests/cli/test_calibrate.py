@@ -164,7 +164,7 @@ def test_a_board_is_drawn_at_its_size(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("intrinsics", "absent", "--board", WORD, "--out", "x.yaml"), "absent"),
+        (("intrinsics", "absent", "--board", WORD, "--out", "x.yaml"), "absent: no such folder"),
         (("intrinsics", "{tmp}/*.png", "--board", WORD, "--out", "x.yaml"), "no picture matches"),
         (("intrinsics", "{tmp}", "--board", "chess", "--out", "x.yaml"), "not a board"),
         (("intrinsics", "{tmp}", "--board", WORD, "--out", "x.yaml", "--model", "pinhole"), "no such model"),
@@ -190,3 +190,8 @@ def test_a_truncated_picture_and_two_sizes_are_named(
     Pillow.new("L", (100, 80)).save(tmp_path / "small.png")
     assert run("intrinsics", tmp_path, "--board", WORD, "--out", tmp_path / "x.yaml") == 2
     assert "one camera, one size" in capsys.readouterr().err
+
+
+def test_the_help_names_the_extra_that_pictures_need(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert "perception-runtime[camera]" in capsys.readouterr().out.replace("\n", "").replace(" ", "")

@@ -19,9 +19,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 @app.callback()
 def calibrate() -> None:
-    """Calibrate cameras, LiDARs and clocks, and check a calibration against an ordinary recording.
+    r"""Calibrate cameras, LiDARs and clocks, and check a calibration against an ordinary recording.
 
-    Needs the extra `camera` where pictures are looked at: pip install 'perception-runtime[camera]'.
+    Needs the extra `camera` where pictures are looked at: pip install 'perception-runtime\[camera]'.
     """
 
 

@@ -46,6 +46,8 @@ def pictures(source: str, topic: str | None = None, *, seconds: float = 30.0, ev
         for file in files[::every]:
             yield _read(file)
         return
+    if not source.startswith(LIVE) and not Path(source).exists():
+        raise UserError(f"{source}: no such folder, picture or log")
     if topic is None:
         raise UserError(f"{source}: a log and a running graph have many topics; expected --topic CAMERA/image")
     from perception.messages import Image
@@ -152,7 +154,7 @@ def kind_of(source: str, topic: str, *, seconds: float = 5.0) -> type[Message]:
 
     known = open_log(source).topics()
     if topic not in known:
-        raise UserError(f"{source}: no topic '{topic}'.{did_you_mean(topic, known)}")
+        raise UserError(f"{source}: no topic '{topic}'; it has {', '.join(known)}.{did_you_mean(topic, known)}")
     return known[topic]
 
 
