@@ -5,8 +5,9 @@ All is kept by the track's id, with the stamp at which it was said, and forgotte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -47,9 +48,12 @@ class ObjectMemory:
         for known in self._by_id:
             known.clear()
 
-    def note_looks(self, ids: Sequence[int], things: Iterable[FusedObject], t_ns: int) -> None:
+    def note_looks(self, ids: Sequence[int], things: Sequence[FusedObject], t_ns: int) -> None:
         """Note as what tracks were detected by the fuser, an object each."""
-        self._looks.update(zip(ids, [(t_ns, thing.semantics, thing.num_points) for thing in things], strict=True))
+        looks = zip(
+            repeat(t_ns), map(attrgetter("semantics"), things), map(attrgetter("num_points"), things), strict=False
+        )
+        self._looks.update(zip(ids, looks, strict=True))
 
     def forget_all_but(self, alive: Tracks) -> None:
         """Forget what is known of tracks that are gone, once it is much."""
@@ -67,11 +71,9 @@ class ObjectMemory:
             return NOTHING
         ids, oldest_ns = tracks["id"].tolist(), t_ns - REMEMBERED_NS
         history = self._places.note(ids, tracks["mean"][:, :3], t_ns, base_link)
-        known, unseen = self._looks.get, (oldest_ns, (), 0)
-        _, semantics, num_points = zip(
-            *[one if one[0] >= oldest_ns else unseen for one in [known(identity, unseen) for identity in ids]],
-            strict=True,
-        )
+        unseen = (oldest_ns, (), 0)
+        looks = map(self._looks.get, ids, repeat(unseen))
+        _, semantics, num_points = zip(*[one if one[0] >= oldest_ns else unseen for one in looks], strict=True)
         return Attached(
             semantics, num_points, history,
             [_recent(self.recognised, identity, oldest_ns) for identity in ids] if self.recognised else repeat(()),

@@ -48,7 +48,7 @@ from perception.nodes._moving_points import MovingPoints, measured_by, poses
 from perception.nodes._painting import Eye, Painting, View
 from perception.ops import moving_points, painting, projection
 from perception.ops.box_frames import boxes_in_frame
-from perception.ops.painting import UNKNOWN, boxes_of_points
+from perception.ops.painting import UNKNOWN, boxes_of_points, owned
 from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, NodeSetup, Out
 from perception.tracking.class_lists import class_lists
 
@@ -180,17 +180,16 @@ class Fuser(Node):
         moves = np.hypot(*placed.velocity_mps.T) > 0.2
         if not moves.any():
             return
-        owner = boxes_of_points(
+        moved, box = owned(boxes_of_points(
             painted.base_link_m, painted.later_s, placed.center_m[moves], placed.size_lwh_m[moves],
             placed.yaw_rad[moves], placed.velocity_mps[moves], self.config.box_margin_m, painted.tiles, painted.span_s,
-        )  # fmt: skip
-        moved = np.flatnonzero(owner >= 0)
+        ))  # fmt: skip
         if not len(moved):
             return
         velocity = np.zeros((int(moves.sum()), 3))
         velocity[:, :2] = placed.velocity_mps[moves]
         over_ground = velocity if pose is None else pose.rotate(velocity)
-        painted.move(moved, over_ground.take(owner.take(moved), axis=0), views)
+        painted.move(moved, over_ground.take(box, axis=0), views)
 
     def _views(self, masks: Sequence[SegmentationMask]) -> list[View]:
         views = []
@@ -280,21 +279,22 @@ def _fused(
     painted = counts[:, :-1]
     share = painted / np.maximum(painted.sum(axis=1, keepdims=True), 1)
     names, half, score = boxes.identities or boxes.classes, placed.yaw_rad / 2, host(boxes.score).tolist()
-    velocity = zip(placed.velocity_mps.tolist(), placed.has_velocity.tolist(), strict=True)
+    known = placed.has_velocity.tolist()
+    fast = zip(*placed.velocity_mps.T.tolist(), repeat(0.0), strict=False)
     return map(
         FusedObject,  # by position, column by column, which is faster than object by object
         repeat(0),  # id
         score,  # existence_probability
-        [(ObjectClass(names[label], sure),) for label, sure in zip(host(boxes.label).tolist(), score, strict=True)],
-        map(tuple, placed.center_m.tolist()),
+        zip(map(ObjectClass, map(names.__getitem__, host(boxes.label).tolist()), score), strict=True),  # one class each
+        zip(*placed.center_m.T.tolist(), strict=True),
         zip(repeat(0.0), repeat(0.0), np.sin(half).tolist(), np.cos(half).tolist(), strict=False),
-        map(tuple, placed.size_lwh_m.tolist()),
+        zip(*placed.size_lwh_m.T.tolist(), strict=True),
         repeat("available"),  # orientation
-        [(*fast, 0.0) if known else None for fast, known in velocity],
+        fast if all(known) else [one if said else None for one, said in zip(fast, known, strict=False)],
         repeat(None),  # covariance_pose
         repeat(None),  # covariance_velocity
         repeat(False),  # has_position_covariance
-        placed.has_velocity.tolist(),
+        known,
         repeat(False),  # has_velocity_covariance
         repeat(0),  # age_ns
         repeat(boxes.header.t_sensor_ns),  # last_seen_ns

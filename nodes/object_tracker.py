@@ -51,7 +51,7 @@ from perception.tracking.in_image import match_regions, outlines
 from perception.tracking.object_list import fused_objects
 from perception.tracking.settings import Reliability, TrackerSettings
 from perception.tracking.tracker import Tracker
-from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of, sound
+from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of, some_of, sound
 
 T = TypeVar("T")
 NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
@@ -178,8 +178,8 @@ class ObjectTracker(Node):
         pose = self._take(
             header, tuple(names), _numbers(map(attrgetter("center_m"), things), 3),
             _numbers(map(attrgetter("size_lwh_m"), things), 3), 2 * np.arctan2(rotation[:, 2], rotation[:, 3]),
-            np.array([names[name] for name in said], np.int64),
-            np.array([thing.existence_probability for thing in things], np.float64),
+            np.array([*map(names.__getitem__, said)], np.int64),
+            np.array([*map(attrgetter("existence_probability"), things)], np.float64),
             np.ascontiguousarray(_numbers([thing.velocity_mps or NO_VELOCITY for thing in things], 3)[:, :2]), things,
         )  # fmt: skip
         return self._list(header, pose)
@@ -257,7 +257,7 @@ class ObjectTracker(Node):
         if things and self.tracker.t_ns == header.t_sensor_ns:
             index = self.tracker.tracks["detection"]
             seen = index >= 0
-            chosen = map(things.__getitem__, kept[index[seen]].tolist())
+            chosen = [*map(things.__getitem__, kept[index[seen]].tolist())]
             self._memory.note_looks(self.tracker.tracks["id"][seen].tolist(), chosen, header.t_sensor_ns)
         return pose
 
@@ -265,8 +265,9 @@ class ObjectTracker(Node):
         """Return all objects at the newest stamp of the tracker, given the vehicle's pose at the header's."""
         tracker, t_ns = self.tracker, self.tracker.t_ns
         assert t_ns is not None
-        tracks = tracker.tracks[tracker.shown(tracker.tracks, t_ns)]
-        tracks = tracks[surest_apart(footprints(boxes_of(tracks)), tracks["existence"], self.config.overlap_max)]
+        tracks = some_of(tracker.tracks, tracker.shown(tracker.tracks, t_ns))
+        apart = surest_apart(footprints(boxes_of(tracks)), tracks["existence"], self.config.overlap_max)
+        tracks = some_of(tracks, apart)
         odom_from_base_link = pose if t_ns == header.t_sensor_ns else self._odom_from_base_link(t_ns)
         base_link = odom_from_base_link.inverse()
         attached = self._memory.attached(tracks, t_ns, base_link)

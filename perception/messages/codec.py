@@ -53,7 +53,7 @@ class Record:
 
     __slots__ = ("_buffers", "_tail", "size")
 
-    def __init__(self, buffers: list[tuple[bytes, NDArray[Any]]], tail: bytes, size: int) -> None:
+    def __init__(self, buffers: list[tuple[bytearray, NDArray[Any]]], tail: bytes | bytearray, size: int) -> None:
         """Take each array with what stands before it, and what stands after the last."""
         self._buffers, self._tail, self.size = buffers, tail, size
 
@@ -106,20 +106,27 @@ def encode(message: Message) -> Record:
             body[name] = ArrayRef(dtype_name(array.dtype), array.shape, 3 + 2 * len(arrays))
             arrays.append(little_endian(array))
     layout.places(body)
-    return _lay_out(_encode((header, body))[1:], arrays, _encode(message.timing))
+    return _lay_out(_encode((header, body)), arrays, message.timing)
 
 
-def _encode(value: Any) -> bytes:
+def _encode(value: Any) -> bytearray:
+    encoded = bytearray()
+    _append(value, encoded)
+    return encoded
+
+
+def _append(value: Any, encoded: bytearray) -> None:
     try:
-        return _encoder.encode(value)
+        _encoder.encode_into(value, encoded, -1)
     except (TypeError, OverflowError, ValueError, RecursionError) as error:
         raise MessageError(f"a message holds a value that has no place in a record: {error}") from None
 
 
-def _lay_out(header_and_body: bytes, arrays: list[NDArray[Any]], timing: bytes) -> Record:
+def _lay_out(before: bytearray, arrays: list[NDArray[Any]], timing: Timing) -> Record:
+    """Put arrays and timing behind header and body, which stand there as an array of two."""
     elements = 3 + 2 * len(arrays)
-    head = (bytes((0x90 | elements,)) if elements < 16 else struct.pack(">BH", 0xDC, elements)) + header_and_body
-    at, before, buffers = 0, head, []
+    before[:1] = bytes((0x90 | elements,)) if elements < 16 else struct.pack(">BH", 0xDC, elements)
+    at, buffers = 0, []
     for array in arrays:
         nbytes = array.nbytes
         if nbytes > MAX_BUFFER_BYTES or len(arrays) > MAX_ARRAYS:
@@ -127,9 +134,9 @@ def _lay_out(header_and_body: bytes, arrays: list[NDArray[Any]], timing: bytes) 
         before += _PADS[-(at + len(before) + 2 + 5) % ALIGNMENT] + nbytes.to_bytes(4, "big")
         buffers.append((before, array))
         at += len(before) + nbytes
-        before = b""
-    tail = before + timing
-    return Record(buffers, tail, at + len(tail))
+        before = bytearray()
+    _append(timing, before)
+    return Record(buffers, before, at + len(before))
 
 
 @overload
@@ -241,7 +248,7 @@ def with_timing(data: Bytes, timing: Timing, before: Timing | None = None) -> by
         MessageError: the bytes are not a record.
     """
     view = _view(data)
-    old = b"" if before is None else _encode(before)
+    old = bytearray() if before is None else _encode(before)
     kept = view[: len(view) - len(old)] if old and view[-len(old) :] == old else content(view)
     return b"".join((kept, _encode(timing)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,7 +11,10 @@ T = TypeVar("T")
 def grouped(items: Iterable[T], ends: Sequence[int]) -> list[tuple[T, ...]]:
     """Return items as tuples, given where each tuple ends; the next one begins there."""
     flat = tuple(items)
-    return [flat[begin:end] for begin, end in pairwise((0, *ends))]
+    each = ends[0] if ends else 0
+    if each and ends == [*range(each, len(flat) + 1, each)]:  # all of one length, as most are
+        return list(zip(*[iter(flat)] * each, strict=True))
+    return [flat[begin:end] for begin, end in zip((0, *ends), ends, strict=False)]
 
 
 __all__ = ["grouped"]

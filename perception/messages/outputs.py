@@ -77,7 +77,7 @@ class ObjectMotion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     covariance: tuple[float, ...]
 
 
-class FusedObject(msgspec.Struct, frozen=True):
+class FusedObject(msgspec.Struct, frozen=True, gc=False):
     """One object for planners, pose in `base_link` at the header's stamp.
 
     Covariances are the upper triangle, row by row: pose (x y z roll pitch yaw) 21 numbers, velocity (vx vy vz) 6.

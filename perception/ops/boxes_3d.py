@@ -8,6 +8,7 @@ both rectangles seen from above, times their common height.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -42,18 +43,15 @@ def _hull_area(a: Any, b: Any, points: Any) -> float:
             first = k
     area, x, y = 0.0, points[first, 0], points[first, 1]
     for _ in range(8):
-        following, reach = -1, 0.0
+        following, reach, edge_x, edge_y = -1, 0.0, 0.0, 0.0
         for k in range(8):
             kx, ky = points[k, 0] - x, points[k, 1] - y
             far = kx * kx + ky * ky
             if far < 1e-18:
                 continue  # the corner we stand on, or another one at the same place
-            if following < 0:
-                following, reach = k, far
-                continue
-            turn = (points[following, 0] - x) * ky - (points[following, 1] - y) * kx
-            if turn < 0 or (turn == 0 and far > reach):
-                following, reach = k, far
+            turn = edge_x * ky - edge_y * kx
+            if following < 0 or turn < 0 or (turn == 0 and far > reach):
+                following, reach, edge_x, edge_y = k, far, kx, ky
         if following < 0:
             return 0.0
         area += x * points[following, 1] - points[following, 0] * y
@@ -78,7 +76,7 @@ def corners_from_above(boxes: Any) -> Any:
     """Return the corners (N, 4, 2) of boxes (N, 7)."""
     corners = np.empty((len(boxes), 4, 2))
     for k in range(len(boxes)):
-        corners[k] = _corners(_seen_from_above(boxes[k]))
+        _corners(boxes[k, 0], boxes[k, 1], boxes[k, 3], boxes[k, 4], boxes[k, 6], corners[k])
     return corners
 
 
@@ -87,8 +85,8 @@ def giou_of_pair(a: Any, corners_a: Any, b: Any, corners_b: Any, room: Any) -> f
     """Return the generalised overlap of two boxes (7,), given their corners (4, 2); room (2, 16, 2) is changed."""
     shared_height = min(a[2] + a[5] / 2, b[2] + b[5] / 2) - max(a[2] - a[5] / 2, b[2] - b[5] / 2)
     shared = 0.0
-    reach = (np.hypot(a[3], a[4]) + np.hypot(b[3], b[4])) / 2
-    if shared_height > 0 and np.hypot(a[0] - b[0], a[1] - b[1]) <= reach:
+    reach = (math.sqrt(a[3] * a[3] + a[4] * a[4]) + math.sqrt(b[3] * b[3] + b[4] * b[4])) / 2
+    if shared_height > 0 and (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 <= reach * reach:
         shared = _clipped_area(corners_a, corners_b, room) * shared_height
     union = a[3] * a[4] * a[5] + b[3] * b[4] * b[5] - shared
     height = max(a[2] + a[5] / 2, b[2] + b[5] / 2) - min(a[2] - a[5] / 2, b[2] - b[5] / 2)

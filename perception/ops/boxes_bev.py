@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -12,16 +13,14 @@ Float = NDArray[np.float64]
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _corners(box: Any) -> Any:
-    """Return the corners (4, 2) of x, y, length, width, yaw, counter-clockwise."""
-    c, s = np.cos(box[4]), np.sin(box[4])
-    out = np.empty((4, 2))
+def _corners(x: float, y: float, length: float, width: float, yaw: float, out: Any) -> None:
+    """Write the corners (4, 2) of a rectangle, counter-clockwise, into `out`."""
+    c, s = math.cos(yaw), math.sin(yaw)
     for k in range(4):
-        along = box[2] / 2 if k in (0, 3) else -box[2] / 2
-        across = box[3] / 2 if k in (0, 1) else -box[3] / 2
-        out[k, 0] = box[0] + c * along - s * across
-        out[k, 1] = box[1] + s * along + c * across
-    return out
+        along = length / 2 if k in (0, 3) else -length / 2
+        across = width / 2 if k in (0, 1) else -width / 2
+        out[k, 0] = x + c * along - s * across
+        out[k, 1] = y + s * along + c * across
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -30,41 +29,43 @@ def _overlap(a: Any, b: Any) -> float:
     reach = (np.hypot(a[2], a[3]) + np.hypot(b[2], b[3])) / 2
     if np.hypot(a[0] - b[0], a[1] - b[1]) > reach:
         return 0.0
-    area: float = _clipped_area(_corners(a), _corners(b), np.empty((2, 16, 2)))
+    corners = np.empty((2, 4, 2))
+    _corners(a[0], a[1], a[2], a[3], a[4], corners[0])
+    _corners(b[0], b[1], b[2], b[3], b[4], corners[1])
+    area: float = _clipped_area(corners[0], corners[1], np.empty((2, 16, 2)))
     return area
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def _clipped_area(corners: Any, sides: Any, room: Any) -> float:
     """Return what is left of a rectangle inside another, both by their corners (4, 2); room (2, 16, 2) is changed."""
-    polygon, clipped = room[0], room[1]
+    now, then, count = 0, 1, 4  # which half of the room holds the polygon, and which what is left of it
     for k in range(4):
-        polygon[k, 0], polygon[k, 1] = corners[k, 0], corners[k, 1]
-    count = 4
+        room[0, k, 0], room[0, k, 1] = corners[k, 0], corners[k, 1]
     for k in range(4):
-        px, py = sides[k]
-        ex, ey = sides[(k + 1) % 4, 0] - px, sides[(k + 1) % 4, 1] - py
+        following = (k + 1) % 4
+        px, py = sides[k, 0], sides[k, 1]
+        ex, ey = sides[following, 0] - px, sides[following, 1] - py
         kept = 0
         for i in range(count):
-            x0, y0 = polygon[i]
-            x1, y1 = polygon[(i + 1) % count]
+            after = i + 1 if i + 1 < count else 0
+            x0, y0, x1, y1 = room[now, i, 0], room[now, i, 1], room[now, after, 0], room[now, after, 1]
             d0, d1 = ex * (y0 - py) - ey * (x0 - px), ex * (y1 - py) - ey * (x1 - px)
             if d0 >= 0:
-                clipped[kept, 0], clipped[kept, 1] = x0, y0
+                room[then, kept, 0], room[then, kept, 1] = x0, y0
                 kept += 1
             if (d0 >= 0) != (d1 >= 0):
                 t = d0 / (d0 - d1)
-                clipped[kept, 0], clipped[kept, 1] = x0 + t * (x1 - x0), y0 + t * (y1 - y0)
+                room[then, kept, 0], room[then, kept, 1] = x0 + t * (x1 - x0), y0 + t * (y1 - y0)
                 kept += 1
         count = kept
         if count == 0:
             return 0.0
-        polygon, clipped = clipped, polygon
+        now, then = then, now
     area = 0.0
     for i in range(count):
-        x0, y0 = polygon[i]
-        x1, y1 = polygon[(i + 1) % count]
-        area += x0 * y1 - x1 * y0
+        after = i + 1 if i + 1 < count else 0
+        area += room[now, i, 0] * room[now, after, 1] - room[now, after, 0] * room[now, i, 1]
     return abs(area) / 2
 
 
@@ -135,13 +136,21 @@ def rotated_nms(
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def _apart(boxes: Float, most: float) -> NDArray[np.bool_]:
+    """Return True for each box, surest first, that shares no ground with one before it that stays."""
     alone = np.ones(len(boxes), np.bool_)
-    reach = np.sqrt(boxes[:, 2] ** 2 + boxes[:, 3] ** 2) / 2
+    if len(boxes) < 2:
+        return alone
+    reach = np.sqrt(boxes[:, 2] ** 2 + boxes[:, 3] ** 2) / 2 + 1e-6  # more than rounding
+    order = np.argsort(boxes[:, 0])
+    along, farthest = boxes[order, 0], reach.max()
     for i in range(1, len(boxes)):
-        area = boxes[i, 2] * boxes[i, 3]
-        for j in range(i):
-            dx, dy, near = boxes[i, 0] - boxes[j, 0], boxes[i, 1] - boxes[j, 1], reach[i] + reach[j]
-            if dx * dx + dy * dy > near * near or not alone[j]:
+        x, y, area, far = boxes[i, 0], boxes[i, 1], boxes[i, 2] * boxes[i, 3], reach[i] + farthest
+        for k in range(np.searchsorted(along, x - far), len(order)):
+            if along[k] > x + far:
+                break
+            j = order[k]
+            dx, dy, near = x - along[k], y - boxes[j, 1], reach[i] + reach[j]
+            if j >= i or not alone[j] or dx * dx + dy * dy > near * near:
                 continue
             if _overlap(boxes[i], boxes[j]) > most * min(area, boxes[j, 2] * boxes[j, 3]):
                 alone[i] = False

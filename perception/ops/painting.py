@@ -40,6 +40,9 @@ class Surface(NamedTuple):
     """Number of the first column; column 0 begins at the optical axis."""
 
 
+NO_SURFACE = Surface(*np.zeros((3, 0)), np.zeros(0, np.int64), np.zeros(1, np.int64), 0)
+
+
 def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArray[np.bool_]:
     """Return True for points that lie behind a nearer surface, seen from a camera.
 
@@ -72,13 +75,9 @@ def hidden_behind(
         other: M points that are there, too.
         gone: (M,) True for those of them that are not, in the order in which the surface was made of them.
     """
-    above, below = np.zeros(len(points.order), np.bool_), np.zeros(len(points.order), np.bool_)
-    _cover(points, points, np.zeros(len(points.order), np.bool_), 1.25 * ring_gap_rad, above, below)
-    if other is not None:
-        nothing = np.zeros(len(other.order), np.bool_)
-        _cover(points, other, nothing if gone is None else gone, 1.25 * ring_gap_rad, above, below)
-    hidden = np.empty(len(points.order), np.bool_)
-    hidden[points.order] = above & below
+    also = NO_SURFACE if other is None else other
+    nothing = np.zeros(len(also.order), np.bool_)
+    hidden: NDArray[np.bool_] = _hidden(points, also, nothing if gone is None else gone, 1.25 * ring_gap_rad)
     return hidden
 
 
@@ -98,6 +97,17 @@ def _surface(points: Any) -> Any:
     for at in range(len(starts) - 1):
         _sort(order[starts[at] : starts[at + 1]], down)
     return Surface(across[order], down[order], distance[order], order, starts, leftmost)  # side by side in memory
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _hidden(points: Any, other: Any, gone: Any, reach: float) -> Any:
+    count = len(points.order)
+    above, below, hidden = np.zeros(count, np.bool_), np.zeros(count, np.bool_), np.empty(count, np.bool_)
+    _cover(points, points, np.zeros(count, np.bool_), reach, above, below)
+    _cover(points, other, gone, reach, above, below)
+    for i in range(count):
+        hidden[points.order[i]] = above[i] and below[i]
+    return hidden
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -228,6 +238,17 @@ def boxes_of_points(
     return owner
 
 
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def owned(owner: Any) -> Any:
+    """Return which points (M,) lie in a box, and in which (M,), given the box of each point (P,), -1 for none."""
+    point, box, count = np.empty(len(owner), np.int64), np.empty(len(owner), np.int64), 0
+    for p in range(len(owner)):
+        if owner[p] >= 0:
+            point[count], box[count] = p, owner[p]
+            count += 1
+    return point[:count], box[:count]
+
+
 def labels_in_boxes(
     points_m: NDArray[Any],
     label: NDArray[np.uint8],
@@ -311,7 +332,7 @@ def compile_all() -> None:
     """Compile what this file holds, before points come; masks may be read-only, or not."""
     one, number, places = np.ones((1, 3)), np.zeros(1), np.zeros(1, np.int64)
     hidden = hidden_points(one, 0.01)
-    boxes_of_points(one, number, one, one, number, np.ones((1, 2)), 0.1, on_tiles(one), (0.0, 0.0))
+    owned(boxes_of_points(one, number, one, one, number, np.ones((1, 2)), 0.1, on_tiles(one), (0.0, 0.0)))
     label = np.zeros(1, np.uint8)
     labels_in_boxes(one, label, one, one, number, 0.1)
     frozen = np.zeros((1, 1), np.uint8)
@@ -323,5 +344,5 @@ def compile_all() -> None:
 
 __all__ = [
     "EACH_LABEL", "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "compile_all", "count_labels", "hidden_behind",
-    "hidden_points", "labels_in_boxes", "on_tiles", "surface_of", "take_labels",
+    "hidden_points", "labels_in_boxes", "on_tiles", "owned", "surface_of", "take_labels",
 ]  # fmt: skip

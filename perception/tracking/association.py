@@ -31,21 +31,21 @@ def pairs_of_family(tracks: Any, spread: Any, boxes: Any, noise: Any, reach: flo
         most: highest cost.
     """
     order = np.argsort(boxes[:, 0])
-    sorted_x = boxes[order, 0]
+    sorted_x, sorted_y = boxes[order, 0], boxes[order, 1]
     of_tracks, of_boxes, room = corners_from_above(tracks), corners_from_above(boxes), np.empty((2, 16, 2))
     row, column, cost = [np.int64(0) for _ in range(0)], [np.int64(0) for _ in range(0)], [0.0 for _ in range(0)]
     for i in range(len(tracks)):
-        begin = np.searchsorted(sorted_x, tracks[i, 0] - reach)
-        for k in range(begin, len(order)):
-            if sorted_x[k] > tracks[i, 0] + reach:
+        x, y = tracks[i, 0], tracks[i, 1]
+        for k in range(np.searchsorted(sorted_x, x - reach), len(order)):
+            if sorted_x[k] > x + reach:
                 break
-            j = order[k]
-            dx, dy, dz = boxes[j, 0] - tracks[i, 0], boxes[j, 1] - tracks[i, 1], boxes[j, 2] - tracks[i, 2]
-            if abs(dy) > reach:
+            if abs(sorted_y[k] - y) > reach:
                 continue
+            j = order[k]
             if affinity == GIOU:
                 apart = 1 - giou_of_pair(tracks[i], of_tracks[i], boxes[j], of_boxes[j], room)
             else:
+                dx, dy, dz = boxes[j, 0] - x, boxes[j, 1] - y, boxes[j, 2] - tracks[i, 2]
                 xx, yy, xy = spread[i, 0] + noise[j, 0], spread[i, 1] + noise[j, 0], spread[i, 2]
                 squared = (yy * dx * dx - 2 * xy * dx * dy + xx * dy * dy) / (xx * yy - xy * xy)
                 apart = math.sqrt(squared + dz * dz / (spread[i, 3] + noise[j, 1]))

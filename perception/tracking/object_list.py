@@ -23,7 +23,9 @@ CLASS_MIN = 0.01
 ANY_HEADING, SURE_HEADING = 0.5, 2.0
 """Votes from which the axis is known, and from which the front is."""
 Orientation: TypeAlias = Literal["unavailable", "sign_unknown", "available"]
+KNOWN_FROM = np.array((ANY_HEADING, SURE_HEADING))
 ORIENTATIONS: tuple[Orientation, ...] = ("unavailable", "sign_unknown", "available")
+MOTIONS: tuple[Literal["turning", "straight"], ...] = ("straight", "turning")
 
 
 class Attached(NamedTuple):
@@ -73,19 +75,19 @@ def fused_objects(
     half, turns = (boxes[:, 6] + turn) / 2, model[label] == TURNING
     flat = np.ascontiguousarray(base_link_from_tracks.rotation[:2, :2])
     states, velocity, spread = _seen_from(mean, tracks["cov"], turns, turn, flat)
-    state = states.tolist()
-    xx, xy, xt, _, _, yy, yt, _, _, tt, *_ = zip(*state, strict=True)
+    state = states.T.tolist()
+    xx, xy, xt, _, _, yy, yt, _, _, tt, *_ = state
     by_bits = {one: tuple(name for bit, name in enumerate(sources) if one >> bit & 1) for one in set(bits)}
-    votes = np.searchsorted((ANY_HEADING, SURE_HEADING), tracks["heading"], side="right")
+    votes = np.searchsorted(KNOWN_FROM, tracks["heading"], side="right")
     known = repeat(over_ground)
     found = map(
         FusedObject,  # by position, column by column: to name the fields of each object takes twice as long
         (tracks["id"] | id_prefix).tolist(),
         probability(tracks["existence"]).tolist(),
         class_lists(names, class_probabilities(tracks), min(CLASS_MIN, 0.9 / len(names))),  # one of each at least
-        map(tuple, base_link_from_tracks.apply(boxes[:, :3]).tolist()),
+        zip(*base_link_from_tracks.apply(boxes[:, :3]).T.tolist(), strict=True),
         zip(repeat(0), repeat(0), np.sin(half).tolist(), np.cos(half).tolist(), strict=False),
-        map(tuple, boxes[:, 3:6].tolist()),
+        zip(*boxes[:, 3:6].T.tolist(), strict=True),
         map(ORIENTATIONS.__getitem__, votes.tolist()),
         zip(*velocity.T.tolist(), repeat(0), strict=False) if over_ground else repeat(None),
         pose_covariances((xx, xy, xt, yy, yt, tt), tracks["height"][:, 1].tolist()),
@@ -95,7 +97,7 @@ def fused_objects(
         known,
         (t_ns - tracks["born_ns"]).tolist(),
         tracks["seen_ns"].tolist(),
-        [by_bits[one] for one in bits],
+        map(by_bits.__getitem__, bits),
         attached.semantics,
         attached.num_points,
         repeat(None),  # visibility
@@ -108,9 +110,11 @@ def fused_objects(
 
 
 def _motions(turns: Any, rate: Any, push: Any, state: list[list[float]]) -> Iterator[ObjectMotion]:
-    words: list[Literal["turning", "straight"]] = ["turning" if one else "straight" for one in turns.tolist()]
-    rates = [rate if turns else 0 for rate, turns in zip(rate.tolist(), turns.tolist(), strict=True)]
-    return map(ObjectMotion, words, rates, *push.T.tolist(), map(tuple, state))
+    rates = rate.tolist()
+    for straight in np.flatnonzero(~turns).tolist():
+        rates[straight] = 0
+    kinds = map(MOTIONS.__getitem__, turns.tolist())
+    return map(ObjectMotion, kinds, rates, *push.T.tolist(), zip(*state, strict=True))
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]

@@ -26,7 +26,7 @@ from perception.errors import MessageError, ShapeError, did_you_mean
 from perception.ops.boxes_bev import footprints, surest_apart
 from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
-from perception.tracking.class_evidence import class_evidence, said_by_class
+from perception.tracking.class_evidence import add_evidence, class_evidence, said_by_class
 from perception.tracking.motion import (
     STRAIGHT,
     TURNING,
@@ -46,6 +46,7 @@ from perception.tracking.tracks import (
     boxes_of,
     odds,
     probability,
+    some_of,
     track_type,
     within,
 )
@@ -182,7 +183,7 @@ class Tracker:
         if len(index):
             tracks = np.concatenate((tracks, self._born(batch, index, label, score, source, ids)))
         living = self._living(tracks, batch.t_ns)
-        self.tracks, self.t_ns = tracks if living.all() else tracks[living], batch.t_ns
+        self.tracks, self.t_ns = some_of(tracks, living), batch.t_ns
 
     def _source(self, name: str) -> int:
         if name not in self.sources:
@@ -264,8 +265,8 @@ class Tracker:
     ) -> None:
         if not len(index):
             return
-        found = tracks[seen]
-        kind, widen = found["label"], self._reliability(batch.source).noise
+        found = some_of(tracks, seen)
+        kind, widen = found["label"].copy(), self._reliability(batch.source).noise
         agrees = np.zeros(len(found), np.int64)
         model = self.motion_models[kind]
         update(found["mean"], found["cov"], model, batch.measured(index), widen * self._spread[kind], agrees)
@@ -282,13 +283,12 @@ class Tracker:
                      widen * self._numbers["size_m"][kind])  # fmt: skip
         gain = self._evidence() * (score[index] + self._numbers["hit_odds"][kind])
         found["existence"] = within(found["existence"] + gain, MAX_ODDS)
-        found["evidence"] += self._class_evidence(batch.source, label[index], score[index])
-        found["evidence"] -= found["evidence"].max(axis=1, keepdims=True)
-        found["label"] = found["evidence"].argmax(axis=1)
+        add_evidence(found["evidence"], self._class_evidence(batch.source, label[index], score[index]), found["label"])
         convert(found["mean"], found["cov"], model, self.motion_models[found["label"]])
         found["seen_ns"], found["score"] = batch.t_ns, score[index]
         found["sources"] |= 1 << source
-        tracks[seen] = found
+        if found is not tracks:
+            tracks[seen] = found
 
     def _evidence(self) -> float:
         """Return what the word of one detector counts: all that spoke of late count as much together as one alone.

@@ -171,6 +171,11 @@ def _boxes(center_m: Float, size_lwh_m: Float, yaw_rad: Float) -> Float:
     return boxes
 
 
+def some_of(tracks: Tracks, chosen: NDArray[np.bool_]) -> Tracks:
+    """Return the tracks for which `chosen` (N,) is True: where that is all of them themselves, no copy."""
+    return tracks if chosen.all() else tracks[chosen]
+
+
 def probability(odds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the probability of log-odds."""
     return np.asarray(1 / (1 + np.exp(-odds)))
@@ -195,5 +200,5 @@ def class_probabilities(tracks: Tracks) -> NDArray[np.float64]:
 
 __all__ = [
     "MAX_ODDS", "DetectionBatch", "FieldOfView", "Support", "Tracks", "boxes_of", "class_probabilities", "odds",
-    "probability", "sound", "track_type", "within",
+    "probability", "some_of", "sound", "track_type", "within",
 ]  # fmt: skip
