@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.calibrate.bump.camera_overlap import Overlap
-from perception.calibrate.bump.estimate import BUMP, PRIOR, Estimate
+from perception.calibrate.bump.estimate import BUMP, PRIOR, Estimate, carried
 from perception.geometry.transforms import Transform
 
 Float: TypeAlias = NDArray[np.float64]
@@ -202,15 +202,7 @@ def _as_the_lidar_sees(names: Sequence[str], camera: str, places: Mapping[str, T
     """Return the matrix (6, 6 S): a camera's motion less what that of the LiDAR, the first, does at its place."""
     out, begin = np.zeros((6, 6 * len(names))), 6 * names.index(camera)
     out[:, begin : begin + 6] = np.eye(6)
-    out[:, :6] = -_carried(places[camera].translation_m - places[names[0]].translation_m)
-    return out
-
-
-def _carried(arm: Float) -> Float:
-    """Return the matrix (6, 6) from the motion of one place to that of another on the same body, `arm` away."""
-    out = np.eye(6)
-    x, y, z = arm
-    out[3:, :3] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]  # turn x arm
+    out[:, :6] = -carried(places[camera].translation_m - places[names[0]].translation_m)
     return out
 
 
