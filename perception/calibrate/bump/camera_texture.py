@@ -62,8 +62,9 @@ UNLIKE = 0.8
 measures (a cabin); of pictures that have nothing to do with each other it is 1.4."""
 SCALE = 5e-4
 """Standard deviation of the odometry's scale, after the LiDAR found it."""
-FLOOR_RAD = np.radians(0.15)
-"""What a camera may seem to be turned for other reasons."""
+FLOOR_RAD = np.radians([1.0, 0.15, 0.15])
+"""What a camera may seem to be turned for other reasons. A roll turns it about the way: what it sees moves as before, and
+only depths tell, which a wet road mirrors wrongly."""
 FEWEST_POINTS, FEWEST_THINGS = 1500, 40
 UNKNOWNS = 7
 """The camera's motion, and the odometry's scale."""
@@ -260,7 +261,7 @@ def _told(fit: _Fit, at: Float) -> Estimate:
     covariance = np.linalg.inv(known + BEFORE)
     turn = (covariance @ goal)[:3]
     information = np.zeros((6, 6))
-    information[:3, :3] = np.linalg.inv(covariance[:3, :3] + FLOOR_RAD**2 * np.eye(3))
+    information[:3, :3] = np.linalg.inv(covariance[:3, :3] + np.diag(FLOOR_RAD**2))
     return Estimate.at(np.array([*turn, 0.0, 0.0, 0.0]), information, len(fit.pairs.first))
 
 

@@ -98,8 +98,8 @@ class _System:
     matrix: Float
     goal: Float
     sharpest: Float
-    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole. A camera
-    against all others is one: each is a witness of its own."""
+    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole. A sensor
+    against all cameras is one: each is a witness of its own."""
 
     @classmethod
     def of(
@@ -111,13 +111,14 @@ class _System:
         matrix, goal = np.zeros((6 * len(names),) * 2), np.zeros(6 * len(names))
         if lidar[1] is not None:
             matrix[:6, :6], goal[:6] = lidar[1].information, lidar[1].goal
-        sharpest = np.diag(matrix).copy()
+        alone, by_cameras = np.diag(matrix).copy(), np.zeros(len(goal))
         for name, estimate in seen.items():
             relative = _as_the_lidar_sees(names, name, places)
             told = relative.T @ estimate.information @ relative
             matrix += told
-            sharpest = np.maximum(sharpest, np.diag(told))
+            by_cameras += np.diag(told)
             goal += relative.T @ estimate.goal
+        sharpest = np.maximum(alone, by_cameras)
         for name, estimate in turned.items():
             at = slice(6 * names.index(name), 6 * names.index(name) + 6)
             matrix[at, at] += estimate.information
