@@ -63,8 +63,8 @@ measures (a cabin); of pictures that have nothing to do with each other it is 1.
 SCALE = 5e-4
 """Standard deviation of the odometry's scale, after the LiDAR found it."""
 FLOOR_RAD = np.radians([1.0, 0.15, 0.15])
-"""What a camera may seem to be turned for other reasons. A roll turns it about the way: what it sees moves as before, and
-only depths tell, which a wet road mirrors wrongly."""
+"""What a camera may seem to be turned for other reasons. A roll turns it about the way: what it sees moves as before,
+and only depths tell, which a wet road mirrors wrongly."""
 FEWEST_POINTS, FEWEST_THINGS = 1500, 40
 UNKNOWNS = 7
 """The camera's motion, and the odometry's scale."""
