@@ -100,6 +100,9 @@ def test_a_camera_that_was_displaced_is_found_by_what_another_saw_before() -> No
     np.testing.assert_allclose(
         np.linalg.solve(told.information[6:12, 6:12] + firm, told.goal[6:12])[4:], off[4:], atol=0.012
     )
+    for axis in (3, 4):  # of both together, or the LiDAR, along the road, they know nothing
+        together = np.tile(0.05 * np.eye(6)[axis], 2)
+        assert together @ told.information @ together < 1.0
 
 
 def test_a_ramp_is_sampled_with_its_slope() -> None:

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.calibrate.bump.ego_track import EgoTrack
-from perception.calibrate.bump.estimate import BUMP, displaced
+from perception.calibrate.bump.estimate import BUMP, carried, displaced
 from perception.calibrate.bump.looks import JUDGED, LEAST_SLOPE, MOST_REFERENCES, Looks, exposure, sampled, weights
+from perception.calibrate.bump.pulls import told_by_pulls
 from perception.calibrate.bump.surface_points import SurfacePoints
 from perception.geometry.transforms import Transform
 
@@ -51,9 +52,12 @@ told, it is no part."""
 ALIKE = 20.0
 """So many points are about as wrong as one, as a step counts them."""
 ASKED = np.array([*(0.5 * BUMP), *(0.5 * BUMP), 2 * SCALE])
-"""(13,) how far to either side pictures are asked how the fit changes: their slopes promise more than they keep."""
+"""(13,) how far either camera is moved to ask how the fit changes: slopes of pictures promise more than they keep."""
 FLOOR = np.array([*[np.radians(0.03)] * 3, 0.008, 0.004, 0.004])
 """What a camera may seem to be off for other reasons: pixels cover more road along the way than across it."""
+FLOOR_TOGETHER = np.array([0.0, 0.0, 0.0, 0.1, 0.1, 0.0])
+"""The same of both cameras together. Along a road, they might be displaced by anything and still agree; but the points
+are chosen where there is texture, so that they seem to agree best where they are, wherever the LiDAR is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,40 +240,38 @@ class _Fit:
         return np.asarray(derivative.T @ (derivative * weights(error, self.usual, seen)[:, None]))
 
     def curvature(self) -> Float:
-        """Return by how much the pull falls with each unknown (13, 13), between what is asked to each side."""
-        bent = np.stack(
-            [(self.goal(self.at - step) - self.goal(self.at + step)) / (2 * step.sum()) for step in np.diag(ASKED)]
-        )
-        return np.asarray((bent + bent.T) / 2)
+        """Return by how much the pull falls with each unknown (13, 13), between what is asked to each side.
+
+        It is asked of both cameras together and of one against the other: of a road, two cameras that are displaced
+        together show the same, which falls with either alone do not add up to.
+        """
+        asked = _together_and_apart(*(view.base_link_from_optical.translation_m for view in self.pairs.views))
+        falls = np.stack([self.goal(self.at - step) - self.goal(self.at + step) for step in asked.T], axis=1) / 2
+        bent = asked.T @ falls
+        back = np.linalg.inv(asked)
+        return np.asarray(back.T @ (bent + bent.T) @ back / 2)
+
+
+def _together_and_apart(first_m: Float, second_m: Float) -> Float:
+    """Return steps (13, 13), one a column: two places as one body, one place against the other, and the scale."""
+    steps = np.zeros((UNKNOWNS, UNKNOWNS))
+    half, middle = np.diag(0.5 * BUMP), (first_m + second_m) / 2
+    for at, place, sign in ((0, first_m, 1.0), (6, second_m, -1.0)):
+        steps[at : at + 6, :6] = carried(place - middle) @ half
+        steps[at : at + 6, 6:MOTIONS] = sign / 2 * half
+    steps[MOTIONS, MOTIONS] = ASKED[MOTIONS]
+    return steps
 
 
 def _told(fit: _Fit, curvature: Float, at: Float) -> Overlap:
-    """Return what the pulls of things tell, against how much they disagree.
-
-    White, "Maximum likelihood estimation of misspecified models", Econometrica 1982, over things. What they disagree in
-    is known of few of them: so it is taken for no less than what they do on the whole.
-    """
-    matrix = _upright(curvature)
-    of_points = fit.pulls(at)
-    pulls = np.stack([np.bincount(fit.pairs.thing, column) for column in of_points.T], axis=1)
-    between = pulls.T @ pulls
-    usual = float(np.mean(np.diag(between) / np.maximum(np.diag(matrix), 1e-3 * ASKED**-2.0)))
-    solved = np.linalg.solve(between + usual * matrix + 1e-9 * np.diag(ASKED**-2.0), np.eye(UNKNOWNS))
-    known = matrix @ solved @ matrix
-    goal = matrix @ solved @ (matrix @ at + of_points.sum(axis=0))
+    known, goal = told_by_pulls(curvature, fit.pulls(at), fit.pairs.thing, at, ASKED)
     # the scale is known beforehand; what is off for other reasons adds to what the pictures leave open
     spare = known[MOTIONS:, MOTIONS:] + BEFORE[MOTIONS:, MOTIONS:]
     goal = goal[:MOTIONS] - known[:MOTIONS, MOTIONS:] @ np.linalg.solve(spare, goal[MOTIONS:])
     known = known[:MOTIONS, :MOTIONS] - known[:MOTIONS, MOTIONS:] @ np.linalg.solve(spare, known[MOTIONS:, :MOTIONS])
-    softened = np.linalg.inv(np.eye(MOTIONS) + known @ np.diag(np.tile(FLOOR**2, 2)))
+    floor = np.diag(np.tile(FLOOR**2, 2)) + np.tile(np.diag(FLOOR_TOGETHER**2), (2, 2))
+    softened = np.linalg.inv(np.eye(MOTIONS) + known @ floor)
     return Overlap(np.asarray(softened @ known), np.asarray(softened @ goal))
-
-
-def _upright(curvature: Float) -> Float:
-    """Return the curvature without what bends the other way."""
-    sizes, axes = np.linalg.eigh(ASKED[:, None] * curvature * ASKED)
-    scaled = (axes * np.maximum(sizes, 0.0)) @ axes.T
-    return np.asarray(scaled / ASKED[:, None] / ASKED)
 
 
 __all__ = ["Overlap", "View", "cameras_against"]

@@ -30,6 +30,7 @@ from perception.calibrate.bump.looks import (
     sampled,
     weights,
 )
+from perception.calibrate.bump.pulls import told_by_pulls
 from perception.calibrate.bump.surface_points import SurfacePoints
 from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
@@ -61,13 +62,17 @@ UNLIKE = 0.8
 measures (a cabin); of pictures that have nothing to do with each other it is 1.4."""
 SCALE = 5e-4
 """Standard deviation of the odometry's scale, after the LiDAR found it."""
-FLOOR_RAD = np.radians(0.15)
-"""What a camera may seem to be turned for other reasons."""
+FLOOR_RAD = np.radians([1.0, 0.15, 0.15])
+"""What a camera may seem to be turned for other reasons. A roll turns it about the way: what it sees moves as before,
+and only depths tell, which a wet road mirrors wrongly."""
 FEWEST_POINTS, FEWEST_THINGS = 1500, 40
 UNKNOWNS = 7
 """The camera's motion, and the odometry's scale."""
 BEFORE = np.diag([*[PRIOR_RAD**-2] * 3, *[0.05**-2] * 3, SCALE**-2])
 """(7, 7) inverse covariance before the pictures are looked at: no camera is displaced by much more than a bump."""
+ALIKE = 60.0
+"""So many points are about as wrong as one, as a step counts them: else they lead down the valley in which a camera
+beside the vehicle is rolled and lifted by any amount."""
 ASKED = np.array([*(BUMP * ([0.5] * 3 + [1.0] * 3)), 2 * SCALE])
 """(7,) how far to either side pictures are asked how the fit changes. Slopes of pictures alone would do where both are
 sharp and without noise; else they promise knowledge of motions that change nothing."""
@@ -95,14 +100,15 @@ def camera_turned(
     for blur, steps in STAGES:
         for _ in range(steps):
             fit = _Fit(few, looks, blur, base_link_from_optical, at)
-            at += _step(fit.curvature(blur / NEAR), fit.goal(at) - BEFORE @ at)
+            before = ALIKE / COARSE * BEFORE
+            at += _step(fit.curvature(blur / NEAR) + before, fit.goal(at) - before @ at)
     fit = _Fit(pairs, looks, JUDGED, base_link_from_optical, at)
     return _told(fit, at) if np.median(fit.usual) < UNLIKE else None
 
 
 def _step(curvature: Float, goal: Float) -> Float:
     """Return where to go: by Newton, downhill also where the cost is bent the other way, and not too far."""
-    sizes, axes = np.linalg.eigh(ASKED[:, None] * (curvature + BEFORE) * ASKED)
+    sizes, axes = np.linalg.eigh(ASKED[:, None] * curvature * ASKED)
     sizes = np.abs(sizes) + RIDGE * np.abs(sizes).max()
     step = axes @ ((axes.T @ (ASKED * goal)) / sizes)
     return np.asarray(ASKED * step / max(1.0, float(np.abs(step).max()) / LONGEST_STEP))
@@ -246,20 +252,17 @@ class _Fit:
 
 
 def _told(fit: _Fit, at: Float) -> Estimate:
-    """Return what the pulls of things tell, against how much they disagree; of the turn alone.
+    """Return what the pulls of things tell, of the turn alone.
 
-    White, "Maximum likelihood estimation of misspecified models", Econometrica 1982, over things.
+    A turn that fits only with a displacement that is not to be expected is none: what is known beforehand of the
+    displacement counts in the answer as in its deviation.
     """
-    matrix, of_points = fit.curvature(), fit.pulls(at)
-    pulls = np.stack([np.bincount(fit.pairs.thing, column) for column in of_points.T], axis=1)
-    between = pulls.T @ pulls
-    spread = between + 1e-6 * np.diag(np.diag(between))
-    known = matrix @ np.linalg.solve(spread, matrix)
-    covariance = np.linalg.inv(known + BEFORE)[:3, :3] + FLOOR_RAD**2 * np.eye(3)
+    known, goal = told_by_pulls(fit.curvature(), fit.pulls(at), fit.pairs.thing, at, ASKED)
+    covariance = np.linalg.inv(known + BEFORE)
+    turn = (covariance @ goal)[:3]
     information = np.zeros((6, 6))
-    information[:3, :3] = np.linalg.inv(covariance)
-    turn = np.array([*at[:3], 0.0, 0.0, 0.0])
-    return Estimate.at(turn, information, len(fit.pairs.first))
+    information[:3, :3] = np.linalg.inv(covariance[:3, :3] + np.diag(FLOOR_RAD**2))
+    return Estimate.at(np.array([*turn, 0.0, 0.0, 0.0]), information, len(fit.pairs.first))
 
 
 __all__ = ["camera_turned"]

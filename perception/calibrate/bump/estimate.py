@@ -97,4 +97,12 @@ def motion_between(before: Transform, after: Transform) -> Float:
     return np.array([*turn, *(after.translation_m - before.translation_m)])
 
 
-__all__ = ["BUMP", "PRIOR", "Estimate", "displaced", "inflation", "motion_between"]
+def carried(arm: Float) -> Float:
+    """Return the matrix (6, 6) from the motion of one place to that of another on the same body, `arm` (3,) away."""
+    out = np.eye(6)
+    x, y, z = arm
+    out[3:, :3] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]  # turn x arm
+    return out
+
+
+__all__ = ["BUMP", "PRIOR", "Estimate", "carried", "displaced", "inflation", "motion_between"]

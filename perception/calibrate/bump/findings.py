@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.calibrate.bump.camera_overlap import Overlap
-from perception.calibrate.bump.estimate import BUMP, PRIOR, Estimate
+from perception.calibrate.bump.estimate import BUMP, PRIOR, Estimate, carried
 from perception.geometry.transforms import Transform
 
 Float: TypeAlias = NDArray[np.float64]
@@ -98,8 +98,8 @@ class _System:
     matrix: Float
     goal: Float
     sharpest: Float
-    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole. A camera
-    against all others is one: each is a witness of its own."""
+    """(6 S,) of each motion, what the one measurement that tells most of it tells: halves do not make a whole. A sensor
+    against all cameras is one: each is a witness of its own."""
 
     @classmethod
     def of(
@@ -111,13 +111,14 @@ class _System:
         matrix, goal = np.zeros((6 * len(names),) * 2), np.zeros(6 * len(names))
         if lidar[1] is not None:
             matrix[:6, :6], goal[:6] = lidar[1].information, lidar[1].goal
-        sharpest = np.diag(matrix).copy()
+        alone, by_cameras = np.diag(matrix).copy(), np.zeros(len(goal))
         for name, estimate in seen.items():
             relative = _as_the_lidar_sees(names, name, places)
             told = relative.T @ estimate.information @ relative
             matrix += told
-            sharpest = np.maximum(sharpest, np.diag(told))
+            by_cameras += np.diag(told)
             goal += relative.T @ estimate.goal
+        sharpest = np.maximum(alone, by_cameras)
         for name, estimate in turned.items():
             at = slice(6 * names.index(name), 6 * names.index(name) + 6)
             matrix[at, at] += estimate.information
@@ -202,15 +203,7 @@ def _as_the_lidar_sees(names: Sequence[str], camera: str, places: Mapping[str, T
     """Return the matrix (6, 6 S): a camera's motion less what that of the LiDAR, the first, does at its place."""
     out, begin = np.zeros((6, 6 * len(names))), 6 * names.index(camera)
     out[:, begin : begin + 6] = np.eye(6)
-    out[:, :6] = -_carried(places[camera].translation_m - places[names[0]].translation_m)
-    return out
-
-
-def _carried(arm: Float) -> Float:
-    """Return the matrix (6, 6) from the motion of one place to that of another on the same body, `arm` away."""
-    out = np.eye(6)
-    x, y, z = arm
-    out[3:, :3] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]  # turn x arm
+    out[:, :6] = -carried(places[camera].translation_m - places[names[0]].translation_m)
     return out
 
 

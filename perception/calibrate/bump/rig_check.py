@@ -97,7 +97,7 @@ class RigCheck:
             if key not in self._cameras:
                 shots = self._shots(name, lidar, moved)
                 self._cameras[key] = camera_moved(
-                    rig.camera(name), places[name], shots, turn=None if turn is None else turn.moved[:3]
+                    rig.camera(name), places[name], shots, turn=None if turn is None else _told_turn(turn)
                 )
             cameras[name] = self._cameras[key]
             if turn is not None and cameras[name] is not None:
@@ -171,6 +171,11 @@ def _is_off(estimate: Estimate) -> bool:
     """Whether an estimate alone says that a sensor moved."""
     off = np.abs(estimate.moved)
     return bool(((off > SHARE * BUMP) & (off > np.sqrt(SIGNIFICANT) * estimate.deviation)).any())
+
+
+def _told_turn(estimate: Estimate) -> Float:
+    """Return the turn (3,) about those axes of which an estimate tells."""
+    return np.where(estimate.deviation < SHARE * BUMP, estimate.moved, 0.0)[:3]
 
 
 def _moved(findings: Sequence[Finding]) -> int:
