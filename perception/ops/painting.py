@@ -40,7 +40,7 @@ class Surface(NamedTuple):
     """Number of the first column; column 0 begins at the optical axis."""
 
 
-NO_SURFACE = Surface(*np.zeros((3, 0)), np.zeros(0, np.int64), np.zeros(1, np.int64), 0)
+NO_SURFACE = Surface(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(1, np.int64), 0)
 
 
 def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArray[np.bool_]:

@@ -87,6 +87,22 @@ def test_of_boxes_that_share_ground_the_surer_one_stays_and_hides_no_more_than_i
     assert surest_apart(np.zeros((0, 5)), np.zeros(0), 0.2).tolist() == []
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_of_many_boxes_those_stay_that_share_no_ground_with_a_surer_one_that_stays(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    boxes = np.column_stack(
+        (random.uniform(0, 25, (60, 2)), random.uniform(0.5, 6, (60, 2)), random.uniform(-4, 4, 60))
+    )
+    iou, area, sure = bev_iou(boxes, boxes), boxes[:, 2] * boxes[:, 3], random.permutation(60)
+    stays: list[int] = []
+    for one in np.argsort(-sure).tolist():
+        shared = [iou[one, other] / (1 + iou[one, other]) * (area[one] + area[other]) for other in stays]
+        if all(part <= 0.2 * min(area[one], area[other]) for part, other in zip(shared, stays, strict=True)):
+            stays.append(one)
+    assert 10 < len(stays) < 60
+    assert np.flatnonzero(surest_apart(boxes, sure, 0.2)).tolist() == sorted(stays)
+
+
 def test_what_is_shared_counts_by_the_smaller_box() -> None:
     person_in_a_car = np.array([[0.0, 0, 4, 2, 0], [1.9, 0, 0.6, 0.6, 0]])  # 0.4 of its 0.6 m are inside
     assert surest_apart(person_in_a_car, np.array([0.5, 0.9]), 0.6).tolist() == [False, True]
