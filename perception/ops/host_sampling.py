@@ -85,7 +85,7 @@ def sampled_on_host(
     read, where = _floats(values).reshape(-1), _slots(sizes, slots, heads, channels)
     given = [_floats(x) for x in (reference, offsets, weights)]
     add = _sampling(channels // heads)
-    _in_threads(lambda rows: add(total[rows], read, *(x[rows] for x in given), *where), len(total))
+    in_threads(lambda rows: add(total[rows], read, *(x[rows] for x in given), *where), len(total))
     return torch.from_numpy(total)
 
 
@@ -108,7 +108,7 @@ def softmax_on_host(logits: Tensor, heads: int) -> Tensor:
     """
     weights = logits.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     values = weights.numpy()
-    _in_threads(lambda rows: _softmax(values[rows], heads), len(values))
+    in_threads(lambda rows: _softmax(values[rows], heads), len(values))
     return weights
 
 
@@ -132,7 +132,7 @@ def bilinear_on_host(values: Tensor, places: Tensor, shares: Tensor | None = Non
         for pixels, where, share in given:
             _add_bilinear(total[rows], pixels, where[rows], share[rows])
 
-    _in_threads(work, len(total))
+    in_threads(work, len(total))
     return torch.from_numpy(total)
 
 
@@ -152,7 +152,7 @@ def attended_on_host(pixels: Tensor, cells: Tensor, weights: Tensor, samples: Te
     total = np.zeros(queries.shape, np.float32)
     read = [_floats(pixels), cells.contiguous().numpy(), _floats(weights)]
     own, asked = samples.contiguous().numpy(), _floats(queries)
-    _in_threads(lambda rows: _attend(total[rows], *read, own[rows], asked[rows]), len(total))
+    in_threads(lambda rows: _attend(total[rows], *read, own[rows], asked[rows]), len(total))
     return torch.from_numpy(total)
 
 
@@ -160,7 +160,7 @@ def _floats(x: Tensor) -> Floats:
     return x.float().contiguous().numpy()
 
 
-def _in_threads(work: Callable[[slice], None], count: int) -> None:
+def in_threads(work: Callable[[slice], None], count: int) -> None:
     """Do work on all of `count` rows, in as many threads as torch has."""
     threads = min(torch.get_num_threads(), count)
     if threads <= 1:
@@ -341,6 +341,7 @@ __all__ = [
     "as_learned",
     "attended_on_host",
     "bilinear_on_host",
+    "in_threads",
     "may_round_otherwise",
     "on_host",
     "sampled_on_host",
