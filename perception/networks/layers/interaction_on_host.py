@@ -114,7 +114,7 @@ def _lidar_block(
         for block_of_rows, at, target in zip(*(torch.split(x, ROWS) for x in (rows, places, own[sample])), strict=True):
             target.copy_(attend.attend_rows(block_of_rows, at, cells, levels.sizes))
     met = _polar(block.attentions[1], Rows(block.norms[0](own), bev.sizes), image, views)
-    met = _aligned(block.attentions[2], Rows(block.norms[1](met.values), bev.sizes), image, frame)
+    met = aligned(block.attentions[2], Rows(block.norms[1](met.values), bev.sizes), image, frame)
     joined = in_blocks(block.joined, [own.flatten(0, 1), met.values.flatten(0, 1)], ROWS)
     return Rows(joined.reshape(bev.values.shape), bev.sizes)
 
@@ -143,7 +143,7 @@ def _polar(attention: PolarAttention, bev: Rows, image: Rows, views: ViewGeometr
     return Rows(bev.values + torch.stack(found), bev.sizes)
 
 
-def _aligned(attention: PillarAlignment, bev: Rows, image: Rows, frame: FrameGeometry) -> Rows:
+def aligned(attention: PillarAlignment, bev: Rows, image: Rows, frame: FrameGeometry) -> Rows:
     """Do what `PillarAlignment.forward` does."""
     align, cells = attention.learnedAlign, bev.values.flatten(0, 1)
     queries = align.asked(cells[frame.pillar_cells])
@@ -153,4 +153,4 @@ def _aligned(attention: PillarAlignment, bev: Rows, image: Rows, frame: FrameGeo
     return Rows((cells + said[frame.cell_pillar]).reshape(bev.values.shape), bev.sizes)
 
 
-__all__ = ["fused_on_host"]
+__all__ = ["Rows", "aligned", "fused_on_host"]
