@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perception.ops.vector_rows import CORNERS, samples_adder
+from perception.ops.vector_rows import CORNERS, add_samples
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -178,7 +178,6 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 @lru_cache(maxsize=16)
 def _sampling(share: int) -> Callable[..., None]:
     """Compile the sampling of heads of `share` channels each."""
-    add_samples = samples_adder(share)
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def sampling(
@@ -195,7 +194,7 @@ def _sampling(share: int) -> Callable[..., None]:
             _corners(places, shares, *own, heights, widths, begins, np.int32(channels))
             for head in range(heads):
                 at = query * channels + head * share
-                add_samples(flat, at, values, places, shares, head * each, (head + 1) * each)
+                add_samples(flat, at, values, places, shares, head * each, (head + 1) * each, share)
 
     return sampling  # type: ignore[no-any-return]
 

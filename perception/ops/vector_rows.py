@@ -6,7 +6,6 @@ every row, and is checked for overlap with what is read; here it stays in regist
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from llvmlite import ir
@@ -16,25 +15,29 @@ from numba.extending import intrinsic
 CORNERS = 4
 
 
-@lru_cache(maxsize=16)
-def samples_adder(length: int) -> Any:
-    """Return add(total, at, values, places, weights, first, last) for compiled code and rows of `length` floats.
+@intrinsic  # type: ignore[untyped-decorator]
+def add_samples(
+    _: Any, total: Any, at: Any, values: Any, places: Any, weights: Any, first: Any, last: Any, length: Any
+) -> Any:
+    """Add rows of `length` floats, a constant, in compiled code.
 
     For each sample i from `first` to before `last`, and each corner c of it, it adds weights[c * n + i] *
     values[p : p + length], p being places[c * n + i], to total[at : at + length], n samples being given in all. One
     after the other, and each product and each sum rounded: the order of a plain loop, to the bit. All arrays have one
     dimension and no gaps; total, values and weights hold float32, places int32. Nothing is checked.
     """
-    vector, index = ir.VectorType(ir.FloatType(), length), ir.IntType(64)
+    if not isinstance(length, types.IntegerLiteral):
+        return None
+    lanes = length.literal_value
+    vector, index = ir.VectorType(ir.FloatType(), lanes), ir.IntType(64)
     undefined, zero = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), length), [0] * length)
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         total, values, places, weights = (
             context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 3, 4)
         )
-        corners = ir.Constant(index, CORNERS)
-        count = builder.udiv(builder.extract_value(places.shape, 0), corners)
+        count = builder.udiv(builder.extract_value(places.shape, 0), ir.Constant(index, CORNERS))
 
         def row_at(start: Any, place: Any) -> Any:
             return builder.bitcast(builder.gep(start, [place]), vector.as_pointer())
@@ -52,11 +55,7 @@ def samples_adder(length: int) -> Any:
         builder.store(builder.load(summed), target, align=4)
         return context.get_dummy_value()
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def add(_: Any, total: Any, at: Any, values: Any, places: Any, weights: Any, first: Any, last: Any) -> Any:
-        return types.void(total, types.intp, values, places, weights, types.intp, types.intp), generate
-
-    return add
+    return types.void(total, types.intp, values, places, weights, types.intp, types.intp, length), generate
 
 
-__all__ = ["CORNERS", "samples_adder"]
+__all__ = ["CORNERS", "add_samples"]
