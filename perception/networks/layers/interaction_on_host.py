@@ -12,7 +12,7 @@ Shapes     as in `interaction_encoder`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,8 @@ def fused_on_host(
     image_levels = _convolved(encoder.multi_scale_conv_img, images)
     bev_levels = _convolved(encoder.multi_scale_conv_pts, bevs)
     image, bev = image_levels.first, bev_levels.first
+    image_block: Any
+    lidar_block: Any
     for image_block, lidar_block in zip(encoder.img_fusion_blocks, encoder.pts_fusion_blocks, strict=True):
         image, bev = (
             _image_block(image_block, image, bev, image_levels, frame),
@@ -87,7 +89,8 @@ def _convolved(convolution: nn.Conv2d, levels: Sequence[Tensor]) -> Rows:
 def _image_block(block: ImageBlock, image: Rows, bev: Rows, levels: Rows, frame: FrameGeometry) -> Rows:
     """Do what `ImageBlock.forward` does, view by view."""
     places = reference_points(*image.sizes[0], image.values)
-    attend, local = block.attentions[0], block.attentions[1].Local
+    attend: Any = block.attentions[0]
+    local: Any = block.attentions[1].Local
     per_sample = len(image.values) // len(bev.values)
     out = torch.empty(image.values.shape, dtype=torch.float32)
     for view, rows in enumerate(image.values):
@@ -107,14 +110,18 @@ def _lidar_block(
     block: LidarBlock, bev: Rows, image: Rows, levels: Rows, views: ViewGeometry, frame: FrameGeometry
 ) -> Rows:
     """Do what `LidarBlock.forward` does."""
-    places, attend = reference_points(*bev.sizes[0], bev.values), block.attentions[0]
+    attend: Any
+    polar: Any
+    align: Any
+    attend, polar, align = block.attentions
+    places = reference_points(*bev.sizes[0], bev.values)
     own = torch.empty(bev.values.shape, dtype=torch.float32)
     for sample, rows in enumerate(bev.values):
         cells = attend.value_proj(levels.values[sample]).float()
         for block_of_rows, at, target in zip(*(torch.split(x, ROWS) for x in (rows, places, own[sample])), strict=True):
             target.copy_(attend.attend_rows(block_of_rows, at, cells, levels.sizes))
-    met = _polar(block.attentions[1], Rows(block.norms[0](own), bev.sizes), image, views)
-    met = aligned(block.attentions[2], Rows(block.norms[1](met.values), bev.sizes), image, frame)
+    met = _polar(polar, Rows(block.norms[0](own), bev.sizes), image, views)
+    met = aligned(align, Rows(block.norms[1](met.values), bev.sizes), image, frame)
     joined = in_blocks(block.joined, [own.flatten(0, 1), met.values.flatten(0, 1)], ROWS)
     return Rows(joined.reshape(bev.values.shape), bev.sizes)
 
