@@ -232,7 +232,7 @@ def _exp(x: np.float32) -> np.float32:
     power = np.float32(1 / 24) + r * (np.float32(1 / 120) + r * np.float32(1 / 720))
     power = one + r * (one + r * (HALF + r * (np.float32(1 / 6) + r * power)))
     exponent = (np.int32(whole) + np.int32(127)) << np.int32(23)
-    return power * np.int32(exponent).view(np.float32)
+    return power * np.int32(exponent).view(np.float32)  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

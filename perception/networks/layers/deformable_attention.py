@@ -99,7 +99,7 @@ class MultiScaleDeformableAttention(nn.Module):
         offset, weight = self.sampling_offsets, self.attention_weights
         matrix = torch.cat([offset.weight[0::2], offset.weight[1::2], weight.weight])
         given = F.linear(query, matrix, torch.cat([offset.bias[0::2], offset.bias[1::2], weight.bias]))
-        moved, logits = given.split([offset.out_features, weight.out_features], -1)
+        moved, logits = torch.split(given, [offset.out_features, weight.out_features], -1)
         places = (reference, moved.reshape(len(query), 2, -1), softmax_on_host(logits, self.heads))
         return query + self.output_proj(sampled_on_host(cells, sizes, *places, self.heads))  # type: ignore[no-any-return]
 

@@ -52,7 +52,7 @@ class Rows(NamedTuple):
     @property
     def cells(self) -> Tensor:
         """One level as (N, H, W, C)."""
-        return self.values.unflatten(1, self.sizes[0])
+        return self.values.reshape(len(self.values), *self.sizes[0], -1)
 
     def as_map(self) -> Tensor:
         """One level as (N, C, H, W), channels last in memory."""
