@@ -267,8 +267,8 @@ def _published(scene: _Scene, stage: str) -> Callable[[], dict[str, Tensor]] | N
         except EngineError:
             return None
         return sparse
-    loops_of = {"image": image, "geometry, interaction": interaction, "decoder": decoder}
-    return whole_rows(loops_of[stage]) if stage in loops_of else None
+    loops_of = {"image": whole_rows(image), "geometry, interaction": whole_rows(interaction), "decoder": decoder}
+    return loops_of.get(stage)
 
 
 def _compare(stage: str, got: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ The same weights and the same result; what differs is how often things are done.
 every view in every layer, cells meet columns for every view in every layer, all five pyramid levels are made, pillars
 attend to projected keys in four buckets by their number, and every image layer of the decoder runs view by view. One
 sample at a time, as there. Projections are chains of tensors, as there; depth is completed by our compiled filters in
-place of OpenCV's.
+place of OpenCV's, and regions are pooled by our compiled RoIAlign in place of detectron2's.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from perception.ops.host_regions import pooled_on_host
+from perception.ops.host_sampling import may_round_otherwise
+
 
 def roi_sample_positions(boxes: Tensor, size: int, samples: int) -> tuple[Tensor, Tensor]:
     """Return where the samples of each rectangle lie.
@@ -63,6 +66,9 @@ def roi_align(features: Tensor, boxes: Tensor, maps: Tensor, size: int = 7, samp
     row_weights = torch.stack([1.0 - bottom_weight, bottom_weight], 1) * y_counts[:, None]
     rows = maps[:, None, None] * height + torch.stack([top, bottom], 1)  # (N, 2, S)
     columns = torch.stack([left, right], 1)
+    if may_round_otherwise(features):
+        pixels = features.permute(0, 2, 3, 1).flatten(0, 1)
+        return pooled_on_host(pixels, rows, columns, row_weights, column_weights, size)
     table = features.permute(0, 2, 3, 1).reshape(count * height * width, channels)
     grid = size * samples
     total = features.new_zeros(boxes.shape[0], grid, grid, channels)

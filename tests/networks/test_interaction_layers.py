@@ -33,6 +33,7 @@ from perception.networks.layers.interaction_geometry import (
     samples_in_tensors,
     view_geometry,
 )
+from perception.networks.layers.interaction_on_host import Rows, aligned
 from perception.networks.layers.swin import relative_position_index
 from perception.ops.host_views import depth_maps, samples_of_pillars
 
@@ -89,7 +90,8 @@ def test_pillars_aligned_on_a_host_are_those_that_are_learned_in_tensors(threads
     expected = alignment(bev, image, frame)
     assert expected.requires_grad
     with torch.no_grad(), threads_of_torch(threads):
-        found = alignment(bev, image, frame)
+        cells, pixels = (Rows(x.flatten(2).transpose(1, 2), ((x.shape[2], x.shape[3]),)) for x in (bev, image))
+        found = aligned(alignment, cells, pixels, frame).as_map()
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
 
 

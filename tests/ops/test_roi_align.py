@@ -49,6 +49,17 @@ def test_every_rectangle_equals_the_loop(boxes: list[tuple[float, float, float, 
         torch.testing.assert_close(pooled[row], literal(features[number], box, *grid))
 
 
+def test_compiled_for_the_host_it_is_the_same() -> None:
+    random = torch.Generator().manual_seed(0)
+    features, maps = torch.randn(3, 20, 9, 13, generator=random), torch.tensor([2, 0, 1, 1, 2])
+    boxes = torch.rand(5, 4, generator=random) * 20 - 5
+    boxes[0] = torch.tensor([-1e7, -1e7, 1e7, 1e7])
+    with torch.enable_grad():  # in tensors
+        expected = roi_align(features, boxes, maps, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(roi_align(features, boxes, maps, 3), expected)
+
+
 def test_a_bin_over_two_pixels_is_their_mean() -> None:
     feature = torch.tensor([[[[2.0, 4.0, 6.0, 8.0]]]])
     # One bin from x = 1 to 3 covers pixels 1 and 2; its samples lie on their centres, 1.5 and 2.5.

@@ -9,9 +9,13 @@ Shapes     B batch, Q queries, S keys, C channels, h heads
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from perception.ops.host_sampling import may_round_otherwise
 
 
 class Attention(nn.Module):
@@ -38,10 +42,24 @@ class Attention(nn.Module):
             (B, Q, C).
         """
         batch, queries, channels = query.shape
-        weights, biases = self.in_proj_weight.reshape(3, channels, channels), self.in_proj_bias.reshape(3, channels)
-        q, k, v = (self._split(F.linear(x, weights[i], biases[i])) for i, x in enumerate((query, key, value)))
-        out = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None])
+        q, k, v = (self._split(x) for x in self._projected(query, key, value))
+        asked = None if mask is None else mask[:, None]
+        if may_round_otherwise(query):  # torch attends faster in float32 there
+            with torch.autocast("cpu", enabled=False):
+                out = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), asked)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, asked)
         return self.out_proj(out.transpose(1, 2).reshape(batch, queries, channels))  # type: ignore[no-any-return]
+
+    def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> Sequence[Tensor]:
+        weight, bias, channels = self.in_proj_weight, self.in_proj_bias, query.shape[2]
+        if key is value and may_round_otherwise(query):  # in one product
+            if query is key:
+                return F.linear(query, weight, bias).chunk(3, -1)
+            asked = F.linear(query, weight[:channels], bias[:channels])
+            return asked, *F.linear(key, weight[channels:], bias[channels:]).chunk(2, -1)
+        weights, biases = weight.reshape(3, channels, channels), bias.reshape(3, channels)
+        return [F.linear(x, weights[i], biases[i]) for i, x in enumerate((query, key, value))]
 
     def _split(self, x: Tensor) -> Tensor:
         batch, length, channels = x.shape

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
 from perception.ops.deformable_attention import deformable_attention
-from perception.ops.host_sampling import on_host, sampled_on_host
+from perception.ops.host_sampling import on_host, sampled_on_host, softmax_on_host
 
 QUERIES = 2048
 """Queries that are worked on at a time."""
@@ -69,19 +69,39 @@ class MultiScaleDeformableAttention(nn.Module):
         values = [self._project(x) for x in levels]
         if torch.compiler.is_exporting() or query.is_cuda:
             return self._attend(query, reference, values)
-        compiled = on_host(query)
-        values = [x.permute(0, 2, 3, 1).contiguous() for x in values] if compiled else values
+        compiled, sizes = on_host(query), tuple((x.shape[2], x.shape[3]) for x in levels)
         attended = []  # one sample after the other, and its queries in blocks
         for sample in range(query.shape[0]):
-            own = [x[sample] if compiled else x[sample : sample + 1] for x in values]
+            own = [x[sample : sample + 1] for x in values]
+            cells = torch.cat([x[0].flatten(1).T for x in own]) if compiled else query
 
-            def attend(rows: Tensor, places: Tensor, own: list[Tensor] = own) -> Tensor:
-                if compiled:
-                    return rows + self.output_proj(sampled_on_host(own, places, *self._samples(rows)))  # type: ignore[no-any-return]
-                return self._attend(rows[None], places, own)[0]
+            def attend(rows: Tensor, places: Tensor, own: list[Tensor] = own, cells: Tensor = cells) -> Tensor:
+                if not compiled:
+                    return self._attend(rows[None], places, own)[0]
+                offsets, weights = self._samples(rows)
+                given = (places, offsets.flatten(1, 3).transpose(1, 2), weights.flatten(1))
+                return rows + self.output_proj(sampled_on_host(cells, sizes, *given, self.heads))  # type: ignore[no-any-return]
 
             attended.append(in_blocks(attend, [query[sample], reference], QUERIES))
         return torch.stack(attended)
+
+    def attend_rows(
+        self, query: Tensor, reference: Tensor, cells: Tensor, sizes: tuple[tuple[int, int], ...]
+    ) -> Tensor:
+        """Do the same for some queries of one sample on a host, offsets and weights in one product.
+
+        Args:
+            query: (Q, C).
+            reference: (Q, 2).
+            cells: (sum of H_l * W_l, C), the values of all levels, projected.
+            sizes: per level H_l and W_l.
+        """
+        offset, weight = self.sampling_offsets, self.attention_weights
+        matrix = torch.cat([offset.weight[0::2], offset.weight[1::2], weight.weight])
+        given = F.linear(query, matrix, torch.cat([offset.bias[0::2], offset.bias[1::2], weight.bias]))
+        moved, logits = torch.split(given, [offset.out_features, weight.out_features], -1)
+        places = (reference, moved.reshape(len(query), 2, -1), softmax_on_host(logits, self.heads))
+        return query + self.output_proj(sampled_on_host(cells, sizes, *places, self.heads))  # type: ignore[no-any-return]
 
     def _attend(self, query: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
         batch, queries, channels = query.shape

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from perception.networks.layers.attention import TransformerDecoderLayer
 from perception.networks.layers.deformable_attention import MultiScaleDeformableAttention, reference_points
 from perception.networks.layers.interaction_geometry import FrameGeometry, ViewGeometry
+from perception.networks.layers.interaction_on_host import fused_on_host
 from perception.networks.layers.swin import FeedForward
 from perception.ops.blocks import in_blocks
-from perception.ops.host_sampling import attended_on_host, may_round_otherwise
+from perception.ops.host_sampling import may_round_otherwise
 
 COLUMNS, PILLARS = 32, 512
 """Image columns and pillars that are worked on at a time."""
@@ -121,14 +122,19 @@ class PolarAttention(nn.Module):
         seen = self.seen(bev, image, views)
         return bev + seen.sum(1) / views.cell_seen.sum(1).clamp(min=1.0)
 
+    @staticmethod
+    def encoding(rows: int, columns: int, channels: int, like: Tensor) -> Tensor:
+        """Return what is added to a map column by column, (columns, rows, channels)."""
+        return sine_encoding(rows, columns, channels, like).transpose(0, 1)
+
     def seen(self, bev: Tensor, image: Tensor, views: ViewGeometry) -> Tensor:
         """Return what each view says of the cells that it sees, (B, V, C, S_y, S_x), 0 of the others."""
         channels, rows, columns = image.shape[1:]
         rays = F.grid_sample(bev, views.polar_grid.flatten(1, 2), align_corners=False)  # (B, C, V * R, w)
         rays = rays.reshape(bev.shape[0], channels, -1, self.radii, columns).permute(0, 2, 4, 3, 1)
         rays = rays.reshape(-1, columns, self.radii, channels)
-        rays = rays + sine_encoding(self.radii, columns, channels, bev).transpose(0, 1)
-        pixels = image.permute(0, 3, 2, 1) + sine_encoding(rows, columns, channels, bev).transpose(0, 1)
+        rays = rays + self.encoding(self.radii, columns, channels, bev)
+        pixels = image.permute(0, 3, 2, 1) + self.encoding(rows, columns, channels, bev)
         polar = in_blocks(self.transformer_layers, [rays.flatten(0, 1), pixels.flatten(0, 1)], COLUMNS)
         polar = polar.reshape(-1, columns, self.radii, channels).permute(0, 3, 2, 1)
         seen = F.grid_sample(polar, views.cell_grid.flatten(0, 1), align_corners=False)  # (B * V, C, S_y, S_x)
@@ -147,10 +153,6 @@ class PillarAlignment(nn.Module):
         channels = bev.shape[1]
         cells = bev.permute(0, 2, 3, 1).reshape(-1, channels)
         pixels = image.permute(0, 2, 3, 1).reshape(-1, channels)
-        if may_round_otherwise(cells):
-            queries = self.learnedAlign.asked(cells[frame.pillar_cells])
-            given = (frame.sample_cells, frame.sample_weights, frame.pillar_samples, queries)
-            return self._on_map(bev, self.learnedAlign.said(attended_on_host(pixels, *given)), frame)
         samples = torch.zeros_like(frame.sample_weights[:, :1])
         for corner in range(4):
             samples = samples + pixels[frame.sample_cells[:, corner]] * frame.sample_weights[:, corner, None]
@@ -159,12 +161,7 @@ class PillarAlignment(nn.Module):
         def align(queries: Tensor, own: Tensor) -> Tensor:
             return self.learnedAlign(queries, samples[own], own == samples.shape[0] - 1)  # type: ignore[no-any-return]
 
-        return self._on_map(bev, in_blocks(align, [cells[frame.pillar_cells], frame.pillar_samples], PILLARS), frame)
-
-    @staticmethod
-    def _on_map(bev: Tensor, aligned: Tensor, frame: FrameGeometry) -> Tensor:
-        """Add pillars (P, C) to their cells."""
-        channels = bev.shape[1]
+        aligned = in_blocks(align, [cells[frame.pillar_cells], frame.pillar_samples], PILLARS)
         aligned = torch.cat([aligned, aligned.new_zeros(1, channels)])[frame.cell_pillar]  # (B * S_y * S_x, C)
         return bev + aligned.reshape(bev.shape[0], *bev.shape[2:], channels).permute(0, 3, 1, 2)
 
@@ -219,9 +216,12 @@ class ImageBlock(nn.Module):
         size = (image.shape[2], image.shape[3])
         own = self.attentions[0](image.flatten(2).transpose(1, 2), reference_points(*size, image), levels)
         met = self.attentions[1](self.norms[0](own), bev, frame, size)
+        return self.joined(own, met).transpose(1, 2).reshape(image.shape)
+
+    def joined(self, own: Tensor, met: Tensor) -> Tensor:
+        """Join what was attended to (..., C) in the image and in the bird's-eye view."""
         met = self.norms[2](self.ffns[0](self.norms[1](met)))
-        out = self.norms[3](self.ffns[1](own)) + self.scale * met
-        return out.transpose(1, 2).reshape(image.shape)  # type: ignore[no-any-return]
+        return self.norms[3](self.ffns[1](own)) + self.scale * met  # type: ignore[no-any-return]
 
 
 class LidarBlock(nn.Module):
@@ -254,7 +254,11 @@ class LidarBlock(nn.Module):
             image, views, frame = cameras
             met = in_sequence(self.attentions[1](on_map(met), image, views))
             met = in_sequence(self.attentions[2](on_map(self.norms[1](met)), image, frame))
-        return on_map(self.norms[3](self.ffns[0](own)) + self.scale * self.norms[2](met))
+        return on_map(self.joined(own, met))
+
+    def joined(self, own: Tensor, met: Tensor) -> Tensor:
+        """Join what was attended to (..., C) in the bird's-eye view and in the images."""
+        return self.norms[3](self.ffns[0](own)) + self.scale * self.norms[2](met)  # type: ignore[no-any-return]
 
 
 class InteractionEncoder(nn.Module):
@@ -280,6 +284,8 @@ class InteractionEncoder(nn.Module):
             views: where columns and cells meet.
             frame: where points connect pixels and cells.
         """
+        if may_round_otherwise(images[0]):
+            return Fused(*fused_on_host(self, images, bevs, views, frame))
         image_levels = [self.multi_scale_conv_img(x) for x in images]
         bev_levels = [self.multi_scale_conv_pts(x) for x in bevs]
         image, bev = image_levels[0], bev_levels[0]

@@ -1,0 +1,61 @@
+"""One instruction for what a compiler does not see in compiled loops: add short rows that lie scattered in memory.
+
+A row of a head's channels is as long as one or two registers. Written as a loop, the sum goes back to memory after
+every row, and is checked for overlap with what is read; here it stays in registers until it is whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+CORNERS = 4
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_samples(
+    _: Any, total: Any, at: Any, values: Any, places: Any, weights: Any, first: Any, last: Any, length: Any
+) -> Any:
+    """Add rows of `length` floats, a constant, in compiled code.
+
+    For each sample i from `first` to before `last`, and each corner c of it, it adds weights[c * n + i] *
+    values[p : p + length], p being places[c * n + i], to total[at : at + length], n samples being given in all. One
+    after the other, and each product and each sum rounded: the order of a plain loop, to the bit. All arrays have one
+    dimension and no gaps; total, values and weights hold float32, places int32. Nothing is checked.
+    """
+    if not isinstance(length, types.IntegerLiteral):
+        return None
+    lanes = length.literal_value
+    vector, index = ir.VectorType(ir.FloatType(), lanes), ir.IntType(64)
+    undefined, zero = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        total, values, places, weights = (
+            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 3, 4)
+        )
+        count = builder.udiv(builder.extract_value(places.shape, 0), ir.Constant(index, CORNERS))
+
+        def row_at(start: Any, place: Any) -> Any:
+            return builder.bitcast(builder.gep(start, [place]), vector.as_pointer())
+
+        target, summed = row_at(total.data, args[1]), cgutils.alloca_once(builder, vector)
+        builder.store(builder.load(target, align=4), summed)
+        with cgutils.for_range_slice(builder, args[5], args[6], ir.Constant(index, 1)) as (sample, _):
+            for corner in range(CORNERS):
+                i = builder.add(builder.mul(ir.Constant(index, corner), count), sample)
+                place = builder.sext(builder.load(builder.gep(places.data, [i])), index)
+                weight = builder.insert_element(undefined, builder.load(builder.gep(weights.data, [i])), zero)
+                weight = builder.shuffle_vector(weight, undefined, everywhere)
+                product = builder.fmul(builder.load(row_at(values.data, place), align=4), weight)
+                builder.store(builder.fadd(builder.load(summed), product), summed)
+        builder.store(builder.load(summed), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(total, types.intp, values, places, weights, types.intp, types.intp, length), generate
+
+
+__all__ = ["CORNERS", "add_samples"]
