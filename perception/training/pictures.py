@@ -111,14 +111,15 @@ class TrainingPictures:
     def __init__(self, samples: Samples, seed: int, worlds: int, augmentation: Augmentation) -> None:
         self.samples, self.seed, self.worlds, self.augmentation = samples, seed, worlds, augmentation
 
-    def batch(self, step: int, size: int) -> Example:
-        """Return images (size, 3, *crop) and labels (size, *label)."""
+    def batch(self, step: int, size: int, augmentation: Augmentation | None = None) -> Example:
+        """Return images (size, 3, *crop) and labels (size, *label); `augmentation` takes the place of its own."""
+        augmentation = augmentation or self.augmentation
         random = np.random.default_rng((self.seed, step, 43))
         examples = []
         for _ in range(size):
             world, index = int(random.integers(self.worlds)), int(random.integers(PICTURES))
             sample = self.samples.sample(training_seed(self.seed, world), index)
-            examples.append(self.augmentation.apply(sample["rgb"], sample["label"], random))
+            examples.append(augmentation.apply(sample["rgb"], sample["label"], random))
         return Example(torch.stack([e.image for e in examples]), torch.stack([e.labels for e in examples]))
 
     def class_counts(self, classes: int, worlds: int = 40) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -32,7 +33,7 @@ from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
 
 DDRNET_RECIPE = Recipe(
-    card="ddrnet_compact", seed=0, steps=10000, batch_size=6, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
+    card="ddrnet_compact", seed=0, steps=12000, batch_size=6, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
     average_decay=0.99,
 )  # fmt: skip
 P2AT_RECIPE = Recipe(
@@ -43,6 +44,25 @@ AUXILIARY = 0.4
 WORLDS = 320
 VALIDATION_WORLDS = 8
 
+
+@dataclass(frozen=True)
+class LastLesson:
+    """Whole pictures, as the node sees them, at the end of a training in crops.
+
+    Crops show what is small often and are cheap, but no crop has the surroundings by which a wall of pixels is known
+    to be a truck, and pooling over a whole map sees other maps than those of a picture.
+
+    Attributes:
+        augmentation: of a picture, which is not cut.
+        batch_size: pictures in a step.
+        share: of the steps.
+    """
+
+    augmentation: Augmentation
+    batch_size: int
+    share: float
+
+
 Loss = Callable[[nn.Module, Example, Tensor], tuple[Tensor, Mapping[str, Tensor]]]
 """(network, batch, weight of each class) -> what is minimised, and its parts."""
 
@@ -52,18 +72,23 @@ class SegmentationTask:
 
     def __init__(
         self, network: nn.Module, loss: Loss, recipe: Recipe, samples: Samples, augmentation: Augmentation,
-        device: torch.device, validation_worlds: int = VALIDATION_WORLDS,
+        device: torch.device, validation_worlds: int = VALIDATION_WORLDS, worlds: int = WORLDS,
+        last: LastLesson | None = None,
     ) -> None:  # fmt: skip
         self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.recipe, self.samples, self.device = find_card(recipe.card), recipe, samples, device
-        self.pictures = TrainingPictures(samples, recipe.seed, WORLDS, augmentation)
+        self.pictures = TrainingPictures(samples, recipe.seed, worlds, augmentation)
+        self.last = last
         self.validation_worlds = validation_worlds
         self._loss = loss
         self._mean = torch.tensor(self.card.image.mean)[:, None, None]
         self._std = torch.tensor(self.card.image.std)[:, None, None]
 
     def batch(self, step: int) -> Example:
-        drawn = self.pictures.batch(step, self.recipe.batch_size)
+        if self.last is not None and step >= (1 - self.last.share) * self.recipe.steps:
+            drawn = self.pictures.batch(step, self.last.batch_size, self.last.augmentation)
+        else:
+            drawn = self.pictures.batch(step, self.recipe.batch_size)
         image = ((drawn.image - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         return Example(image.to(self.device), drawn.labels.to(self.device))
 
@@ -123,9 +148,11 @@ def ddrnet_task(recipe: Recipe, world: str, device: torch.device) -> Segmentatio
     """Return the task of the bundled DDRNet."""
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_head=True), DDRNet)
+    whole = LastLesson(Augmentation((480, 800), (240, 400), (2.5, 2.5)), batch_size=2, share=0.5)
     return SegmentationTask(
-        network, ddrnet_loss, recipe, street_samples(world), Augmentation((192, 320), (96, 160), (0.9, 2.8)), device
-    )
+        network, ddrnet_loss, recipe, street_samples(world), Augmentation((240, 400), (120, 200), (1.25, 3.0)), device,
+        worlds=2 * WORLDS, last=whole,
+    )  # fmt: skip
 
 
 def p2at_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationTask:

@@ -27,6 +27,7 @@ from perception.training.losses import (
     soft_jaccard,
 )
 from perception.training.pictures import PICTURES, Augmentation, TrainingPictures
+from perception.training.segmentation import LastLesson, SegmentationTask
 from perception.training.tasks import training_of
 from perception.training.world import TRAINING_SEEDS, VALIDATION_SEEDS, Sample, Samples, training_seed, world_rig
 
@@ -94,6 +95,19 @@ def test_a_batch_is_a_function_of_the_seed_and_the_step(tmp_path: Path) -> None:
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.labels, again.labels)
     assert not torch.equal(first.image, other.image)
+
+
+def test_the_last_lesson_shows_whole_pictures(tmp_path: Path) -> None:
+    recipe = replace(segmentation.DDRNET_RECIPE, steps=4, batch_size=3)
+    whole = LastLesson(Augmentation((96, 160), (48, 80), (2.0, 2.0)), batch_size=2, share=0.5)
+    samples, crops = made_up(tmp_path), Augmentation((32, 48), (16, 24), (1, 2))
+    task = SegmentationTask(
+        nn.Conv2d(3, 19, 1), segmentation.ddrnet_loss, recipe, samples, crops, torch.device("cpu"), worlds=2, last=whole
+    )
+    assert [tuple(task.batch(step).image.shape) for step in range(4)] == [(3, 3, 32, 48)] * 2 + [(2, 3, 96, 160)] * 2
+    pictures = [samples.sample(training_seed(0, k), i)["label"] for k in range(2) for i in range(PICTURES)]
+    for label in task.batch(3).labels.numpy():
+        assert any(np.array_equal(label, picture) or np.array_equal(label, picture[:, ::-1]) for picture in pictures)
 
 
 def test_labels_stay_on_what_they_name() -> None:
@@ -165,7 +179,7 @@ def test_a_task_goes_from_pictures_to_a_file_that_its_node_can_load(
     recipe, make_task = training_of(network)
     recipe = replace(recipe, steps=1, batch_size=2)
     task = make_task(recipe, "simulated_car", torch.device("cpu"))
-    assert isinstance(task, segmentation.SegmentationTask)
+    assert isinstance(task, SegmentationTask)
     task.validation_worlds = 1
     trained = train(task, recipe, tmp_path / "weights.safetensors", provenance={"command": "a test"})
     assert trained.metrics["classes"] == 4  # of the five labels in the noise, wall and fence have one identity
