@@ -90,8 +90,12 @@ class OnHost(Mapping[str, Tensor]):
 
 
 def host_tensor(array: NDArray[Any]) -> Tensor:
-    """Return the array as a tensor that shares its memory, read-only arrays included: whoever asks only reads."""
-    values = np.ascontiguousarray(array)
+    """Return the array as a tensor that shares its memory, read-only arrays included: whoever asks only reads.
+
+    It keeps the array's order of axes in memory, such as channels last; only reversed axes, which torch has not, are
+    copied.
+    """
+    values = array if min(array.strides, default=0) >= 0 else np.ascontiguousarray(array)
     return torch.from_numpy(values if values.flags.writeable else np.asarray(_Writable(values)))
 
 
