@@ -28,14 +28,14 @@ from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, 
 from perception.training.worn_pairs import PAIRS, Headset, Photometry, worn_pairs
 
 EGOPOSEFORMER_RECIPE = Recipe(
-    card="egoposeformer_cabin", seed=0, steps=900, batch_size=16, learning_rate=1.5e-3, warm_up=0.1,
+    card="egoposeformer_cabin", seed=0, steps=2000, batch_size=16, learning_rate=1.5e-3, warm_up=0.1,
     weight_decay=5e-4, average_decay=0.99,
 )  # fmt: skip
 HEATMAP_SHARE = 0.2
 """Of the steps: the encoder's pre-training."""
 HEATMAP_WEIGHT, POSE_WEIGHT = 10.0, 0.1
 SIGMA_CELLS = 1.5
-WORLDS = 400
+WORLDS = 800
 VALIDATION_WORLDS = 24
 
 
