@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,6 +33,7 @@ from perception.networks.layers.interaction_geometry import (
 from perception.networks.layers.interaction_on_host import Rows, aligned
 from perception.networks.layers.swin import relative_position_index
 from perception.ops.host_views import depth_maps, samples_of_pillars
+from tests.threads import threads_of_torch
 
 IMAGE = (32, 64)
 CONFIG = GeometryConfig((-8.0, -8.0, -2.0, 8.0, 8.0, 2.0), (16, 16), 4, (1.0, 5.0, 1.0))
@@ -47,16 +45,6 @@ def camera(position: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
     pose[:3, 3] = torch.tensor(position)
     intrinsics = torch.tensor([[32.0, 0, 32, 0], [0, 32, 16, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     return (intrinsics @ torch.linalg.inv(pose))[None, None], pose[None, None]
-
-
-@contextmanager
-def threads_of_torch(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,19 +12,10 @@ from perception.networks.layers.interaction_encoder import InteractionConfig, In
 from perception.networks.layers.interaction_geometry import GeometryConfig
 from perception.networks.layers.interaction_parts import Sizes, example_geometry
 from perception.ops.host_sampling import as_learned, sampled_on_host
+from tests.threads import threads_of_torch
 
 CONFIG = GeometryConfig((-8.0, -12.0, -2.0, 8.0, 12.0, 2.0), (24, 16), 4, (1.0, 6.0, 1.0))
 VIEWS, BATCH, WIDTH = 3, 2, 24
-
-
-@contextmanager
-def threads_of_torch(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def encoder() -> InteractionEncoder:

@@ -16,6 +16,7 @@ from perception.errors import EngineError
 from perception.networks.layers.sparse_encoder import SparseEncoder, SparseEncoderConfig, sparse_tables
 from perception.networks.weights import fill
 from perception.ops.sparse_backend import SparseBackend, SparseName, sparse_backend
+from tests.threads import threads_of_torch
 
 SHAPE = (9, 12, 14)
 INSTALLED = importlib.util.find_spec("spconv") is not None
@@ -89,17 +90,14 @@ def test_a_backend_serves_clouds_one_after_the_other(backend: SparseBackend) -> 
 
 
 def test_the_result_does_not_depend_on_the_number_of_threads(backend: SparseBackend) -> None:
-    rng, before = np.random.default_rng(6), torch.get_num_threads()
+    rng = np.random.default_rng(6)
     cells = np.argwhere(rng.random((1, 20, 40, 40)) < 0.1)
     features = torch.from_numpy(rng.standard_normal((len(cells), 4), np.float32))
     found = []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
+    for threads in (1, 2):
+        with threads_of_torch(threads):
             made = backend.voxels(features, cells, (20, 40, 40), 1)
             found.append(backend.dense(backend.submanifold(made, weight(3, 3, 3))))
-    finally:
-        torch.set_num_threads(before)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 

@@ -28,6 +28,7 @@ from perception.training.fusion_detector import (
 from perception.training.recipe import Recipe
 from perception.training.sweeps import LabelledSweep, upright
 from perception.training.tasks import training_of
+from tests.threads import threads_of_torch
 
 STEPS = 25
 TINY = replace(
@@ -49,10 +50,8 @@ def rig() -> Rig:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with threads_of_torch(1):
+        yield
 
 
 @pytest.fixture(scope="module")

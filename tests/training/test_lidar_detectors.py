@@ -30,6 +30,7 @@ from perception.training.loop import train
 from perception.training.recipe import Recipe
 from perception.training.sweeps import CLASSES, LabelledSweep
 from perception.training.tasks import training_of
+from tests.threads import threads_of_torch
 
 STEPS = 25
 SMALL: dict[str, dict[str, Any]] = {
@@ -59,10 +60,8 @@ def rig() -> Rig:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with threads_of_torch(1):
+        yield
 
 
 @pytest.fixture(autouse=True)
