@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from perception.ops.painting import (
     UNKNOWN,
     Surface,
     count_labels,
+    hidden_anew,
     hidden_behind,
     on_tiles,
     surface_of,
@@ -130,28 +131,23 @@ class Painting:
             if view.t_ns not in placed:  # cameras that are triggered together see the same places
                 placed[view.t_ns] = points.base_link_m(view.t_ns), np.abs(view.t_ns - points.t_ns)
             places, apart_ns = placed[view.t_ns]
-            near, row, column, surface = _projected(view, places)
+            near, optical = in_cone(places, view.eye.optical_from_base_link, view.eye.cosine_of_view)
+            inside, row, column = pixels_of(view.eye.camera, optical)
+            seen = near.take(inside)
             if moves is None:
-                self._seen.append(_Seen(near, surface))
+                surface = surface_of(optical.take(inside, axis=0))
+                self._seen.append(_Seen(seen, surface))
                 hidden = hidden_behind(surface, self._ring_gap_rad)
-            else:
+            elif len(seen):
                 before = self._seen[index]
-                hidden = hidden_behind(surface, self._ring_gap_rad, before.surface, moves[before.point])
+                hidden = hidden_anew(optical, inside, self._ring_gap_rad, before.surface, before.point, moves)
+            else:
+                continue
             sure = NOT_SAID if view.confidence is None else view.confidence
             take_labels(
-                near, row, column, hidden, view.label, sure, apart_ns, index, nearest_ns, label, confidence, camera
+                seen, row, column, hidden, view.label, sure, apart_ns, index, nearest_ns, label, confidence, camera
             )
         return label, confidence, camera
-
-
-def _projected(
-    view: View, base_link_m: NDArray[Any]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Surface]:
-    """Return which points lie in the picture, row and column of the pixel of each, and the surface that they make."""
-    eye = view.eye
-    near, optical = in_cone(base_link_m, eye.optical_from_base_link, eye.cosine_of_view)
-    inside, row, column = pixels_of(eye.camera, optical)
-    return near.take(inside), row, column, surface_of(optical.take(inside, axis=0))
 
 
 __all__ = ["NO_CAMERA", "Eye", "Painting", "View"]

@@ -151,9 +151,10 @@ class ObjectTracker(Node):
             for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
                 turned = replace(two, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi))
                 trial.add(turned.of(np.arange(count)))
+            here = Transform.identity()
             fused_objects(
-                trial.tracks, 0, Transform.identity(), trial.names, trial.sources, trial.motion_models,
-                trial.process_noise, over_ground=True,
+                trial.tracks, 0, here, trial.names, trial.sources, trial.motion_models, trial.process_noise,
+                ObjectMemory().attached(trial.tracks, 0, here), over_ground=True,
             )  # fmt: skip
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:

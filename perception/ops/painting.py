@@ -82,6 +82,25 @@ def hidden_behind(
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def hidden_anew(points: Any, chosen: Any, ring_gap_rad: float, other: Any, named: Any, gone: Any) -> Any:
+    """Return True for each of a few points that they or a surface hide: `surface_of` and `hidden_behind` in one call.
+
+    Args:
+        points: (N, 3) in the camera's optical frame.
+        chosen: (n,) which of them.
+        ring_gap_rad: as in `hidden_points`.
+        other: a surface of M points.
+        named: (M,) which point of all each of them is, in the order in which the surface was made of them.
+        gone: (P,) True for those of all points that are not there any more.
+    """
+    surface = _surface(points[chosen])
+    away = np.empty(len(named), np.bool_)
+    for i in range(len(named)):
+        away[i] = gone[named[i]]
+    return _hidden(surface, other, away, 1.25 * ring_gap_rad)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def _surface(points: Any) -> Any:
     across, down, distance = np.empty(len(points)), np.empty(len(points)), np.empty(len(points))
     column, leftmost = np.empty(len(points), np.int64), 0
@@ -332,6 +351,7 @@ def compile_all() -> None:
     """Compile what this file holds, before points come; masks may be read-only, or not."""
     one, number, places = np.ones((1, 3)), np.zeros(1), np.zeros(1, np.int64)
     hidden = hidden_points(one, 0.01)
+    hidden_anew(one, places, 0.01, surface_of(one), places, hidden)
     owned(boxes_of_points(one, number, one, one, number, np.ones((1, 2)), 0.1, on_tiles(one), (0.0, 0.0)))
     label = np.zeros(1, np.uint8)
     labels_in_boxes(one, label, one, one, number, 0.1)
@@ -343,6 +363,6 @@ def compile_all() -> None:
 
 
 __all__ = [
-    "EACH_LABEL", "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "compile_all", "count_labels", "hidden_behind",
-    "hidden_points", "labels_in_boxes", "on_tiles", "owned", "surface_of", "take_labels",
+    "EACH_LABEL", "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "compile_all", "count_labels", "hidden_anew",
+    "hidden_behind", "hidden_points", "labels_in_boxes", "on_tiles", "owned", "surface_of", "take_labels",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.ops.boxes_3d import corners_from_above, giou_of_pair
+from perception.ops.boxes_3d import corners_from_above, giou_at_most, giou_of_pair
 
 GIOU, MAHALANOBIS = 0, 1
 
@@ -43,6 +43,8 @@ def pairs_of_family(tracks: Any, spread: Any, boxes: Any, noise: Any, reach: flo
                 continue
             j = order[k]
             if affinity == GIOU:
+                if giou_at_most(tracks[i], of_tracks[i], boxes[j], of_boxes[j]) <= 1 - most:
+                    continue
                 apart = 1 - giou_of_pair(tracks[i], of_tracks[i], boxes[j], of_boxes[j], room)
             else:
                 dx, dy, dz = boxes[j, 0] - x, boxes[j, 1] - y, boxes[j, 2] - tracks[i, 2]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,15 +73,38 @@ class PastPlaces:
         return np.array([known[identity] for identity in ids], np.int64)
 
     def _before(self, rows: NDArray[np.int64], t_ns: int, base_link: Transform) -> list[tuple[PastPose, ...]]:
-        ((a, b, _), (c, d, _), _), (x0, y0, _) = base_link.rotation.tolist(), base_link.translation_m.tolist()
-        then = self._t_ns[rows]
-        past = then < t_ns
-        x, y, yaw = self._places[rows][past].T
-        poses = map(
-            PastPose, then[past].tolist(), (a * x + b * y + x0).tolist(), (c * x + d * y + y0).tolist(),
-            (yaw + base_link.yaw_rad()).tolist(),
-        )  # fmt: skip
-        return grouped(poses, past.sum(axis=1).cumsum().tolist())
+        turn = np.ascontiguousarray(base_link.matrix[:2])
+        t_before, seen, ends = _before(self._t_ns, self._places, rows, t_ns, turn, base_link.yaw_rad())
+        poses = map(PastPose, t_before.tolist(), *seen.tolist())
+        return grouped(poses, ends.tolist())
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _before(t_ns: Any, places: Any, rows: Any, now_ns: int, matrix: Any, turn: float) -> Any:
+    """Return stamps (M,), x, y and yaw (3, M) of the places of some rows before now, and where each row's end (N,).
+
+    Args:
+        t_ns: (R, PLACES).
+        places: (R, PLACES, 3).
+        rows: (N,) which of them.
+        now_ns: the instant.
+        matrix: (2, 4) from the frame of the places to that of the answer.
+        turn: by which yaws grow.
+    """
+    stamps, seen = np.empty(rows.size * t_ns.shape[1], np.int64), np.empty((3, rows.size * t_ns.shape[1]))
+    ends, count = np.empty(rows.size, np.int64), 0
+    for n in range(rows.size):
+        for k in range(t_ns.shape[1]):
+            if t_ns[rows[n], k] >= now_ns:
+                continue
+            x, y, yaw = places[rows[n], k]
+            stamps[count] = t_ns[rows[n], k]
+            for i in range(2):
+                seen[i, count] = matrix[i, 0] * x + matrix[i, 1] * y + matrix[i, 3]
+            seen[2, count] = yaw + turn
+            count += 1
+        ends[n] = count
+    return stamps[:count], seen[:, :count], ends
 
 
 __all__ = ["PastPlaces"]

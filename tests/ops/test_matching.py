@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perception.errors import ShapeError
-from perception.ops.boxes_3d import giou_3d, iou_3d
+from perception.ops.boxes_3d import corners_from_above, giou_3d, giou_at_most, iou_3d
 from perception.ops.matching import UNMATCHED, assign, assign_greedily, iou_2d
 
 CAR = [0.0, 0.0, 0.0, 4.0, 2.0, 1.5, 0.0]
@@ -60,6 +60,26 @@ def test_boxes_that_do_not_touch_are_worse_the_further_apart_they_are() -> None:
     # the hull of two cars in line is 14 x 2, of which the cars fill 8: 8 / 14 - 1
     np.testing.assert_allclose(giou_3d(np.array([CAR]), np.array([ten, twenty])), [[8 / 14 - 1, 8 / 24 - 1]])
     np.testing.assert_allclose(iou_3d(np.array([CAR]), np.array([ten])), [[0.0]])
+
+
+def test_the_cheap_bound_of_the_generalised_overlap_is_never_below_it_and_tells_much() -> None:
+    random = np.random.default_rng(3)
+    boxes = np.column_stack((
+        random.uniform(-8, 8, (120, 2)), random.uniform(-0.5, 0.5, 120), random.uniform(0.3, 9, 120),
+        random.uniform(0.3, 3, 120), random.uniform(0.5, 4, 120), random.uniform(-4, 4, 120),
+    ))  # fmt: skip
+    corners = corners_from_above(boxes)
+    exact = giou_3d(boxes, boxes)
+    most = np.array(
+        [[giou_at_most(boxes[i], corners[i], boxes[j], corners[j]) for j in range(120)] for i in range(120)]
+    )
+    apart = most < 1
+    assert (exact <= most)[apart].all()
+    assert 0.2 < apart.mean() < 0.9
+    assert np.median((most - exact)[apart]) < 0.05
+    two = np.array([CAR, [10.0, *CAR[1:]]])  # in line the bound is the overlap itself
+    line = corners_from_above(two)
+    assert giou_at_most(two[0], line[0], two[1], line[1]) == pytest.approx(8 / 14 - 1, abs=1e-6)
 
 
 def test_a_square_turned_by_an_eighth_overlaps_in_an_octagon() -> None:

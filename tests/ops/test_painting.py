@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from perception.ops.painting import (
     UNKNOWN,
     boxes_of_points,
+    hidden_anew,
     hidden_behind,
     hidden_points,
     labels_in_boxes,
@@ -96,4 +97,7 @@ def test_what_a_surface_and_another_hide_is_what_both_hide_as_one_without_what_i
     expected = hidden_points(np.concatenate((moved, points[400:][~gone])), 0.01)[:400]
     assert 50 < expected.sum() < 350
     np.testing.assert_array_equal(found, expected)
+    away = np.concatenate((np.zeros(400, np.bool_), gone))
+    at_once = hidden_anew(points, np.arange(400), 0.01, surface_of(points[400:]), np.arange(400, 3000), away)
+    np.testing.assert_array_equal(at_once, expected)
     assert (found != hidden_behind(surface_of(moved), 0.01, surface_of(points[400:]))).any()
