@@ -165,6 +165,7 @@ def test_a_board_is_drawn_at_its_size(tmp_path: Path, capsys: pytest.CaptureFixt
     ("arguments", "said"),
     [
         (("intrinsics", "absent", "--board", WORD, "--out", "x.yaml"), "absent: no such folder"),
+        (("intrinsics", ".", "--board", WORD, "--out", "x.yaml"), "no pictures lie there (.png"),
         (("intrinsics", "{tmp}/*.png", "--board", WORD, "--out", "x.yaml"), "no picture matches"),
         (("intrinsics", "{tmp}", "--board", "chess", "--out", "x.yaml"), "not a board"),
         (("intrinsics", "{tmp}", "--board", WORD, "--out", "x.yaml", "--model", "pinhole"), "no such model"),

@@ -49,7 +49,10 @@ def pictures(source: str, topic: str | None = None, *, seconds: float = 30.0, ev
     if not source.startswith(LIVE) and not Path(source).exists():
         raise UserError(f"{source}: no such folder, picture or log")
     if topic is None:
-        raise UserError(f"{source}: a log and a running graph have many topics; expected --topic CAMERA/image")
+        raise UserError(
+            f"{source}: no pictures lie there ({', '.join(PICTURES)}); of a log or a running graph say which topic: "
+            "--topic CAMERA/image"
+        )
     from perception.messages import Image
 
     count = 0
