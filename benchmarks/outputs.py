@@ -282,8 +282,10 @@ def _of_way(publisher: Publisher, repeats: int) -> Row:
 
 def _send(publisher: Publisher, said: TrackedObjects, step: int) -> None:
     """Write the record as the node's process does, and read and send it as the launcher does."""
-    record = memoryview(encode(said).to_bytes())
-    publisher.publish("objects", published(decode_envelope(record), record, 1_000_000_000, step * STEP_NS))
+    written = encode(said)
+    record = memoryview(written.to_bytes())
+    envelope = decode_envelope(record, written.cuts)
+    publisher.publish("objects", published(envelope, record, 1_000_000_000, step * STEP_NS))
 
 
 def _of_tracking(publisher: Publisher, repeats: int) -> Row:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 import msgspec
 import numpy as np
@@ -45,17 +45,26 @@ _PADS = [bytes((0xC4, length, *bytes(length), 0xC6)) for length in range(ALIGNME
 """A pad of each length: the two bytes of its own head, its zeros, and the first of the next buffer's five."""
 
 
+class Cuts(NamedTuple):
+    """Where a record's body and its timing begin, for who passes it on and need not read all that is between."""
+
+    body: int
+    timing: int
+
+
 class Record:
     """A message laid out as a record, not yet written.
 
     It refers to the message's arrays: write it before they change. `size` is the exact number of bytes.
     """
 
-    __slots__ = ("_buffers", "_tail", "size")
+    __slots__ = ("_buffers", "_tail", "cuts", "size")
 
-    def __init__(self, buffers: list[tuple[bytearray, NDArray[Any]]], tail: bytes | bytearray, size: int) -> None:
+    def __init__(
+        self, buffers: list[tuple[bytearray, NDArray[Any]]], tail: bytes | bytearray, size: int, cuts: Cuts
+    ) -> None:
         """Take each array with what stands before it, and what stands after the last."""
-        self._buffers, self._tail, self.size = buffers, tail, size
+        self._buffers, self._tail, self.size, self.cuts = buffers, tail, size, cuts
 
     def write_into(self, target: memoryview | bytearray) -> int:
         """Write the record to the start of a writable buffer of at least `size` bytes and return `size`.
@@ -106,7 +115,12 @@ def encode(message: Message) -> Record:
             body[name] = ArrayRef(dtype_name(array.dtype), array.shape, 3 + 2 * len(arrays))
             arrays.append(little_endian(array))
     layout.places(body)
-    return _lay_out(_encode((header, body)), arrays, message.timing)
+    elements = 3 + 2 * len(arrays)
+    head = bytearray((0x90 | elements,)) if elements < 16 else bytearray(struct.pack(">BH", 0xDC, elements))
+    _append(header, head)
+    begin = len(head)
+    _append(body, head)
+    return _lay_out(head, begin, arrays, message.timing)
 
 
 def _encode(value: Any) -> bytearray:
@@ -122,10 +136,8 @@ def _append(value: Any, encoded: bytearray) -> None:
         raise MessageError(f"a message holds a value that has no place in a record: {error}") from None
 
 
-def _lay_out(before: bytearray, arrays: list[NDArray[Any]], timing: Timing) -> Record:
-    """Put arrays and timing behind header and body, which stand there as an array of two."""
-    elements = 3 + 2 * len(arrays)
-    before[:1] = bytes((0x90 | elements,)) if elements < 16 else struct.pack(">BH", 0xDC, elements)
+def _lay_out(before: bytearray, body: int, arrays: list[NDArray[Any]], timing: Timing) -> Record:
+    """Put arrays and timing behind header and body, which begins at `body`."""
     at, buffers = 0, []
     for array in arrays:
         nbytes = array.nbytes
@@ -135,8 +147,9 @@ def _lay_out(before: bytearray, arrays: list[NDArray[Any]], timing: Timing) -> R
         buffers.append((before, array))
         at += len(before) + nbytes
         before = bytearray()
+    cuts = Cuts(body, at + len(before))
     _append(timing, before)
-    return Record(buffers, before, at + len(before))
+    return Record(buffers, before, at + len(before), cuts)
 
 
 @overload
@@ -198,14 +211,23 @@ def _read_at_once(view: memoryview, layout: Layout) -> Sequence[Any] | None:
         return None
 
 
-def decode_envelope(data: Bytes) -> Message:
-    """Read a record's header and timing alone, for whoever passes it on; a fraction of the time of a long list.
+def decode_envelope(data: Bytes, cuts: Cuts | None = None) -> Message:
+    """Read a record's header and timing alone, for whoever passes it on.
+
+    Args:
+        data: exactly one record.
+        cuts: of the record, where they are known: then nothing is read of what is between, however long a list is.
 
     Raises:
         MessageError: the bytes are not a record.
     """
-    raw = _split(_view(data))
-    return Message(header=_read(_header_decoder, raw[0], "header"), timing=_read(_timing_decoder, raw[-1], "timing"))
+    view = _view(data)
+    if cuts is not None and len(view):
+        header, timing = view[3 if view[0] == 0xDC else 1 : cuts.body], view[cuts.timing :]
+    else:
+        raw = _split(view)
+        header, timing = raw[0], raw[-1]
+    return Message(header=_read(_header_decoder, header, "header"), timing=_read(_timing_decoder, timing, "timing"))
 
 
 def decode_header(data: Bytes) -> Header:
@@ -306,6 +328,6 @@ def _buffer(parts: Sequence[Any], element: int, name: str) -> memoryview:
 
 
 __all__ = [
-    "ALIGNMENT", "Bytes", "Record", "content", "decode", "decode_envelope", "decode_header", "decode_timing", "encode",
-    "with_timing",
+    "ALIGNMENT", "Bytes", "Cuts", "Record", "content", "decode", "decode_envelope", "decode_header", "decode_timing",
+    "encode", "with_timing",
 ]  # fmt: skip

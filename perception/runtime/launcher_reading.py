@@ -75,7 +75,7 @@ class LauncherReading:
             reader.give_back()
             while (record := reader.take()) is not None:
                 try:
-                    message = self._read(reader.topic, record)
+                    message = self._read(reader, record)
                 except PerceptionError as error:
                     self._on_line(f"a record on '{reader.topic}' cannot be read: {error}")
                     continue
@@ -91,11 +91,11 @@ class LauncherReading:
             if self._giver is not None:
                 self._giver.give()
 
-    def _read(self, topic: str, record: memoryview) -> Message:
+    def _read(self, reader: Reader | TcpTopic, record: memoryview) -> Message:
         """Return a message; of what is only passed on, header and timing."""
-        if topic in self._passed_on:
-            return decode_envelope(record)
-        return decode(record, self._graph.message_types.get(topic, Status))
+        if reader.topic in self._passed_on:
+            return decode_envelope(record, reader.cuts)
+        return decode(record, self._graph.message_types.get(reader.topic, Status))
 
     def _gap(self, topic: str, header: Header) -> int:
         epoch, seq = self._last_seq.get(topic, (header.epoch, -1))

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ChannelError
-from perception.messages.codec import ALIGNMENT, Record
+from perception.messages.codec import ALIGNMENT, Cuts, Record
 from perception.runtime.wakeups import Sleeper, Waker
 
 ROOT = Path("/tmp")
@@ -50,6 +50,16 @@ class _Block(ctypes.Structure):
     @staticmethod
     def type_name() -> str:
         return "PerceptionBlock64"
+
+
+class _Extent(ctypes.Structure):
+    """What stands beside a record: how many bytes it has, exactly, and its cuts."""
+
+    _fields_ = [("size", ctypes.c_uint64), ("body", ctypes.c_uint64), ("timing", ctypes.c_uint64)]
+
+    @staticmethod
+    def type_name() -> str:
+        return "PerceptionExtent"
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,7 @@ class SharedMemoryHost:
             self._node.service_builder(iox.ServiceName.new(f"topic/{topic}"))
             .publish_subscribe(iox.Slice[_Block])
             .payload_alignment(iox.Alignment.new(ALIGNMENT))
-            .user_header(ctypes.c_uint64)
+            .user_header(_Extent)
             .enable_safe_overflow(True)
             .history_size(0)
             .subscriber_max_buffer_size(limits.buffer)
@@ -201,7 +211,7 @@ class _Slot:
         least: bytes that it holds for certain; what is beyond them is never touched.
     """
 
-    __slots__ = ("array", "room", "sample", "size", "view")
+    __slots__ = ("array", "extent", "room", "sample", "view")
 
     def __init__(self, sample: Any, least: int) -> None:
         self.room = 1 << (least - 1).bit_length()  # few sizes: each makes a type, which ctypes keeps
@@ -209,8 +219,7 @@ class _Slot:
         self.array = np.frombuffer(memory, np.uint8)
         self.view: memoryview | None = None
         """For its writer."""
-        self.size = ctypes.c_uint64.from_address(sample.user_header_ptr)
-        """Exact bytes of the record."""
+        self.extent = _Extent.from_address(sample.user_header_ptr)
         self.sample: Any = None
         """Borrowed as long as it stands here."""
 
@@ -252,7 +261,7 @@ class Writer:
             slot.view = slot.array.data
         assert slot.view is not None
         record.write_into(slot.view)
-        slot.size.value = size
+        slot.extent.size, (slot.extent.body, slot.extent.timing) = size, record.cuts
         sample.assume_init().send()
 
 
@@ -287,6 +296,7 @@ class Reader:
         self.topic, self._subscriber, self._limit = topic, subscriber, borrowed
         self._slots = _Slots()
         self._lent: list[_Slot] = []
+        self._last: _Slot | None = None
         self.copied = 0
 
     def take(self) -> memoryview | None:
@@ -295,16 +305,21 @@ class Reader:
         if sample is None:
             return None
         slot = self._slots.get(sample.payload_ptr)
-        if slot is None or slot.room < slot.size.value:
-            slot = self._slots.add(sample, ctypes.c_uint64.from_address(sample.user_header_ptr).value)
+        if slot is None or slot.room < slot.extent.size:
+            slot = self._slots.add(sample, _Extent.from_address(sample.user_header_ptr).size)
             slot.array.flags.writeable = False
-        view = slot.array.data[: slot.size.value]
+        view, self._last = slot.array.data[: slot.extent.size], slot
         if len(self._lent) >= self._limit and not self.give_back():
-            self.copied += 1
+            self.copied, self._last = self.copied + 1, None
             return memoryview(bytes(view))
         slot.sample = sample
         self._lent.append(slot)
         return view
+
+    @property
+    def cuts(self) -> Cuts | None:
+        """Of the record that was taken last, as long as it is lent; None where they are not known."""
+        return None if self._last is None else Cuts(self._last.extent.body, self._last.extent.timing)
 
     def give_back(self) -> bool:
         """Return the samples of which no view lives any more; False where all are still viewed.

@@ -170,6 +170,7 @@ class TcpTopic:
     """A reading end of a topic that another host publishes; `take` as of shared memory."""
 
     copied = 0
+    cuts = None
 
     def __init__(self, topic: str, waiting: deque[zmq.Frame]) -> None:
         self.topic, self._waiting = topic, waiting

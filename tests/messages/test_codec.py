@@ -25,6 +25,7 @@ from perception.messages import (
     TrackedObjects,
 )
 from perception.messages.codec import (
+    Cuts,
     content,
     decode,
     decode_envelope,
@@ -120,6 +121,19 @@ def test_who_passes_a_record_on_reads_header_and_timing_alone() -> None:
     assert (envelope.header, envelope.timing) == (whole.header, whole.timing)
     with pytest.raises(MessageError, match="not a record"):
         decode_envelope(data[:-1])
+
+
+@pytest.mark.parametrize("message", [cloud(), TrackedObjects(header=HEADER, objects=(), valid_until_ns=5)])
+def test_who_knows_a_records_cuts_reads_nothing_of_what_is_between(message: Message) -> None:
+    written = encode(message)
+    data = bytearray(written.to_bytes())
+    whole = decode_envelope(data)
+    body, timing = written.cuts
+    data[body:timing] = b"\xc1" * (timing - body)  # which is no MessagePack
+    envelope = decode_envelope(data, written.cuts)
+    assert (envelope.header, envelope.timing) == (whole.header, whole.timing)
+    with pytest.raises(MessageError, match="in its timing"):
+        decode_envelope(data, Cuts(body, timing + 1))
 
 
 def test_arrays_that_are_not_contiguous_or_big_endian_arrive_the_same() -> None:

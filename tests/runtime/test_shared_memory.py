@@ -79,3 +79,15 @@ def test_the_oldest_of_what_waits_is_replaced(ends: tuple[Writer, Reader]) -> No
         writer.write(encode(cloud(number)))
     taken = [decode(record, PointCloud).header.seq for record in iter(reader.take, None)]
     assert taken == [3, 4]
+
+
+def test_a_records_cuts_come_with_it_as_long_as_it_is_lent(ends: tuple[Writer, Reader]) -> None:
+    kept = []
+    for number in range(BORROWED):
+        record = encode(cloud(number, 10 + number))
+        ends[0].write(record)
+        kept.append(ends[1].take())
+        assert ends[1].cuts == record.cuts
+    ends[0].write(encode(cloud(9)))
+    kept.append(ends[1].take())
+    assert ends[1].cuts is None  # a copy: its place may hold another record by now
