@@ -159,9 +159,11 @@ def p2at_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationT
     """Return the task of the bundled P2AT."""
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_heads=True), P2AT)
+    whole = LastLesson(Augmentation((384, 640), (192, 320), (2.0, 2.0)), batch_size=2, share=0.5)
     return SegmentationTask(
-        network, p2at_loss, recipe, street_samples(world), Augmentation((192, 320), (96, 160), (0.9, 2.8)), device
-    )
+        network, p2at_loss, recipe, street_samples(world), Augmentation((192, 320), (96, 160), (0.9, 2.8)), device,
+        worlds=2 * WORLDS, last=whole,
+    )  # fmt: skip
 
 
 def street_samples(world: str) -> Samples:
