@@ -20,12 +20,12 @@ def driven(log: Log) -> tuple[Recording, Transform]:
     return recording, log.rig.base_link_from("lidar")
 
 
-@pytest.mark.parametrize("longer", [0.009, -0.009])
 def test_an_odometer_that_is_off_by_a_percent_is_found_to_be_and_moves_no_lidar(
-    driven: tuple[Recording, Transform], longer: float
+    driven: tuple[Recording, Transform],
 ) -> None:
     """Over 2.5 s, surfaces are off by 15 cm: more than counts at the first look."""
     recording, place = driven
+    longer = 0.009
     first = lidar_moved(recording.sweeps, place, recording.track)
     other = lidar_moved(recording.sweeps, place, recording.track.scaled(longer))
     assert first is not None
