@@ -26,8 +26,9 @@ def test_an_odometer_that_is_off_by_a_percent_is_found_to_be_and_moves_no_lidar(
     """Over 2.5 s, surfaces are off by 15 cm: more than counts at the first look."""
     recording, place = driven
     longer = 0.009
-    first = lidar_moved(recording.sweeps, place, recording.track)
-    other = lidar_moved(recording.sweeps, place, recording.track.scaled(longer))
+    few = recording.sweeps[::5]  # half a second apart
+    first = lidar_moved(few, place, recording.track)
+    other = lidar_moved(few, place, recording.track.scaled(longer))
     assert first is not None
     assert other is not None
     assert (1 + other[1]) * (1 + longer) == pytest.approx(1 + first[1], abs=2e-4)
