@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 
 from perception.calibrate.bump.camera_overlap import View, cameras_against
-from perception.calibrate.bump.camera_texture import camera_turned
+from perception.calibrate.bump.camera_texture import UNKNOWNS, _surely_better, camera_turned
 from perception.calibrate.bump.ego_track import EgoTrack
 from perception.calibrate.bump.estimate import displaced
-from perception.calibrate.bump.looks import Looks, sampled
+from perception.calibrate.bump.looks import Looks, misfit, sampled, weights
 from perception.calibrate.bump.surface_points import SurfacePoints
 from perception.calibrate.bump.sweep import Sweep
 from perception.calibrate.least_squares import transform_of
@@ -103,6 +106,37 @@ def test_a_camera_that_was_displaced_is_found_by_what_another_saw_before() -> No
     for axis in (3, 4):  # of both together, or the LiDAR, along the road, they know nothing
         together = np.tile(0.05 * np.eye(6)[axis], 2)
         assert together @ told.information @ together < 1.0
+
+
+@pytest.mark.parametrize(
+    ("better", "displaced_m", "believed"),
+    [
+        (25, 0.0, True),  # 25 things agree more, by 1 each: 25 over the root of 25 are 5 standard deviations
+        (21, 0.0, True),  # 21 - 4: 3.4
+        (19, 0.0, False),  # 19 - 6: 2.6
+        (0, 0.0, False),
+        (25, 0.2, False),  # no camera is bumped by that
+    ],
+)
+def test_the_rig_is_left_for_where_things_surely_agree_more_and_a_camera_may_be(
+    better: int, displaced_m: float, believed: bool
+) -> None:
+    at = np.zeros(UNKNOWNS)
+    at[1], at[5] = np.radians(1.0), displaced_m
+    gain = np.where(np.arange(25) < better, 1.0, -1.0)
+    fit: Any = SimpleNamespace(
+        misfits=lambda there: (np.zeros(25) if there.any() else gain, np.ones(25, np.bool_)),
+        pairs=SimpleNamespace(thing=np.arange(25)),
+    )
+    assert _surely_better(fit, at) == believed
+
+
+def test_weights_are_the_slope_of_the_misfit() -> None:
+    """Over the error, as of squares: d misfit / d error = error times weight, up to a factor for all."""
+    error, step, usual = np.array([0.1, 0.5, 2.0]), 1e-6, 0.4
+    slope = (misfit(error + step, usual) - misfit(error - step, usual)) / (2 * step)
+    per_weight = slope / (error * weights(error, usual, np.ones(3, np.bool_)))
+    np.testing.assert_allclose(per_weight, per_weight[0], rtol=1e-6)
 
 
 def test_a_ramp_is_sampled_with_its_slope() -> None:

@@ -27,6 +27,7 @@ from perception.calibrate.bump.looks import (
     Grey,
     Looks,
     exposure,
+    misfit,
     sampled,
     weights,
 )
@@ -66,6 +67,8 @@ FLOOR_RAD = np.radians([1.0, 0.15, 0.15])
 """What a camera may seem to be turned for other reasons. A roll turns it about the way: what it sees moves as before,
 and only depths tell, which a wet road mirrors wrongly."""
 FEWEST_POINTS, FEWEST_THINGS = 1500, 40
+SURE = 3.0
+"""Standard deviations."""
 UNKNOWNS = 7
 """The camera's motion, and the odometry's scale."""
 BEFORE = np.diag([*[PRIOR_RAD**-2] * 3, *[0.05**-2] * 3, SCALE**-2])
@@ -103,7 +106,24 @@ def camera_turned(
             before = ALIKE / COARSE * BEFORE
             at += _step(fit.curvature(blur / NEAR) + before, fit.goal(at) - before @ at)
     fit = _Fit(pairs, looks, JUDGED, base_link_from_optical, at)
+    if not _surely_better(fit, at):
+        at = np.zeros(UNKNOWNS)
+        fit = _Fit(pairs, looks, JUDGED, base_link_from_optical, at)
     return _told(fit, at) if np.median(fit.usual) < UNLIKE else None
+
+
+def _surely_better(fit: _Fit, at: Float) -> bool:
+    """Whether pictures agree there more than where the rig says, by more than chance, and it may be believed.
+
+    On a wet road, brightness goes with the view more than with the road: pictures that are smoothed much then agree
+    best many degrees and decimetres away. What they tell near the rig is worth more than what they tell there.
+    """
+    if at @ BEFORE @ at > SURE**2:
+        return False
+    (there, seen), (here, seen_here) = fit.misfits(at), fit.misfits(np.zeros(UNKNOWNS))
+    both = seen & seen_here
+    gain = np.bincount(fit.pairs.thing[both], (here - there)[both])
+    return bool(gain.sum() > SURE * np.sqrt((gain**2).sum()))
 
 
 def _step(curvature: Float, goal: Float) -> Float:
@@ -238,6 +258,11 @@ class _Fit:
         """Return what each point pulls for (N, 7)."""
         error, derivative, seen = self.pairs.off(self.pictures, self.camera, self.rig, at)
         return np.asarray(-derivative * (weights(error, self.usual, seen) * error)[:, None])
+
+    def misfits(self, at: Float) -> tuple[Float, Mask]:
+        """Return how badly each point fits (N,), and where both pictures show it."""
+        error, _, seen = self.pairs.off(self.pictures, self.camera, self.rig, at)
+        return misfit(error, self.usual), seen
 
     def goal(self, at: Float) -> Float:
         """Return what all of them pull for (7,): the cost's slope, downwards."""

@@ -37,7 +37,11 @@ ROBUST_M = 0.06
 ROAD_M = 0.25
 """Points so far from z = 0 of `base_link`, near the vehicle, are road."""
 ROAD_REACH_M = 15.0
-ROUNDS = 4
+ROUNDS = 10
+SETTLED = 0.1
+"""Share of what is off for other reasons below which a step changes nothing."""
+SETTLED_SCALE = 5e-5
+"""The same of the odometry's scale."""
 UNKNOWNS = 8
 """The motion of the sensor's place, and two faults of the odometry that would pass for one: scale and drift of yaw."""
 LEVEL_M = 0.005
@@ -76,25 +80,26 @@ def lidar_moved(
     """
     step = max(1, len(sweeps) // MOST_SWEEPS)
     chosen = [sweep for sweep in sweeps[::step] if track.covers(np.array([sweep.t_ns, sweep.point_t_ns.min()])).all()]
-    pose = base_link_from_lidar
+    level = LEVEL_M / max(track.turned_rad(), 1e-3)
+    floor = np.array([SLOPE_RAD, SLOPE_RAD, YAW_RAD, level, level, HEIGHT_M])
+    pose, longer = base_link_from_lidar, 1.0
     blocks: list[tuple[Float, Float]] = []
     count = 0
     for _ in range(ROUNDS):
-        blocks, count = _normal_equations(chosen, pose, track)
+        # a scale that is off by half a percent shifts surfaces by more than counts: it is found step by step, too
+        blocks, count = _normal_equations(chosen, pose, track.scaled(longer - 1.0))
         if len(blocks) < 3 or count < 500:
             return None
         matrix, goal = sum(m for m, _ in blocks), sum(g for _, g in blocks)
         change = np.asarray(np.linalg.solve(matrix + 1e-6 * np.eye(UNKNOWNS), goal), np.float64)
-        pose = displaced(pose, change[:6])
-        if np.abs(change[:6]).max() < 1e-4:
+        pose, longer = displaced(pose, change[:6]), longer * (1.0 + float(change[6]))
+        if (np.abs(change[:6]) < SETTLED * floor).all() and abs(change[6]) < SETTLED_SCALE:
             break
-    level = LEVEL_M / max(track.turned_rad(), 1e-3)
-    floor = np.array([SLOPE_RAD, SLOPE_RAD, YAW_RAD, level, level, HEIGHT_M])
     together = np.sum([m for m, _ in blocks], axis=0)
     covariance = inflation(blocks) * np.linalg.inv(together + 1e-6 * np.eye(UNKNOWNS))[:6, :6] + np.diag(floor**2)
     information = np.asarray(np.linalg.inv(covariance), np.float64)
     moved = motion_between(base_link_from_lidar, pose)
-    return Estimate(information, information @ moved, count), float(change[6])
+    return Estimate(information, information @ moved, count), longer - 1.0
 
 
 def _normal_equations(

@@ -121,6 +121,15 @@ def weights(error: Float, usual: float | Float, seen: NDArray[np.bool_]) -> Floa
     return np.asarray(seen / (1.0 + (error / (ROBUST * usual)) ** 2) ** 2 / usual**2)
 
 
+def misfit(error: Float, usual: float | Float) -> Float:
+    """Return how badly each point (N,) fits, 0 to 1: the cost of which `weights` is the slope.
+
+    Geman and McClure, "Statistical methods for tomographic image reconstruction", Bulletin of the ISI 1987.
+    """
+    square = (error / (ROBUST * usual)) ** 2
+    return np.asarray(square / (1.0 + square))
+
+
 __all__ = [
-    "JUDGED", "LEAST_SLOPE", "MOST_REFERENCES", "Grey", "Looks", "exposure", "sampled", "weights",
+    "JUDGED", "LEAST_SLOPE", "MOST_REFERENCES", "Grey", "Looks", "exposure", "misfit", "sampled", "weights",
 ]  # fmt: skip
