@@ -27,7 +27,7 @@ Floats: TypeAlias = NDArray[np.float32]
 COMPILED = True
 """Sample in compiled code on a host, where nothing is learned."""
 HALF = np.float32(0.5)
-_REORDERED = {"reassoc", "contract"}
+REORDERED = {"reassoc", "contract"}
 """Sums in any order, in which the processor adds several numbers at once."""
 
 
@@ -199,7 +199,7 @@ def _sampling(share: int) -> Callable[..., None]:
     return sampling  # type: ignore[no-any-return]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
 def _softmax(rows: Floats, heads: int) -> None:
     each = rows.shape[1] // heads
     for query in range(len(rows)):
@@ -212,7 +212,7 @@ def _softmax(rows: Floats, heads: int) -> None:
             for i in range(each):
                 own[i] -= highest
         for i in range(len(row)):
-            row[i] = _exp(row[i])
+            row[i] = exp(row[i])
         for head in range(heads):
             own = row[head * each : (head + 1) * each]
             whole = np.float32(0)
@@ -223,8 +223,8 @@ def _softmax(rows: Floats, heads: int) -> None:
                 own[i] *= part
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED, inline="always")  # type: ignore[untyped-decorator]
-def _exp(x: np.float32) -> np.float32:
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED, inline="always")  # type: ignore[untyped-decorator]
+def exp(x: np.float32) -> np.float32:
     """Return e to the power of x, at most 0, to 2e-7 of it: a polynomial, of which the processor does many at once."""
     doublings = max(x, np.float32(-87)) * np.float32(1.4426950408889634)
     whole = np.floor(doublings + HALF)
@@ -270,7 +270,7 @@ def _corners(
         places[3 * count + i], shares[3 * count + i] = lower + second, weights[i] * on_right * below
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
 def _add_bilinear(total: Floats, values: Floats, places: Floats, shares: Floats) -> None:
     height, width, channels = values.shape
     one = np.float32(1)
@@ -295,7 +295,7 @@ def _add_bilinear(total: Floats, values: Floats, places: Floats, shares: Floats)
             )
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
 def _attend(
     total: Floats,
     pixels: Floats,
