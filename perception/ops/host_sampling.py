@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perception.ops.small_floats import FloatsOrBits, floats_or_bits
 from perception.ops.vector_rows import CORNERS, add_samples
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -82,7 +83,7 @@ def sampled_on_host(
     """
     channels, slots = values.shape[1], weights.shape[1]
     total = np.zeros((len(reference), channels), np.float32)
-    read, where = _floats(values).reshape(-1), _slots(sizes, slots, heads, channels)
+    read, where = floats_or_bits(values).reshape(-1), _slots(sizes, slots, heads, channels)
     given = [_floats(x) for x in (reference, offsets, weights)]
     add = _sampling(channels // heads)
     in_threads(lambda rows: add(total[rows], read, *(x[rows] for x in given), *where), len(total))
@@ -181,7 +182,7 @@ def _sampling(share: int) -> Callable[..., None]:
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def sampling(
-        total: Floats, values: Floats, reference: Floats, offsets: Floats, weights: Floats,
+        total: Floats, values: FloatsOrBits, reference: Floats, offsets: Floats, weights: Floats,
         heights: Floats, widths: Floats, begins: NDArray[np.int32],
     ) -> None:  # fmt: skip
         channels, slots = total.shape[1], len(begins)

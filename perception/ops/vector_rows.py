@@ -25,14 +25,17 @@ def add_samples(
     For each sample i from `first` to before `last`, and each corner c of it, it adds weights[c * n + i] *
     values[p : p + length], p being places[c * n + i], to total[at : at + length], n samples being given in all. One
     after the other, and each product and each sum rounded: the order of a plain loop, to the bit. All arrays have one
-    dimension and no gaps; total, values and weights hold float32, places int32. Nothing is checked.
+    dimension and no gaps; total and weights hold float32, values float32 or the bits of bfloat16, places int32. Nothing
+    is checked.
     """
     if not isinstance(length, types.IntegerLiteral):
         return None
     lanes = length.literal_value
     vector, index = ir.VectorType(ir.FloatType(), lanes), ir.IntType(64)
     undefined, zero = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    bits, ints = ir.VectorType(ir.IntType(16), lanes), ir.VectorType(ir.IntType(32), lanes)
+    everywhere, half = ir.Constant(ints, [0] * lanes), ir.Constant(ints, [16] * lanes)
+    small = values.dtype == types.uint16
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         total, values, places, weights = (
@@ -43,6 +46,12 @@ def add_samples(
         def row_at(start: Any, place: Any) -> Any:
             return builder.bitcast(builder.gep(start, [place]), vector.as_pointer())
 
+        def value_at(place: Any) -> Any:
+            if not small:
+                return builder.load(row_at(values.data, place), align=4)
+            there = builder.load(builder.bitcast(builder.gep(values.data, [place]), bits.as_pointer()), align=2)
+            return builder.bitcast(builder.shl(builder.zext(there, ints), half), vector)
+
         target, summed = row_at(total.data, args[1]), cgutils.alloca_once(builder, vector)
         builder.store(builder.load(target, align=4), summed)
         with cgutils.for_range_slice(builder, args[5], args[6], ir.Constant(index, 1)) as (sample, _):
@@ -51,7 +60,7 @@ def add_samples(
                 place = builder.sext(builder.load(builder.gep(places.data, [i])), index)
                 weight = builder.insert_element(undefined, builder.load(builder.gep(weights.data, [i])), zero)
                 weight = builder.shuffle_vector(weight, undefined, everywhere)
-                product = builder.fmul(builder.load(row_at(values.data, place), align=4), weight)
+                product = builder.fmul(value_at(place), weight)
                 builder.store(builder.fadd(builder.load(summed), product), summed)
         builder.store(builder.load(summed), target, align=4)
         return context.get_dummy_value()
