@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeAlias
 
 import numba
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -90,8 +89,8 @@ def _attention(share: int) -> Callable[..., None]:
 
     @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
     def attention(
-        out: FloatsOrBits, queries: FloatsOrBits, keys: FloatsOrBits, absent: FloatsOrBits, asking: Places, asked: Places,
-        biases: Floats, sorts: Places, heads: int,
+        out: FloatsOrBits, queries: FloatsOrBits, keys: FloatsOrBits, absent: FloatsOrBits,
+        asking: Places, asked: Places, biases: Floats, sorts: Places, heads: int,
     ) -> None:  # fmt: skip
         channels, length, most = share * heads, asking.shape[1], asked.shape[1]
         panels = (length + LANES - 1) // LANES

@@ -19,7 +19,7 @@ from perception.ops.host_sampling import Floats, in_threads
 from perception.ops.vector_rows import add_products
 
 LANES, ROWS = 64, 6
-"""Output channels and rows that are worked on at a time: with 24 sums of 16 floats a processor of 32 registers is busy."""
+"""Output channels and rows that are worked on at a time: 24 sums of 16 floats fill a processor's 32 registers."""
 
 
 def convolved_on_host(
@@ -49,7 +49,7 @@ def convolved_on_host(
 
 @lru_cache(maxsize=8)
 def _convolution(lanes: int) -> Callable[..., None]:
-    """Compile the products of kernels that are given in panels of so many output channels, (K, Cout / lanes, Cin, lanes)."""
+    """Compile the products of kernels in panels of so many output channels, (K, Cout / lanes, Cin, lanes)."""
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def convolution(

@@ -1,8 +1,8 @@
 """Two instructions for what a compiler does not see in compiled loops: to add up short rows of floats in registers.
 
 A row of a head's channels is as long as one or two registers. Written as a loop, the sum goes back to memory after
-every row, and is checked for overlap with what is read; here it stays in registers until it is whole. `add_samples` adds
-rows that lie scattered in memory, `add_products` the rows of a matrix, for a few rows of another at a time.
+every row, and is checked for overlap with what is read; here it stays in registers until it is whole. `add_samples`
+adds rows that lie scattered in memory, `add_products` the rows of a matrix, for a few rows of another at a time.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def add_products(
     """Add a product of matrices to `count` rows of `lanes` floats, both constants, in compiled code.
 
     With i = first + r, r from 0 to before `count`, it adds to total[targets[i] : targets[i] + lanes] the sum over k,
-    from 0 to before `depth`, of left[rows[i] + k * step] * right[k * lanes : (k + 1) * lanes]: one after the other, from 0, and
-    then the sum. No target may stand twice. All arrays have one dimension and no gaps; total, left and right hold
-    float32, targets and rows int64. Nothing is checked.
+    from 0 to before `depth`, of left[rows[i] + k * step] * right[k * lanes : (k + 1) * lanes]: one after the other,
+    from 0, and then the sum. No target may stand twice. All arrays have one dimension and no gaps; total, left and
+    right hold float32, targets and rows int64. Nothing is checked.
     """
     if not (isinstance(count, types.IntegerLiteral) and isinstance(lanes, types.IntegerLiteral)):
         return None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         PolarAttention,
     )
 
-ROWS, COLUMNS = 2048, 40
+ROWS, COLUMNS = 4096, 100
 """Cells and image columns that are worked on at a time."""
 
 
