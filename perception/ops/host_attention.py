@@ -68,7 +68,9 @@ def attended_on_host(
     if biases is None:
         added, sorts = np.zeros((0, heads, 0, 0), np.float32), np.zeros(count, np.int64)
     else:
-        padded = F.pad(biases.values.float(), (0, -queries.places.shape[1] % LANES))
+        length = queries.places.shape[1]
+        wide = -(-(length + -length % ROWS) // LANES) * LANES
+        padded = F.pad(biases.values.float(), (0, wide - length))
         added, sorts = padded.contiguous().numpy(), biases.sorts
     out = np.empty((len(asked), channels), asked.dtype)
     attend = _attention(channels // heads)
@@ -93,32 +95,37 @@ def _attention(share: int) -> Callable[..., None]:
         asking: Places, asked: Places, biases: Floats, sorts: Places, heads: int,
     ) -> None:  # fmt: skip
         channels, length, most = share * heads, asking.shape[1], asked.shape[1]
-        panels = (length + LANES - 1) // LANES
+        keys_up, queries_up = -(-most // ROWS) * ROWS, -(-length // ROWS) * ROWS  # what is beyond is never read
+        panels = -(-queries_up // LANES)
         wide, first = panels * LANES, keys.shape[1] - 2 * channels
         scale = np.float32(1 / np.sqrt(share))
-        query, key = np.zeros((panels, share, LANES), np.float32), np.empty((most, share), np.float32)
-        value, found = np.empty((most, share), np.float32), np.empty((length, share), np.float32)
-        logits, whole = np.empty((most, wide), np.float32), np.empty(wide, np.float32)
-        each_query, each_key = np.arange(length), np.arange(most)
+        query, key = np.zeros((panels, share, LANES), np.float32), np.zeros((keys_up, share), np.float32)
+        value, found = np.empty((most, share), np.float32), np.empty((queries_up, share), np.float32)
+        logits, whole = np.empty((keys_up, wide), np.float32), np.empty(wide, np.float32)
+        of_logits, of_keys = np.arange(keys_up) * wide, np.arange(keys_up) * share
+        of_queries, of_found = np.arange(queries_up), np.arange(queries_up) * share
         for sequence in range(len(asking)):
             for head in range(heads):
                 at = head * share
-                _read(found, queries, absent, asking[sequence], at)
+                _read(found[:length], queries, absent, asking[sequence], at)
                 for i in range(length):
                     for channel in range(share):
                         query[i // LANES, channel, i % LANES] = found[i, channel] * scale
-                _read(key, keys, absent, asked[sequence], first + at)
+                _read(key[:most], keys, absent, asked[sequence], first + at)
                 _read(value, keys, absent, asked[sequence], first + channels + at)
+                logits[:] = 0
                 if len(biases) > 0:
-                    logits[:] = biases[sorts[sequence], head]
-                else:
-                    logits[:] = 0
+                    logits[:most] = biases[sorts[sequence], head]
+                flat = logits.reshape(-1)
                 for panel in range(panels):
-                    targets = each_key * wide + panel * LANES
-                    _add(logits, targets, key, each_key * share, 1, query[panel].reshape(-1), share, LANES)
-                _exponents(logits, whole)
+                    targets, right = of_logits + panel * LANES, query[panel].reshape(-1)
+                    for i in range(0, keys_up, ROWS):
+                        add_products(flat, targets, key.reshape(-1), of_keys, 1, i, right, share, ROWS, LANES)
+                _exponents(logits[:most], whole)
                 found[:] = 0
-                _add(found, each_query * share, logits, each_query, wide, value.reshape(-1), most, share)
+                answers, right = found.reshape(-1), value.reshape(-1)
+                for i in range(0, queries_up, ROWS):
+                    add_products(answers, of_found, flat, of_queries, wide, i, right, most, ROWS, share)
                 for i in range(length):
                     place, part = asking[sequence, i], np.float32(1) / whole[i]
                     if place >= 0:
@@ -135,18 +142,6 @@ def _read(rows: Floats, values: FloatsOrBits, absent: FloatsOrBits, places: Plac
         row = values[places[i], at : at + rows.shape[1]] if places[i] >= 0 else absent[at : at + rows.shape[1]]
         for channel in range(rows.shape[1]):
             rows[i, channel] = widened(row[channel])
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")  # type: ignore[untyped-decorator]
-def _add(
-    total: Floats, targets: Places, left: Floats, rows: Places, step: int, right: Floats, depth: int, lanes: int
-) -> None:
-    flat, read, count = total.reshape(-1), left.reshape(-1), len(targets)
-    whole = count // ROWS * ROWS
-    for i in range(0, whole, ROWS):
-        add_products(flat, targets, read, rows, step, i, right, depth, ROWS, lanes)
-    for i in range(whole, count):
-        add_products(flat, targets, read, rows, step, i, right, depth, 1, lanes)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
