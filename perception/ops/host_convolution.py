@@ -61,7 +61,7 @@ def _convolution(lanes: int) -> Callable[..., None]:
         targets, sources = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
         for position in range(len(panels)):
             own = outputs[begins[position] : begins[position + 1]]
-            first, last = np.searchsorted(own, low), np.searchsorted(own, high)
+            first, last = int(np.searchsorted(own, low)), int(np.searchsorted(own, high))
             met = inputs[begins[position] : begins[position + 1]]
             for panel in range(panels.shape[1]):
                 kernel = panels[position, panel].reshape(-1)

@@ -208,7 +208,7 @@ class Pairs:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield what each position connects."""
-        return zip(*(torch.split(rows, self.counts) for rows in (self.outputs, self.inputs)), strict=True)
+        return zip(*(torch.split(rows, list(self.counts)) for rows in (self.outputs, self.inputs)), strict=True)
 
 
 def kernel_pairs(table: Tensor, inputs: int) -> Pairs:

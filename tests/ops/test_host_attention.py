@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -12,10 +14,10 @@ from perception.ops.host_attention import Biases, Rows, attended_on_host
 from tests.threads import threads_of_torch
 
 
-def by_torch(asked: Tensor, keys: Tensor, values: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Attend: (S, Q, C) and (S, K, C) to (S, Q, C)."""
-    split = [x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (asked, keys, values)]
-    return F.scaled_dot_product_attention(*split, bias).transpose(1, 2).flatten(2)
+def by_torch(given: Sequence[Tensor], heads: int, bias: Tensor | None = None) -> Tensor:
+    """Attend: queries (S, Q, C), keys and values (S, K, C) to (S, Q, C)."""
+    asked, keys, values = (x.float().reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in given)
+    return F.scaled_dot_product_attention(asked, keys, values, bias).transpose(1, 2).flatten(2)
 
 
 def in_order(sequences: int, length: int) -> np.ndarray:
@@ -34,7 +36,7 @@ def test_rows_that_ask_others_are_answered_as_by_torch(
     with threads_of_torch(threads):
         found = attended_on_host(Rows(asked, in_order(5, queries)), Rows(read, in_order(5, keys)), heads)
     of_keys, of_values = read.reshape(5, keys, -1).chunk(2, -1)
-    expected = by_torch(asked.reshape(5, queries, -1), of_keys, of_values, heads)
+    expected = by_torch([asked.reshape(5, queries, -1), of_keys, of_values], heads)
     torch.testing.assert_close(found.reshape(expected.shape), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -46,7 +48,7 @@ def test_rows_stand_anywhere_and_each_sequence_takes_its_own_sort_of_bias(kind: 
     sorts = np.array([1, 0, 0, 1, 1, 0])
     rows = Rows(matrix, places)
     found = attended_on_host(rows, rows, 2, Biases(bias.transpose(2, 3), sorts))
-    expected = by_torch(*matrix[places].chunk(3, -1), 2, bias[sorts])
+    expected = by_torch(matrix[places].chunk(3, -1), 2, bias[sorts])
     assert found.dtype == kind
     torch.testing.assert_close(
         found[places], expected.to(kind), rtol=1e-5 if kind == torch.float32 else 0.01, atol=1e-5
@@ -58,5 +60,5 @@ def test_a_row_that_is_not_there_is_read_from_the_one_that_stands_for_it() -> No
     rows = Rows(matrix, np.array([[0, -1, 2], [3, 1, -1]]))
     found = attended_on_host(rows, rows, 1, absent=absent)
     whole = torch.cat([matrix, absent[None]])[torch.tensor([[0, 4, 2], [3, 1, 4]])]
-    expected = by_torch(*whole.chunk(3, -1), 1)
+    expected = by_torch(whole.chunk(3, -1), 1)
     torch.testing.assert_close(found, torch.stack([expected[0, 0], expected[1, 1], expected[0, 2], expected[1, 0]]))

@@ -128,6 +128,7 @@ class ShiftedWindowAttention(nn.Module):
         return x[:, :height, :width]
 
     def _rows(self, height: int, width: int) -> WindowRows:
+        """Return where the positions of a map of this size stand in its windows."""
         row = F.pad(
             torch.arange(height * width).reshape(1, height, width, 1),
             (0, 0, 0, -width % self.window, 0, -height % self.window), value=-1,
@@ -188,6 +189,11 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
+        if may_round_otherwise(x):
+            return in_blocks(self._fed_forward, [x.flatten(0, -2)], ROWS).reshape(x.shape)
+        return self._fed_forward(x)
+
+    def _fed_forward(self, x: Tensor) -> Tensor:
         return x + self.ffn.layers(self.norm2(x))  # type: ignore[no-any-return]
 
 
