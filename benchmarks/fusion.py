@@ -205,7 +205,7 @@ def _stages(scene: _Scene, eager: RunPart, onnx: RunPart | None, small: RunPart,
         "geometry, interaction": scene.interaction, "decoder": scene.decoder,
     }  # fmt: skip
     for stage, use in ours.items():
-        looped = _published(scene, stage)
+        looped = _published(scene, stage, eager)
         functions: dict[str, Callable[[], Any]] = {"torch": partial(use, eager)}
         functions |= {} if onnx is None else {"onnx": partial(use, onnx)}
         functions |= {} if looped is None else {"published": looped}
@@ -232,8 +232,11 @@ def _stages(scene: _Scene, eager: RunPart, onnx: RunPart | None, small: RunPart,
     return (*rows, total)
 
 
-def _published(scene: _Scene, stage: str) -> Callable[[], dict[str, Tensor]] | None:
-    """Return the loops of a stage, None where they are the same as ours (the map) or are not installed (spconv)."""
+def _published(scene: _Scene, stage: str, eager: RunPart) -> Callable[[], dict[str, Tensor]] | None:
+    """Return the loops of a stage, None where they are the same as ours (the map).
+
+    Without spconv its steps stand for it: for each kernel position rows are gathered, multiplied and added, in tensors.
+    """
     found, loops = scene.found, scene.published
     fused = type("Given", (), {})
 
@@ -265,7 +268,7 @@ def _published(scene: _Scene, stage: str) -> Callable[[], dict[str, Tensor]] | N
         try:
             backend = sparse_backend("spconv")
         except EngineError:
-            return None
+            return whole_rows(lambda: dict(scene.sparse(eager)))
         return sparse
     loops_of = {"image": whole_rows(image), "geometry, interaction": whole_rows(interaction), "decoder": decoder}
     return loops_of.get(stage)

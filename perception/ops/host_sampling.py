@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perception.ops.small_floats import FloatsOrBits, floats_or_bits
 from perception.ops.vector_rows import CORNERS, add_samples
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -27,7 +28,7 @@ Floats: TypeAlias = NDArray[np.float32]
 COMPILED = True
 """Sample in compiled code on a host, where nothing is learned."""
 HALF = np.float32(0.5)
-_REORDERED = {"reassoc", "contract"}
+REORDERED = {"reassoc", "contract"}
 """Sums in any order, in which the processor adds several numbers at once."""
 
 
@@ -82,7 +83,7 @@ def sampled_on_host(
     """
     channels, slots = values.shape[1], weights.shape[1]
     total = np.zeros((len(reference), channels), np.float32)
-    read, where = _floats(values).reshape(-1), _slots(sizes, slots, heads, channels)
+    read, where = floats_or_bits(values).reshape(-1), _slots(sizes, slots, heads, channels)
     given = [_floats(x) for x in (reference, offsets, weights)]
     add = _sampling(channels // heads)
     in_threads(lambda rows: add(total[rows], read, *(x[rows] for x in given), *where), len(total))
@@ -181,7 +182,7 @@ def _sampling(share: int) -> Callable[..., None]:
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def sampling(
-        total: Floats, values: Floats, reference: Floats, offsets: Floats, weights: Floats,
+        total: Floats, values: FloatsOrBits, reference: Floats, offsets: Floats, weights: Floats,
         heights: Floats, widths: Floats, begins: NDArray[np.int32],
     ) -> None:  # fmt: skip
         channels, slots = total.shape[1], len(begins)
@@ -199,7 +200,7 @@ def _sampling(share: int) -> Callable[..., None]:
     return sampling  # type: ignore[no-any-return]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
 def _softmax(rows: Floats, heads: int) -> None:
     each = rows.shape[1] // heads
     for query in range(len(rows)):
@@ -212,7 +213,7 @@ def _softmax(rows: Floats, heads: int) -> None:
             for i in range(each):
                 own[i] -= highest
         for i in range(len(row)):
-            row[i] = _exp(row[i])
+            row[i] = exp(row[i])
         for head in range(heads):
             own = row[head * each : (head + 1) * each]
             whole = np.float32(0)
@@ -223,8 +224,8 @@ def _softmax(rows: Floats, heads: int) -> None:
                 own[i] *= part
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED, inline="always")  # type: ignore[untyped-decorator]
-def _exp(x: np.float32) -> np.float32:
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED, inline="always")  # type: ignore[untyped-decorator]
+def exp(x: np.float32) -> np.float32:
     """Return e to the power of x, at most 0, to 2e-7 of it: a polynomial, of which the processor does many at once."""
     doublings = max(x, np.float32(-87)) * np.float32(1.4426950408889634)
     whole = np.floor(doublings + HALF)
@@ -270,7 +271,7 @@ def _corners(
         places[3 * count + i], shares[3 * count + i] = lower + second, weights[i] * on_right * below
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
 def _add_bilinear(total: Floats, values: Floats, places: Floats, shares: Floats) -> None:
     height, width, channels = values.shape
     one = np.float32(1)
@@ -295,7 +296,7 @@ def _add_bilinear(total: Floats, values: Floats, places: Floats, shares: Floats)
             )
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
 def _attend(
     total: Floats,
     pixels: Floats,

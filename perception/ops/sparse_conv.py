@@ -10,7 +10,9 @@ CVPR 2018; the order of kernel positions and the weight layouts are those of spc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numba
@@ -21,6 +23,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from perception.errors import ShapeError
+from perception.ops.host_convolution import convolved_on_host
+from perception.ops.host_sampling import may_round_otherwise
 
 Triple = tuple[int, int, int]
 
@@ -191,8 +195,20 @@ def _compact(table: NDArray[np.int64], inputs: int) -> tuple[NDArray[np.int64], 
     return counts, outputs[:-1], met[:-1]
 
 
-Pairs = list[tuple[Tensor, Tensor]]
-"""Per kernel position, the output rows that meet an input, and the input rows that they meet."""
+@dataclass(frozen=True)
+class Pairs:
+    """Per kernel position, the output rows that meet an input, ascending, and the input rows that they meet."""
+
+    outputs: Tensor
+    """(T,) int64, position by position."""
+    inputs: Tensor
+    """(T,) int64."""
+    counts: tuple[int, ...]
+    """Pairs of each position, T in all."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what each position connects."""
+        return zip(*(torch.split(rows, list(self.counts)) for rows in (self.outputs, self.inputs)), strict=True)
 
 
 def kernel_pairs(table: Tensor, inputs: int) -> Pairs:
@@ -203,12 +219,10 @@ def kernel_pairs(table: Tensor, inputs: int) -> Pairs:
         inputs: the number of input cells.
     """
     if table.is_cuda:
-        counts: list[int] = (table < inputs).sum(1).tolist()
         position, rows = (table < inputs).nonzero(as_tuple=True)
-        return list(zip(torch.split(rows, counts), torch.split(table[position, rows], counts), strict=True))
-    numbers, *columns = _compact(table.numpy(), inputs)
-    outputs, met = (torch.split(torch.from_numpy(column), numbers.tolist()) for column in columns)
-    return list(zip(outputs, met, strict=True))
+        return Pairs(rows, table[position, rows], tuple((table < inputs).sum(1).tolist()))
+    counts, outputs, met = _compact(table.numpy(), inputs)
+    return Pairs(torch.from_numpy(outputs), torch.from_numpy(met), tuple(counts.tolist()))
 
 
 def sparse_conv(features: Tensor, table: Tensor, weight: Tensor, pairs: Pairs | None = None) -> Tensor:
@@ -230,6 +244,9 @@ def sparse_conv(features: Tensor, table: Tensor, weight: Tensor, pairs: Pairs | 
         return padded[table.T].reshape(table.shape[1], -1) @ weight.reshape(-1, out_channels)
     kernels = weight.reshape(-1, channels, out_channels)
     pairs = pairs or kernel_pairs(table, features.shape[0])
+    if may_round_otherwise(features) and features.dtype == kernels.dtype == torch.float32:
+        begins = torch.tensor((0, *accumulate(pairs.counts)))
+        return convolved_on_host(features, kernels, pairs.outputs, pairs.inputs, begins, table.shape[1])
     return _Convolution.apply(features, kernels, pairs, table.shape[1])  # type: ignore[no-any-return,no-untyped-call]
 
 

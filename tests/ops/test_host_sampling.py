@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.ops.host_sampling import bilinear_on_host, softmax_on_host
+from perception.ops.host_sampling import bilinear_on_host, sampled_on_host, softmax_on_host
 
 
 def test_samples_of_several_maps_add_up_to_those_of_torch() -> None:
@@ -32,3 +32,11 @@ def test_the_softmax_of_every_head_is_torch_s(logits: list[float]) -> None:
     expected = rows.reshape(1, 3, 4).softmax(-1).reshape(1, 12)
     torch.testing.assert_close(softmax_on_host(rows, 3), expected, rtol=1e-5, atol=1e-30)
     assert rows.tolist() == [logits]  # what is given stays
+
+
+def test_samples_of_bfloat16_are_those_of_the_same_numbers_in_float32() -> None:
+    random = torch.Generator().manual_seed(0)
+    values, reference = torch.randn(35, 24, generator=random).bfloat16(), torch.rand(50, 2, generator=random)
+    offsets, weights = torch.randn(50, 2, 8, generator=random) * 3, torch.rand(50, 8, generator=random)
+    found, expected = (sampled_on_host(x, ((5, 7),), reference, offsets, weights, 2) for x in (values, values.float()))
+    assert torch.equal(found, expected)

@@ -20,6 +20,7 @@ from perception.ops.sparse_conv import (
     submanifold_table,
     weight_from_spconv2,
 )
+from tests.threads import threads_of_torch
 
 SHAPE = (7, 10, 12)
 
@@ -132,6 +133,19 @@ def test_the_exported_form_equals_the_eager_one() -> None:
     table = submanifold_table(grid)
     exported = torch.export.export(Convolution(), (features, table)).module()
     torch.testing.assert_close(exported(features, table), sparse_conv(features, table, weight), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("channels", "out_channels"), [(5, 16), (3, 6), (7, 96), (16, 128)])
+def test_compiled_for_the_host_it_is_the_one_that_learns(channels: int, out_channels: int, threads: int) -> None:
+    grid, order = sparse_grid(random_voxels(5, 0.2), SHAPE, batch=2)
+    below = strided_grid(grid, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+    features, weight = torch.randn(len(order), channels), torch.randn(3, 3, 3, channels, out_channels)
+    for table in (submanifold_table(grid), kernel_table(grid, below, (3, 3, 3), (2, 2, 2), (1, 1, 1))):
+        with torch.inference_mode(), threads_of_torch(threads):
+            found = sparse_conv(features, table, weight)
+        expected = sparse_conv(features, table, weight.requires_grad_()).detach()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_spconv_2_compute_the_same() -> None:

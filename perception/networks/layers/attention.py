@@ -11,11 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.ops.host_attention import Rows, attended_on_host
 from perception.ops.host_sampling import may_round_otherwise
+
+SHORT = 128
+"""Keys up to which a sequence is attended to in compiled code on a host."""
 
 
 class Attention(nn.Module):
@@ -42,6 +47,9 @@ class Attention(nn.Module):
             (B, Q, C).
         """
         batch, queries, channels = query.shape
+        short = key.shape[1] <= SHORT and key is value and mask is None
+        if short and may_round_otherwise(query):
+            return self.out_proj(self._attended(query, key).reshape(query.shape))  # type: ignore[no-any-return]
         q, k, v = (self._split(x) for x in self._projected(query, key, value))
         asked = None if mask is None else mask[:, None]
         if may_round_otherwise(query):  # torch attends faster in float32 there
@@ -50,6 +58,16 @@ class Attention(nn.Module):
         else:
             out = F.scaled_dot_product_attention(q, k, v, asked)
         return self.out_proj(out.transpose(1, 2).reshape(batch, queries, channels))  # type: ignore[no-any-return]
+
+    def _attended(self, query: Tensor, key: Tensor) -> Tensor:
+        """Attend in short sequences on a host: (B * Q, C)."""
+        weight, bias, channels = self.in_proj_weight, self.in_proj_bias, query.shape[2]
+        parts = [(key, slice(None))] if query is key else [(query, slice(channels)), (key, slice(channels, None))]
+        rows = [
+            Rows(F.linear(x.flatten(0, 1), weight[part], bias[part]), np.arange(x[..., 0].numel()).reshape(x.shape[:2]))
+            for x, part in parts
+        ]
+        return attended_on_host(rows[0], rows[-1], self.heads)
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> Sequence[Tensor]:
         weight, bias, channels = self.in_proj_weight, self.in_proj_bias, query.shape[2]

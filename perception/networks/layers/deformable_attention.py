@@ -8,7 +8,7 @@ Shapes     B batch, Q queries, C channels, h heads, L levels, P points per level
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -85,23 +85,27 @@ class MultiScaleDeformableAttention(nn.Module):
             attended.append(in_blocks(attend, [query[sample], reference], QUERIES))
         return torch.stack(attended)
 
-    def attend_rows(
-        self, query: Tensor, reference: Tensor, cells: Tensor, sizes: tuple[tuple[int, int], ...]
-    ) -> Tensor:
-        """Do the same for some queries of one sample on a host, offsets and weights in one product.
+    def attend_rows(self, cells: Tensor, sizes: tuple[tuple[int, int], ...]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return what does the same for some queries of one sample on a host, offsets and weights in one product.
 
         Args:
-            query: (Q, C).
-            reference: (Q, 2).
             cells: (sum of H_l * W_l, C), the values of all levels, projected.
             sizes: per level H_l and W_l.
+
+        Returns:
+            A function of queries (Q, C) and their places (Q, 2), which returns (Q, C).
         """
         offset, weight = self.sampling_offsets, self.attention_weights
         matrix = torch.cat([offset.weight[0::2], offset.weight[1::2], weight.weight])
-        given = F.linear(query, matrix, torch.cat([offset.bias[0::2], offset.bias[1::2], weight.bias]))
-        moved, logits = torch.split(given, [offset.out_features, weight.out_features], -1)
-        places = (reference, moved.reshape(len(query), 2, -1), softmax_on_host(logits, self.heads))
-        return query + self.output_proj(sampled_on_host(cells, sizes, *places, self.heads))  # type: ignore[no-any-return]
+        bias = torch.cat([offset.bias[0::2], offset.bias[1::2], weight.bias])
+
+        def attend(query: Tensor, reference: Tensor) -> Tensor:
+            given = F.linear(query, matrix, bias)
+            moved, logits = torch.split(given, [offset.out_features, weight.out_features], -1)
+            places = (reference, moved.reshape(len(query), 2, -1), softmax_on_host(logits, self.heads))
+            return query + self.output_proj(sampled_on_host(cells, sizes, *places, self.heads))  # type: ignore[no-any-return]
+
+        return attend
 
     def _attend(self, query: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
         batch, queries, channels = query.shape

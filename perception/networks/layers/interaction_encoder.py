@@ -208,7 +208,7 @@ class ImageBlock(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))
         own = MultiScaleDeformableAttention(config.channels, 2, config.heads, config.points)
         self.attentions = nn.ModuleList([own, WarpedLidar(config)])
-        self.ffns = nn.ModuleList(FeedForward(config.channels, config.hidden, nn.ReLU()) for _ in range(2))
+        self.ffns = nn.ModuleList(FeedForward(config.channels, config.hidden, nn.ReLU(inplace=True)) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(4))
 
     def forward(self, image: Tensor, bev: Tensor, levels: Sequence[Tensor], frame: FrameGeometry) -> Tensor:
@@ -232,7 +232,7 @@ class LidarBlock(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))
         own = MultiScaleDeformableAttention(config.channels, 2, config.heads, config.points)
         self.attentions = nn.ModuleList([own, PolarAttention(config), PillarAlignment(config)])
-        self.ffns = nn.ModuleList([FeedForward(config.channels, config.hidden, nn.ReLU())])
+        self.ffns = nn.ModuleList([FeedForward(config.channels, config.hidden, nn.ReLU(inplace=True))])
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(4))
 
     def forward(

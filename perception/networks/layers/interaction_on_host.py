@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         PolarAttention,
     )
 
-ROWS, COLUMNS = 2048, 16
+ROWS, COLUMNS = 4096, 100
 """Cells and image columns that are worked on at a time."""
 
 
@@ -96,12 +96,13 @@ def _image_block(block: ImageBlock, image: Rows, bev: Rows, levels: Rows, frame:
     for view, rows in enumerate(image.values):
         sample, camera = divmod(view, per_sample)
         grid, inside = frame.warp_grid[sample, camera].flatten(0, 1), frame.warp_inside[sample, camera].flatten()
-        own_cells = attend.value_proj(levels.values[view]).float()
-        lifted = local.value_proj(bilinear_on_host(bev.cells[sample : sample + 1], grid[None], inside[None])).float()
+        lifted = local.value_proj(bilinear_on_host(bev.cells[sample : sample + 1], grid[None], inside[None]))
+        own_rows = attend.attend_rows(attend.value_proj(levels.values[view]), levels.sizes)
+        lifted_rows = local.attend_rows(lifted, image.sizes)
 
         for block_of_rows, at, target in zip(*(torch.split(x, ROWS) for x in (rows, places, out[view])), strict=True):
-            own = attend.attend_rows(block_of_rows, at, own_cells, levels.sizes)
-            met = local.attend_rows(block.norms[0](own), at, lifted, image.sizes)
+            own = own_rows(block_of_rows, at)
+            met = lifted_rows(block.norms[0](own), at)
             target.copy_(block.joined(own, met))
     return Rows(out, image.sizes)
 
@@ -117,9 +118,9 @@ def _lidar_block(
     places = reference_points(*bev.sizes[0], bev.values)
     own = torch.empty(bev.values.shape, dtype=torch.float32)
     for sample, rows in enumerate(bev.values):
-        cells = attend.value_proj(levels.values[sample]).float()
+        attend_rows = attend.attend_rows(attend.value_proj(levels.values[sample]), levels.sizes)
         for block_of_rows, at, target in zip(*(torch.split(x, ROWS) for x in (rows, places, own[sample])), strict=True):
-            target.copy_(attend.attend_rows(block_of_rows, at, cells, levels.sizes))
+            target.copy_(attend_rows(block_of_rows, at))
     met = _polar(polar, Rows(block.norms[0](own), bev.sizes), image, views)
     met = aligned(align, Rows(block.norms[1](met.values), bev.sizes), image, frame)
     joined = in_blocks(block.joined, [own.flatten(0, 1), met.values.flatten(0, 1)], ROWS)

@@ -147,8 +147,8 @@ class SparseBasicBlock(nn.Module):
         self.conv2, self.bn2 = SparseConv(channels, channels), _norm(channels)
 
     def forward(self, x: Tensor, table: Tensor, pairs: Pairs | None) -> Tensor:
-        inner = self.bn1(self.conv1(x, table, pairs)).relu()
-        return (self.bn2(self.conv2(inner, table, pairs)) + x).relu()  # type: ignore[no-any-return]
+        inner = self.bn1(self.conv1(x, table, pairs)).relu_()
+        return (self.bn2(self.conv2(inner, table, pairs)) + x).relu_()  # type: ignore[no-any-return]
 
 
 class SparseEncoder(nn.Module):
@@ -239,4 +239,4 @@ def _added(norm: nn.Module, before: Tensor, rows: Tensor) -> Tensor:
 
 def _convolve(layer: nn.Module, x: Tensor, table: Tensor, pairs: Pairs | None = None) -> Tensor:
     assert isinstance(layer, nn.ModuleList)
-    return layer[1](layer[0](x, table, pairs)).relu()  # type: ignore[no-any-return]
+    return layer[1](layer[0](x, table, pairs)).relu_()  # type: ignore[no-any-return]

@@ -11,12 +11,17 @@ Shapes     B images, C channels, H x W pixels, N = window * window positions of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
+from perception.ops.host_attention import Biases, Rows, attended_on_host
+from perception.ops.host_sampling import may_round_otherwise
 
 ROWS = 4096
 """Positions that a feed-forward network works on at a time."""
@@ -65,11 +70,36 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(x).reshape(batch, windows, size, 3, self.heads, channels // self.heads)
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)  # (B, windows, h, N, C/h)
         logits = (query * (channels // self.heads) ** -0.5) @ key.transpose(-2, -1)
-        bias = self.relative_position_bias_table[self.relative_position_index.reshape(-1)]
-        bias = bias.reshape(size, size, self.heads).permute(2, 0, 1)
+        bias = self._bias()
         logits = logits + (bias if mask is None else bias + mask[:, None])
         attended = logits.softmax(-1) @ value
         return self.proj(attended.transpose(2, 3).reshape(x.shape))  # type: ignore[no-any-return]
+
+    def attend_rows(self, rows: Tensor, windows: WindowRows) -> Tensor:
+        """Attend on a host: rows (N, C) of the positions of a map, (N, C)."""
+        qkv = self.qkv(rows)
+        values = self._bias().transpose(1, 2) + windows.masks[:, None]  # masks are symmetric
+        absent = rows.new_zeros(1) if self.qkv.bias is None else self.qkv.bias  # what a position of zeros becomes
+        there = Rows(qkv, windows.places)
+        found = attended_on_host(there, there, self.heads, Biases(values, windows.sorts), absent)
+        return self.proj(found)  # type: ignore[no-any-return]
+
+    def _bias(self) -> Tensor:
+        """Return the bias of each pair of positions, (h, N, N)."""
+        size = len(self.relative_position_index)
+        bias = self.relative_position_bias_table[self.relative_position_index.reshape(-1)]
+        return bias.reshape(size, size, self.heads).permute(2, 0, 1)
+
+
+class WindowRows(NamedTuple):
+    """Where the positions of each window stand in the map before padding and shift."""
+
+    places: NDArray[np.int64]
+    """(windows, N) row of each, -1 for padding."""
+    masks: Tensor
+    """(4, N, N), by the sort of window: within, of the last column, of the last row, of both."""
+    sorts: NDArray[np.int64]
+    """(windows,)."""
 
 
 class ShiftedWindowAttention(nn.Module):
@@ -83,6 +113,9 @@ class ShiftedWindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (B, H, W, C) to (B, H, W, C)."""
         _, height, width, _ = x.shape
+        if may_round_otherwise(x):
+            windows = self._rows(height, width)
+            return torch.stack([self.w_msa.attend_rows(each.flatten(0, 1), windows).reshape(each.shape) for each in x])
         x = F.pad(x, (0, 0, 0, -width % self.window, 0, -height % self.window))
         rows, columns = x.shape[1], x.shape[2]
         mask = None
@@ -93,6 +126,23 @@ class ShiftedWindowAttention(nn.Module):
         if self.shift:
             x = torch.roll(x, (self.shift, self.shift), (1, 2))
         return x[:, :height, :width]
+
+    def _rows(self, height: int, width: int) -> WindowRows:
+        """Return where the positions of a map of this size stand in its windows."""
+        row = F.pad(
+            torch.arange(height * width).reshape(1, height, width, 1),
+            (0, 0, 0, -width % self.window, 0, -height % self.window), value=-1,
+        )  # fmt: skip
+        rows, columns = row.shape[1], row.shape[2]
+        across, size = columns // self.window, self.window**2
+        places = self._windows(torch.roll(row, (-self.shift, -self.shift), (1, 2)))[0, :, :, 0]
+        sort = np.zeros((rows // self.window, across), np.int64)
+        sort[:, -1] += 1
+        sort[-1] += 2
+        if not self.shift:
+            return WindowRows(places.numpy(), torch.zeros(4, size, size), sort.reshape(-1))
+        mask = self._mask(rows, columns, torch.zeros(0))
+        return WindowRows(places.numpy(), mask[[0, across - 1, len(mask) - across, -1]], sort.reshape(-1))
 
     def _windows(self, x: Tensor) -> Tensor:
         batch, rows, columns, channels = x.shape
@@ -139,6 +189,11 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
+        if may_round_otherwise(x):
+            return in_blocks(self._fed_forward, [x.flatten(0, -2)], ROWS).reshape(x.shape)
+        return self._fed_forward(x)
+
+    def _fed_forward(self, x: Tensor) -> Tensor:
         return x + self.ffn.layers(self.norm2(x))  # type: ignore[no-any-return]
 
 
@@ -154,9 +209,16 @@ class PatchMerging(nn.Module):
         """Merge (B, H, W, C) to (B, H/2, W/2, 2C); odd sizes are padded at the bottom and the right."""
         x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         batch, height, width, channels = x.shape
-        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).permute(0, 1, 3, 5, 2, 4)
-        x = self.norm(x.reshape(batch, height // 2, width // 2, 4 * channels))
-        return self.reduction(x)  # type: ignore[no-any-return]
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+        shape = (batch, height // 2, width // 2, 4 * channels)
+        if may_round_otherwise(x):  # pixel by pixel, in the order of memory: a copy of rows
+            scale, shift, weight = (
+                y.reshape(-1, channels, 4).transpose(1, 2).flatten(1)
+                for y in (self.norm.weight, self.norm.bias, self.reduction.weight)
+            )
+            rows = x.permute(0, 1, 3, 2, 4, 5).reshape(shape)
+            return F.linear(F.layer_norm(rows, shape[3:], scale[0], shift[0], self.norm.eps), weight)
+        return self.reduction(self.norm(x.permute(0, 1, 3, 5, 2, 4).reshape(shape)))  # type: ignore[no-any-return]
 
 
 class SwinStage(nn.Module):
