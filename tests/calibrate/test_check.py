@@ -116,6 +116,15 @@ def test_a_lidar_that_turns_carries_what_a_distant_camera_sees() -> None:
     assert states(found) == {"lidar": "moved", "front": "ok"}
 
 
+def test_a_bump_that_is_told_as_a_little_of_two_axes_is_one() -> None:
+    """0.45 degrees of roll and a lift of 2.3 cm: 0.9 and 0.92 of what matters, 1.29 together; 0.3 and 1.5 cm: 0.85."""
+    places = {"lidar": Transform.identity(), "left": Transform.identity()}
+    still = estimate_of(0, 0, 0, 0, 0, 0)
+    for roll_deg, lift_m, state in ((0.45, 0.023, "moved"), (0.3, 0.015, "ok")):
+        off = estimate_of(np.radians(roll_deg), 0, 0, 0, 0, lift_m)
+        assert states(judged(("lidar", still), {"left": off}, places))["left"] == state
+
+
 def test_where_lidar_and_camera_cannot_be_told_apart_both_are_named() -> None:
     nothing = estimate_of(0, 0, 0, 0, 0, 0, information=np.eye(6))
     places = {"lidar": Transform.identity(), "front": Transform.identity()}

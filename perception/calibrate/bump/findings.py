@@ -25,7 +25,7 @@ State: TypeAlias = Literal["ok", "partly", "moved", "unknown"]
 
 AXES = ("roll", "pitch", "yaw", "x", "y", "z")
 SHARE = 0.5
-"""A motion matters from this share of a bump on."""
+"""A motion matters from this share of a bump on, all axes together."""
 SIGNIFICANT = 16.0
 """Squared standard deviations that a motion must explain, and by which one sensor must explain more than another."""
 SEEN = 36.0
@@ -187,7 +187,8 @@ def _finding(system: _System, moving: Sequence[int], index: int) -> Finding:
     together = moving if index in moving else [*moving, index]
     motions, deviations, _ = system.motions(together)
     moved, deviation = motions[together.index(index)], deviations[together.index(index)]
-    matters = bool((np.abs(moved) > SHARE * BUMP).any())
+    # of all axes together: where a roll looks like a lift, a bump may be told as a little of both
+    matters = bool(np.linalg.norm(moved / (SHARE * BUMP)) > 1.0)
     if index in moving and matters:
         return Finding(name, "moved", moved, deviation, blind, system.rivals(moving, index))
     if len(blind) == len(AXES):
