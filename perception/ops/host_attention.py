@@ -36,7 +36,7 @@ class Biases(NamedTuple):
     """(S,) below T, which of them each sequence takes."""
 
 
-class Rows(NamedTuple):
+class PlacedRows(NamedTuple):
     """Where rows of queries or keys stand among the columns of a matrix."""
 
     values: Tensor
@@ -45,8 +45,8 @@ class Rows(NamedTuple):
     """(S, Q) or (S, K) row of each, -1 for one that is not there and is read from `absent`."""
 
 
-def attended_on_host(
-    queries: Rows, keys: Rows, heads: int, biases: Biases | None = None, absent: Tensor | None = None
+def attended_in_sequences(
+    queries: PlacedRows, keys: PlacedRows, heads: int, biases: Biases | None = None, absent: Tensor | None = None
 ) -> Tensor:
     """Attend in every sequence by itself.
 
@@ -159,4 +159,4 @@ def _exponents(logits: Floats, whole: Floats) -> None:
             whole[i] += power
 
 
-__all__ = ["Biases", "Rows", "attended_on_host"]
+__all__ = ["Biases", "PlacedRows", "attended_in_sequences"]

@@ -41,6 +41,7 @@ class Surface(NamedTuple):
 
 
 NO_SURFACE = Surface(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(1, np.int64), 0)
+NOT_GONE = np.zeros(0, np.bool_)
 
 
 def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArray[np.bool_]:
@@ -64,26 +65,20 @@ def surface_of(points_optical_m: NDArray[Any]) -> Surface:
     return found
 
 
-def hidden_behind(
-    points: Surface, ring_gap_rad: float, other: Surface | None = None, gone: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
-    """Return True for each point of a surface that this surface hides, or it and another one together.
+def hidden_behind(points: Surface, ring_gap_rad: float) -> NDArray[np.bool_]:
+    """Return True for each point of a surface that this surface hides.
 
     Args:
         points: N points.
         ring_gap_rad: as in `hidden_points`.
-        other: M points that are there, too.
-        gone: (M,) True for those of them that are not, in the order in which the surface was made of them.
     """
-    also = NO_SURFACE if other is None else other
-    nothing = np.zeros(len(also.order), np.bool_)
-    hidden: NDArray[np.bool_] = _hidden(points, also, nothing if gone is None else gone, 1.25 * ring_gap_rad)
+    hidden: NDArray[np.bool_] = _hidden(points, NO_SURFACE, NOT_GONE, ring_gap_rad)
     return hidden
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def hidden_anew(points: Any, chosen: Any, ring_gap_rad: float, other: Any, named: Any, gone: Any) -> Any:
-    """Return True for each of a few points that they or a surface hide: `surface_of` and `hidden_behind` in one call.
+    """Return True for each of a few points that they and another surface hide together.
 
     Args:
         points: (N, 3) in the camera's optical frame.
@@ -97,7 +92,7 @@ def hidden_anew(points: Any, chosen: Any, ring_gap_rad: float, other: Any, named
     away = np.empty(len(named), np.bool_)
     for i in range(len(named)):
         away[i] = gone[named[i]]
-    return _hidden(surface, other, away, 1.25 * ring_gap_rad)
+    return _hidden(surface, other, away, ring_gap_rad)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -119,8 +114,8 @@ def _surface(points: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _hidden(points: Any, other: Any, gone: Any, reach: float) -> Any:
-    count = len(points.order)
+def _hidden(points: Any, other: Any, gone: Any, ring_gap_rad: float) -> Any:
+    count, reach = len(points.order), 1.25 * ring_gap_rad
     above, below, hidden = np.zeros(count, np.bool_), np.zeros(count, np.bool_), np.empty(count, np.bool_)
     _cover(points, points, np.zeros(count, np.bool_), reach, above, below)
     _cover(points, other, gone, reach, above, below)

@@ -28,13 +28,13 @@ def tensor_of(x: FloatsOrBits) -> Tensor:
 
 
 def widened(x: Any) -> Any:
-    """Return an entry of such an array as float32, in compiled code."""
-    raise NotImplementedError
+    """Return an entry of such an array as float32."""
+    return _upper_half(x) if isinstance(x, np.uint16) else x
 
 
 def narrowed(x: Any, like: Any) -> Any:
-    """Return a float32 as an entry of an array of the kind of `like`, rounded to the nearest, in compiled code."""
-    raise NotImplementedError
+    """Return a float32 as an entry of an array of the kind of `like`, rounded to the nearest."""
+    return _rounded(x, like) if like.dtype == np.uint16 else x
 
 
 def _as_it_is(x: Any) -> Any:
@@ -57,11 +57,13 @@ def _rounded(x: Any, like: Any) -> Any:
 
 @overload(widened, inline="always")  # type: ignore[untyped-decorator]
 def _widened(x: Any) -> Any:
+    """Return what compiled code takes for `widened`, by the type of what it is given."""
     return _upper_half if x == types.uint16 else _as_it_is
 
 
 @overload(narrowed, inline="always")  # type: ignore[untyped-decorator]
 def _narrowed(x: Any, like: Any) -> Any:
+    """The same for `narrowed`."""
     return _rounded if like.dtype == types.uint16 else _unchanged
 
 

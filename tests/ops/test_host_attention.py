@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.ops.host_attention import Biases, Rows, attended_on_host
+from perception.ops.host_attention import Biases, PlacedRows, attended_in_sequences
 from tests.threads import threads_of_torch
 
 
@@ -34,7 +34,9 @@ def test_rows_that_ask_others_are_answered_as_by_torch(
     torch.manual_seed(queries)
     asked, read = torch.randn(5 * queries, heads * share), torch.randn(5 * keys, 2 * heads * share)
     with threads_of_torch(threads):
-        found = attended_on_host(Rows(asked, in_order(5, queries)), Rows(read, in_order(5, keys)), heads)
+        found = attended_in_sequences(
+            PlacedRows(asked, in_order(5, queries)), PlacedRows(read, in_order(5, keys)), heads
+        )
     of_keys, of_values = read.reshape(5, keys, -1).chunk(2, -1)
     expected = by_torch([asked.reshape(5, queries, -1), of_keys, of_values], heads)
     torch.testing.assert_close(found.reshape(expected.shape), expected, rtol=1e-5, atol=1e-5)
@@ -46,8 +48,8 @@ def test_rows_stand_anywhere_and_each_sequence_takes_its_own_sort_of_bias(kind: 
     matrix, bias = torch.randn(60, 3 * 32).to(kind), torch.randn(2, 2, 9, 9)
     places = np.random.default_rng(0).permutation(60)[:54].reshape(6, 9)
     sorts = np.array([1, 0, 0, 1, 1, 0])
-    rows = Rows(matrix, places)
-    found = attended_on_host(rows, rows, 2, Biases(bias.transpose(2, 3), sorts))
+    rows = PlacedRows(matrix, places)
+    found = attended_in_sequences(rows, rows, 2, Biases(bias.transpose(2, 3), sorts))
     expected = by_torch(matrix[places].chunk(3, -1), 2, bias[sorts])
     assert found.dtype == kind
     torch.testing.assert_close(
@@ -57,8 +59,8 @@ def test_rows_stand_anywhere_and_each_sequence_takes_its_own_sort_of_bias(kind: 
 
 def test_a_row_that_is_not_there_is_read_from_the_one_that_stands_for_it() -> None:
     matrix, absent = torch.randn(4, 3 * 16, generator=torch.Generator().manual_seed(0)), torch.linspace(-1, 1, 48)
-    rows = Rows(matrix, np.array([[0, -1, 2], [3, 1, -1]]))
-    found = attended_on_host(rows, rows, 1, absent=absent)
+    rows = PlacedRows(matrix, np.array([[0, -1, 2], [3, 1, -1]]))
+    found = attended_in_sequences(rows, rows, 1, absent=absent)
     whole = torch.cat([matrix, absent[None]])[torch.tensor([[0, 4, 2], [3, 1, 4]])]
     expected = by_torch(whole.chunk(3, -1), 1)
     torch.testing.assert_close(found, torch.stack([expected[0, 0], expected[1, 1], expected[0, 2], expected[1, 0]]))

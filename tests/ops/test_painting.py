@@ -10,7 +10,6 @@ from perception.ops.painting import (
     UNKNOWN,
     boxes_of_points,
     hidden_anew,
-    hidden_behind,
     hidden_points,
     labels_in_boxes,
     surface_of,
@@ -92,12 +91,10 @@ def test_what_a_surface_and_another_hide_is_what_both_hide_as_one_without_what_i
     turn, down = random.uniform(-0.3, 0.3, 3000), random.uniform(-0.1, 0.1, 3000)
     away = random.choice([6.0, 12.0, 30.0], 3000)[:, None]
     points = away * np.column_stack((np.tan(turn), np.tan(down), np.ones(3000)))
-    moved, gone = points[:400], random.random(2600) < 0.3
-    found = hidden_behind(surface_of(moved), 0.01, surface_of(points[400:]), gone)
-    expected = hidden_points(np.concatenate((moved, points[400:][~gone])), 0.01)[:400]
+    moved, gone = points[:400], np.concatenate((np.zeros(400, np.bool_), random.random(2600) < 0.3))
+    other, own, rest = surface_of(points[400:]), np.arange(400), np.arange(400, 3000)
+    found = hidden_anew(points, own, 0.01, other, rest, gone)
+    expected = hidden_points(np.concatenate((moved, points[400:][~gone[400:]])), 0.01)[:400]
     assert 50 < expected.sum() < 350
     np.testing.assert_array_equal(found, expected)
-    away = np.concatenate((np.zeros(400, np.bool_), gone))
-    at_once = hidden_anew(points, np.arange(400), 0.01, surface_of(points[400:]), np.arange(400, 3000), away)
-    np.testing.assert_array_equal(at_once, expected)
-    assert (found != hidden_behind(surface_of(moved), 0.01, surface_of(points[400:]))).any()
+    assert (found != hidden_anew(points, own, 0.01, other, rest, np.zeros(3000, np.bool_))).any()

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.ops.host_attention import Rows, attended_on_host
+from perception.ops.host_attention import PlacedRows, attended_in_sequences
 from perception.ops.host_sampling import may_round_otherwise
 
 SHORT = 128
@@ -64,10 +64,12 @@ class Attention(nn.Module):
         weight, bias, channels = self.in_proj_weight, self.in_proj_bias, query.shape[2]
         parts = [(key, slice(None))] if query is key else [(query, slice(channels)), (key, slice(channels, None))]
         rows = [
-            Rows(F.linear(x.flatten(0, 1), weight[part], bias[part]), np.arange(x[..., 0].numel()).reshape(x.shape[:2]))
+            PlacedRows(
+                F.linear(x.flatten(0, 1), weight[part], bias[part]), np.arange(x[..., 0].numel()).reshape(x.shape[:2])
+            )
             for x, part in parts
         ]
-        return attended_on_host(rows[0], rows[-1], self.heads)
+        return attended_in_sequences(rows[0], rows[-1], self.heads)
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> Sequence[Tensor]:
         weight, bias, channels = self.in_proj_weight, self.in_proj_bias, query.shape[2]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
-from perception.ops.host_attention import Biases, Rows, attended_on_host
+from perception.ops.host_attention import Biases, PlacedRows, attended_in_sequences
 from perception.ops.host_sampling import may_round_otherwise
 
 ROWS = 4096
@@ -80,8 +80,8 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(rows)
         values = self._bias().transpose(1, 2) + windows.masks[:, None]  # masks are symmetric
         absent = rows.new_zeros(1) if self.qkv.bias is None else self.qkv.bias  # what a position of zeros becomes
-        there = Rows(qkv, windows.places)
-        found = attended_on_host(there, there, self.heads, Biases(values, windows.sorts), absent)
+        there = PlacedRows(qkv, windows.places)
+        found = attended_in_sequences(there, there, self.heads, Biases(values, windows.sorts), absent)
         return self.proj(found)  # type: ignore[no-any-return]
 
     def _bias(self) -> Tensor:
