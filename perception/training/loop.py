@@ -85,11 +85,13 @@ def train(
     with _deterministic(recipe.seed, threads):
         run = _Run(task, recipe)
         first = run.restore(checkpoint) if resume and checkpoint.is_file() else 0
-        for step in range(first, recipe.steps):
+        for step in range(first, recipe.all_steps):
+            if step == recipe.steps:
+                run.begin_again()
             said = run.step(step)
             if progress is not None:
-                progress.step(step + 1, recipe.steps, said)
-            if (step + 1) % checkpoint_every == 0 and step + 1 < recipe.steps:
+                progress.step(step + 1, recipe.all_steps, said)
+            if (step + 1) % checkpoint_every == 0 and step + 1 < recipe.all_steps:
                 run.store(checkpoint, step + 1)
         run.finish()
         metrics = task.evaluate()
@@ -103,16 +105,27 @@ class _Run:
 
     def __init__(self, task: Task[Any], recipe: Recipe) -> None:
         self.task, self.recipe = task, recipe
-        self.network = task.network.train()
+        self.network = task.network
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self._begin()
+
+    def _begin(self) -> None:
+        """Remember nothing but the weights."""
+        self.network.train()
         matrices = [p for p in self.parameters if p.ndim > 1]
         vectors = [p for p in self.parameters if p.ndim <= 1]
         groups: list[dict[str, Any]] = [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": matrices, "weight_decay": self.recipe.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.learning_rate)
-        self.average = MovingAverage(self.network, recipe.average_decay) if recipe.average_decay else None
+        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.recipe.learning_rate)
+        decay = self.recipe.average_decay
+        self.average = MovingAverage(self.network, decay) if decay else None
+
+    def begin_again(self) -> None:
+        """Start the second cycle from the weights as a file of the first would hold them."""
+        self.finish()
+        self._begin()
 
     def step(self, step: int) -> dict[str, float]:
         """Take one step; return the loss, its parts and the learning rate."""
@@ -134,7 +147,8 @@ class _Run:
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(self.network, step)
+            first = self.recipe.steps if step >= self.recipe.steps else 0
+            self.average.update(self.network, step - first)
         return {**said, "rate": rate}
 
     def finish(self) -> None:

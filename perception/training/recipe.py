@@ -26,6 +26,9 @@ class Recipe:
         clip_norm: gradients are scaled down to this norm.
         average_decay: the file holds the moving average of the weights with this decay; 0 takes the last weights.
         limit_mb: the file may not be larger, in megabytes.
+        further_steps: of a second cycle (Loshchilov & Hutter's warm restart), from the weights as the file would hold
+            them after `steps`, with an optimizer that remembers nothing: it makes a better file of a good one.
+        further_rate: the highest learning rate of that cycle.
     """
 
     card: str
@@ -39,25 +42,38 @@ class Recipe:
     clip_norm: float = 10.0
     average_decay: float = 0.0
     limit_mb: float = 6.2
+    further_steps: int = 0
+    further_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 1000 or self.steps < 1 or self.batch_size < 1:
+        if not 0 <= self.seed < 1000 or self.steps < 1 or self.batch_size < 1 or self.further_steps < 0:
             raise UserError(
-                f"recipe of {self.card}: seed {self.seed}, {self.steps} steps, batches of {self.batch_size}; expected "
-                "a seed of 0 to 999, and at least one of the others"
+                f"recipe of {self.card}: seed {self.seed}, {self.steps} steps and {self.further_steps} further ones, "
+                f"batches of {self.batch_size}; expected a seed of 0 to 999, no further step or more, and at least one "
+                "of the others"
             )
 
+    @property
+    def all_steps(self) -> int:
+        """Those of both cycles."""
+        return self.steps + self.further_steps
+
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step, 0 to `steps` - 1; a function of nothing else, so a run can resume."""
-        rising = max(self.warm_up * self.steps, 1e-9)
+        """Return the learning rate of a step, 0 to `all_steps` - 1; a function of nothing else, so a run can resume."""
+        if step >= self.steps:
+            return self._cycle(step - self.steps, self.further_steps, self.further_rate)
+        return self._cycle(step, self.steps, self.learning_rate)
+
+    def _cycle(self, step: int, steps: int, highest: float) -> float:
+        rising = max(self.warm_up * steps, 1e-9)
         at = step + 0.5
         if at < rising:
             share = at / rising
             if self.schedule == "cosine":
-                return self.learning_rate * share
-            return self.learning_rate * (0.04 + 0.96 * (1 - math.cos(math.pi * share)) / 2)
-        share = (at - rising) / max(self.steps - rising, 1e-9)
-        return self.learning_rate * (1 + math.cos(math.pi * share)) / 2
+                return highest * share
+            return highest * (0.04 + 0.96 * (1 - math.cos(math.pi * share)) / 2)
+        share = (at - rising) / max(steps - rising, 1e-9)
+        return highest * (1 + math.cos(math.pi * share)) / 2
 
 
 __all__ = ["Recipe"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from perception.networks.card import find_card
 from perception.networks.load import SYNTHETIC, load_network
 from perception.networks.weights import read_weights
 from perception.training.pictures import Augmentation, street_pictures
+from perception.training.recipe import Recipe
 from perception.training.segmentation import SegmentationTask, ddrnet_loss
 from perception.training.tasks import TASKS, training_of
 from perception.training.world import Samples, world_rig
@@ -41,7 +41,7 @@ def test_a_bundled_file_was_made_by_the_recipe_that_the_code_holds(network: str)
     _, metadata = read_weights(NAMES[recipe.card])
     trained = metadata["trained"]
     assert trained["command"] == f"perception train {network} --world simulated_car"
-    assert trained["recipe"] == asdict(recipe)
+    assert Recipe(**trained["recipe"]) == recipe
     assert {"perception", "torch", "numpy", "python"} <= set(trained["versions"])
     assert trained["metrics"]
 
