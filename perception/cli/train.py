@@ -13,7 +13,7 @@ def train(
     world: Annotated[
         str, typer.Option(help="The rig whose sensors are simulated: a shipped one, or a folder.")
     ] = "simulated_car",
-    steps: Annotated[int | None, typer.Option(min=1, help="In place of the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="In place of the recipe's, in one cycle.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=999, help="In place of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")] = False,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
@@ -40,9 +40,9 @@ def train(
     from perception.training.world import world_rig, world_version
 
     recipe, make_task = training_of(network)
-    recipe = replace(
-        recipe, steps=recipe.steps if steps is None else steps, seed=recipe.seed if seed is None else seed
-    )  # fmt: skip
+    if steps is not None:
+        recipe = replace(recipe, steps=steps, further_steps=0)
+    recipe = replace(recipe, seed=recipe.seed if seed is None else seed)
     chosen = _device(device)
     options = {"world": world, "steps": steps, "seed": seed, "device": device, "threads": threads}
     plain = {"steps": None, "seed": None, "device": "cpu", "threads": 1}

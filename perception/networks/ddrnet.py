@@ -4,6 +4,7 @@ Paper      Hong et al., "Deep Dual-resolution Networks for Real-time and Accurat
            arXiv 2101.06085 (IEEE T-ITS 2022)
 Reference  ydhongHIT/DDRNet, segmentation/DDRNet_{23_slim,23,39}.py (MIT): parameter names, order of ReLU and addition
 Differs    returns the final logits only; `with_auxiliary` gives both heads, for training. SyncBatchNorm is BatchNorm.
+           The compact one has logits for parts of a cell, and corrects them by what the stem sees (`Sharpening`).
            Maps are resized to each other's size instead of a size computed from the image, which is the same wherever
            the published code runs, and lets sizes that are no multiple of 8 through
 Shapes     B batch, H rows, W columns, K classes, C = `planes`; "@8" is a map of stride 8, with ceil(H / 8) rows
@@ -45,12 +46,21 @@ class DDRNetConfig:
     sub_pixels: int = 1
     """The final head gives so many rows and columns of logits per cell of its map (Shi et al., arXiv 1609.05158): what
     is narrower than a cell, as a pole is in a small picture, has a place. The published networks have one."""
+    sharpening_planes: int = 0
+    """Channels of `Sharpening`; the published networks have none. It needs four sub-pixels, which make stride 2."""
+
+    def __post_init__(self) -> None:
+        if self.sharpening_planes and self.sub_pixels != 4:
+            raise ValueError(
+                f"DDRNet: sharpening_planes {self.sharpening_planes} with sub_pixels {self.sub_pixels}; logits are "
+                "corrected at stride 2, which takes sub_pixels: 4"
+            )
 
 
 DDRNET_23_SLIM = DDRNetConfig()
 DDRNET_23 = replace(DDRNET_23_SLIM, planes=64, head_planes=128)
 DDRNET_39 = replace(DDRNET_23, depths=(3, 4, 6, 3), rounds=2, detail_depths=(3, 3), head_planes=256)
-DDRNET_COMPACT = replace(DDRNET_23_SLIM, planes=16, pool_planes=96, sub_pixels=4)
+DDRNET_COMPACT = replace(DDRNET_23_SLIM, planes=16, pool_planes=96, sub_pixels=4, sharpening_planes=16)
 
 
 class BasicBlock(nn.Module):
@@ -141,6 +151,32 @@ class SegmentationHead(nn.Module):
         return logits if self.sub_pixels == 1 else F.pixel_shuffle(logits, self.sub_pixels)
 
 
+class Sharpening(nn.Module):
+    """Corrects logits at stride 2 by the stem's map of that stride, which still sees what is one pixel wide.
+
+    The branches know what is where to about a cell; whose pixel is whose at an edge is told by colours, as in joint
+    upsampling (Kopf et al., "Joint Bilateral Upsampling", SIGGRAPH 2007), here by learned convolutions. It starts by
+    changing nothing.
+    """
+
+    def __init__(self, in_channels: int, planes: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels + num_classes, planes, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, num_classes, 1)
+        nn.init.zeros_(self.conv3.weight)
+        assert self.conv3.bias is not None
+        nn.init.zeros_(self.conv3.bias)
+
+    def forward(self, logits: Tensor, stem: Tensor) -> Tensor:
+        """Map logits (B, K, h, w) and the stem's map (B, C, h, w) to logits (B, K, h, w)."""
+        x = F.relu(self.bn1(self.conv1(torch.cat((stem, logits), 1))))
+        x = F.relu(self.bn2(self.conv2(x)))
+        return cast("Tensor", logits + self.conv3(x))
+
+
 class DDRNet(nn.Module):
     """Image to class logits at stride 8, or that over `sub_pixels`."""
 
@@ -175,19 +211,27 @@ class DDRNet(nn.Module):
         if config.auxiliary_head:
             self.seghead_extra = SegmentationHead(detail, config.head_planes, config.num_classes)
         self.final_layer = SegmentationHead(4 * c, config.head_planes, config.num_classes, config.sub_pixels)
+        self.sharpening = (
+            Sharpening(c, config.sharpening_planes, config.num_classes) if config.sharpening_planes else None
+        )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map a normalised RGB image (B, 3, H, W) to logits (B, K, S ceil(H / 8), S ceil(W / 8)), S `sub_pixels`."""
-        return cast("Tensor", self.final_layer(self._fused(image)[0]))
+        """Map a normalised RGB image (B, 3, H, W) to logits (B, K, S ceil(H / 8), S ceil(W / 8)), S `sub_pixels`.
+
+        With sharpening H and W are multiples of 8.
+        """
+        stem = self.conv1[:3](image)  # C @2
+        logits = cast("Tensor", self.final_layer(self._fused(stem)[0]))
+        return logits if self.sharpening is None else cast("Tensor", self.sharpening(logits, stem))
 
     def with_auxiliary(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the final head, and those of the auxiliary head (B, K, ceil(H / 8), ceil(W / 8))."""
-        fused, early = self._fused(image)
+        """Return the logits of the final head, not sharpened, and the auxiliary head's (B, K, ceil(H / 8), ...)."""
+        fused, early = self._fused(self.conv1[:3](image))
         return self.final_layer(fused), self.seghead_extra(early)
 
-    def _fused(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _fused(self, stem: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the heads read: both branches added (4C @8), and the detail branch before stride 32 (2C @8)."""
-        context = self.layer1(self.conv1(image))  # C @4
+        context = self.layer1(self.conv1[3:](stem))  # C @4
         context = detail = self.layer2(F.relu(context))  # 2C @8
         for suffix in self.suffixes:
             context, detail = self._exchanged(context, detail, "3" + suffix)  # 4C @16, 2C @8

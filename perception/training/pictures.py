@@ -104,20 +104,17 @@ class TrainingPictures:
     Args:
         samples: of `street_pictures`.
         seed: of the recipe.
-        worlds: how many worlds there are; more are drawn only as the steps need them.
-        augmentation: of each picture.
     """
 
-    def __init__(self, samples: Samples, seed: int, worlds: int, augmentation: Augmentation) -> None:
-        self.samples, self.seed, self.worlds, self.augmentation = samples, seed, worlds, augmentation
+    def __init__(self, samples: Samples, seed: int) -> None:
+        self.samples, self.seed = samples, seed
 
-    def batch(self, step: int, size: int, augmentation: Augmentation | None = None) -> Example:
-        """Return images (size, 3, *crop) and labels (size, *label); `augmentation` takes the place of its own."""
-        augmentation = augmentation or self.augmentation
+    def batch(self, step: int, size: int, worlds: int, augmentation: Augmentation) -> Example:
+        """Return images (size, 3, *crop) and labels (size, *label) of the first `worlds`, drawn as they are needed."""
         random = np.random.default_rng((self.seed, step, 43))
         examples = []
         for _ in range(size):
-            world, index = int(random.integers(self.worlds)), int(random.integers(PICTURES))
+            world, index = int(random.integers(worlds)), int(random.integers(PICTURES))
             sample = self.samples.sample(training_seed(self.seed, world), index)
             examples.append(augmentation.apply(sample["rgb"], sample["label"], random))
         return Example(torch.stack([e.image for e in examples]), torch.stack([e.labels for e in examples]))
@@ -125,7 +122,7 @@ class TrainingPictures:
     def class_counts(self, classes: int, worlds: int = 40) -> Tensor:
         """Return (classes,) pixels of each class in the first worlds."""
         counts = np.zeros(256, np.int64)
-        for number in range(min(worlds, self.worlds)):
+        for number in range(worlds):
             for index in range(PICTURES):
                 label = self.samples.sample(training_seed(self.seed, number), index)["label"]
                 counts += np.bincount(label.ravel(), minlength=256)

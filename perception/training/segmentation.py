@@ -11,7 +11,7 @@ Losses, in which rare classes weigh more; the final heads also learn their IoU a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -34,67 +34,74 @@ from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
 
 DDRNET_RECIPE = Recipe(
     card="ddrnet_compact", seed=0, steps=12000, batch_size=6, learning_rate=4e-3, warm_up=0.15, weight_decay=0.02,
-    average_decay=0.99,
+    average_decay=0.99, further_steps=4000, further_rate=2e-3,
 )  # fmt: skip
 P2AT_RECIPE = Recipe(
     card="p2at_compact", seed=0, steps=7000, batch_size=6, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
-    average_decay=0.99,
+    average_decay=0.99, further_steps=2500, further_rate=1.5e-3,
 )  # fmt: skip
 AUXILIARY = 0.4
-WORLDS = 320
+WORLDS, FURTHER_WORLDS = 640, 4000
+"""In the first cycle, and in the second."""
+WHOLE = 2
+"""Whole pictures in a step."""
 VALIDATION_WORLDS = 8
-
-
-@dataclass(frozen=True)
-class LastLesson:
-    """Whole pictures, as the node sees them, at the end of a training in crops.
-
-    Crops show what is small often and are cheap, but no crop has the surroundings by which a wall of pixels is known
-    to be a truck, and pooling over a whole map sees other maps than those of a picture.
-
-    Attributes:
-        augmentation: of a picture, which is not cut.
-        batch_size: pictures in a step.
-        share: of the steps.
-    """
-
-    augmentation: Augmentation
-    batch_size: int
-    share: float
 
 
 Loss = Callable[[nn.Module, Example, Tensor], tuple[Tensor, Mapping[str, Tensor]]]
 """(network, batch, weight of each class) -> what is minimised, and its parts."""
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a stretch of a training shows, and what it asks for.
+
+    Attributes:
+        first: the step that it begins with.
+        augmentation: of each picture.
+        batch_size: pictures in a step.
+        worlds: that the pictures are of.
+        loss: what is minimised.
+    """
+
+    first: int
+    augmentation: Augmentation
+    batch_size: int
+    worlds: int
+    loss: Loss
+
+
+@dataclass(frozen=True)
+class Lectured:
+    """A batch, normalised, and the loss of the lesson that it belongs to."""
+
+    example: Example
+    loss: Loss
+
+
 class SegmentationTask:
-    """Pictures of the street to a class per pixel."""
+    """Pictures of the street to a class per pixel, in lessons that follow each other."""
 
     def __init__(
-        self, network: nn.Module, loss: Loss, recipe: Recipe, samples: Samples, augmentation: Augmentation,
-        device: torch.device, validation_worlds: int = VALIDATION_WORLDS, worlds: int = WORLDS,
-        last: LastLesson | None = None,
+        self, network: nn.Module, recipe: Recipe, samples: Samples, lessons: Sequence[Lesson], device: torch.device,
+        validation_worlds: int = VALIDATION_WORLDS,
     ) -> None:  # fmt: skip
         self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.recipe, self.samples, self.device = find_card(recipe.card), recipe, samples, device
-        self.pictures = TrainingPictures(samples, recipe.seed, worlds, augmentation)
-        self.last = last
+        self.lessons, self.pictures = lessons, TrainingPictures(samples, recipe.seed)
         self.validation_worlds = validation_worlds
-        self._loss = loss
         self._mean = torch.tensor(self.card.image.mean)[:, None, None]
         self._std = torch.tensor(self.card.image.std)[:, None, None]
 
-    def batch(self, step: int) -> Example:
-        if self.last is not None and step >= (1 - self.last.share) * self.recipe.steps:
-            drawn = self.pictures.batch(step, self.last.batch_size, self.last.augmentation)
-        else:
-            drawn = self.pictures.batch(step, self.recipe.batch_size)
+    def batch(self, step: int) -> Lectured:
+        lesson = [one for one in self.lessons if one.first <= step][-1]
+        drawn = self.pictures.batch(step, lesson.batch_size, lesson.worlds, lesson.augmentation)
         image = ((drawn.image - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        return Example(image.to(self.device), drawn.labels.to(self.device))
+        return Lectured(Example(image.to(self.device), drawn.labels.to(self.device)), lesson.loss)
 
-    def loss(self, batch: Example) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Lectured) -> tuple[Tensor, Mapping[str, Tensor]]:
         with torch.autocast(self.device.type, torch.bfloat16):  # the convolutions; losses are in float32
-            return self._loss(self.network, batch, self._weight)
+            return batch.loss(self.network, batch.example, self._weight)
 
     @functools.cached_property
     def _weight(self) -> Tensor:
@@ -144,26 +151,46 @@ def p2at_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tenso
     return main + overlap + AUXILIARY * (early + boundary), parts
 
 
+def final_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Return the loss of what the network answers in the end, and its parts.
+
+    The weights that let a network see what is rare let it call rare what is beside it: in the second cycle their roots
+    weigh, with which it is about as often right when it names a class as it names what is of that class.
+    """
+    final = network(batch.image).float()
+    main, overlap = hard_cross_entropy(final, batch.labels, weight.sqrt()), soft_jaccard(final, batch.labels)
+    return main + overlap, {"final": main, "overlap": overlap}
+
+
 def ddrnet_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationTask:
-    """Return the task of the bundled DDRNet."""
+    """Return the task of the bundled DDRNet: what sharpens its logits learns in the second cycle."""
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_head=True), DDRNet)
-    whole = LastLesson(Augmentation((480, 800), (240, 400), (2.5, 2.5)), batch_size=2, share=0.5)
-    return SegmentationTask(
-        network, ddrnet_loss, recipe, street_samples(world), Augmentation((240, 400), (120, 200), (1.25, 3.0)), device,
-        worlds=2 * WORLDS, last=whole,
-    )  # fmt: skip
+    crops = Augmentation((240, 400), (120, 200), (1.25, 3.0))
+    whole = Augmentation((480, 800), (240, 400), (2.5, 2.5))
+    return SegmentationTask(network, recipe, street_samples(world), _lessons(recipe, crops, whole, ddrnet_loss), device)
 
 
 def p2at_task(recipe: Recipe, world: str, device: torch.device) -> SegmentationTask:
     """Return the task of the bundled P2AT."""
     torch.manual_seed(recipe.seed)
     network = build_network(_with(find_card(recipe.card), auxiliary_heads=True), P2AT)
-    whole = LastLesson(Augmentation((384, 640), (192, 320), (2.0, 2.0)), batch_size=2, share=0.5)
-    return SegmentationTask(
-        network, p2at_loss, recipe, street_samples(world), Augmentation((192, 320), (96, 160), (0.9, 2.8)), device,
-        worlds=2 * WORLDS, last=whole,
-    )  # fmt: skip
+    crops = Augmentation((192, 320), (96, 160), (0.9, 2.8))
+    whole = Augmentation((384, 640), (192, 320), (2.0, 2.0))
+    return SegmentationTask(network, recipe, street_samples(world), _lessons(recipe, crops, whole, p2at_loss), device)
+
+
+def _lessons(recipe: Recipe, crops: Augmentation, whole: Augmentation, loss: Loss) -> list[Lesson]:
+    """Return crops for half of the steps, then whole pictures, as the node sees them, and in the second cycle too.
+
+    Crops show what is small often and are cheap, but no crop has the surroundings by which a wall of pixels is known
+    to be a truck, and pooling over a whole map sees other maps than those of a picture.
+    """
+    return [
+        Lesson(0, crops, recipe.batch_size, WORLDS, loss),
+        Lesson((recipe.steps + 1) // 2, whole, WHOLE, WORLDS, loss),
+        Lesson(recipe.steps, whole, WHOLE, FURTHER_WORLDS, final_loss),
+    ]
 
 
 def street_samples(world: str) -> Samples:

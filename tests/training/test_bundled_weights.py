@@ -12,9 +12,9 @@ from perception.networks.address import BUNDLED, file_sha256
 from perception.networks.card import find_card
 from perception.networks.load import SYNTHETIC, load_network
 from perception.networks.weights import read_weights
-from perception.training.pictures import Augmentation, street_pictures
+from perception.training.pictures import street_pictures
 from perception.training.recipe import Recipe
-from perception.training.segmentation import SegmentationTask, ddrnet_loss
+from perception.training.segmentation import SegmentationTask
 from perception.training.tasks import TASKS, training_of
 from perception.training.world import Samples, world_rig
 
@@ -53,8 +53,7 @@ def test_segmentation_sees_a_street_that_it_never_saw(name: str, tmp_path: Path)
     recipe, _ = training_of(find_card(name).network)
     samples = Samples(world_rig("simulated_car"), "street", street_pictures, tmp_path)
     task = SegmentationTask(
-        load_network(f"bundled:{name}", nn.Module).network, ddrnet_loss, recipe, samples,
-        Augmentation((8, 8), (8, 8), (1, 1)), torch.device("cpu"), validation_worlds=1,
+        load_network(f"bundled:{name}", nn.Module).network, recipe, samples, [], torch.device("cpu"), validation_worlds=1,
     )  # fmt: skip
     metrics = task.evaluate()
     assert metrics["classes"] >= 10

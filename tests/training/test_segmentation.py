@@ -27,7 +27,7 @@ from perception.training.losses import (
     soft_jaccard,
 )
 from perception.training.pictures import PICTURES, Augmentation, TrainingPictures
-from perception.training.segmentation import LastLesson, SegmentationTask
+from perception.training.segmentation import Lesson, SegmentationTask
 from perception.training.tasks import training_of
 from perception.training.world import TRAINING_SEEDS, VALIDATION_SEEDS, Sample, Samples, training_seed, world_rig
 
@@ -87,9 +87,9 @@ def test_the_boundary_loss_is_the_mean_over_the_strip() -> None:
 
 
 def test_a_batch_is_a_function_of_the_seed_and_the_step(tmp_path: Path) -> None:
-    task = TrainingPictures(made_up(tmp_path), seed=4, worlds=3, augmentation=Augmentation((32, 48), (16, 24), (1, 2)))
-    first, other = task.batch(5, size=4), task.batch(6, size=4)
-    again = TrainingPictures(made_up(tmp_path / "elsewhere"), 4, 3, task.augmentation).batch(5, size=4)
+    pictures, augmentation = TrainingPictures(made_up(tmp_path), seed=4), Augmentation((32, 48), (16, 24), (1, 2))
+    first, other = pictures.batch(5, 4, 3, augmentation), pictures.batch(6, 4, 3, augmentation)
+    again = TrainingPictures(made_up(tmp_path / "elsewhere"), 4).batch(5, 4, 3, augmentation)
     assert first.image.shape == (4, 3, 32, 48)
     assert first.labels.shape == (4, 16, 24)
     assert torch.equal(first.image, again.image)
@@ -97,16 +97,19 @@ def test_a_batch_is_a_function_of_the_seed_and_the_step(tmp_path: Path) -> None:
     assert not torch.equal(first.image, other.image)
 
 
-def test_the_last_lesson_shows_whole_pictures(tmp_path: Path) -> None:
-    recipe = replace(segmentation.DDRNET_RECIPE, steps=4, batch_size=3)
-    whole = LastLesson(Augmentation((96, 160), (48, 80), (2.0, 2.0)), batch_size=2, share=0.5)
-    samples, crops = made_up(tmp_path), Augmentation((32, 48), (16, 24), (1, 2))
-    task = SegmentationTask(
-        nn.Conv2d(3, 19, 1), segmentation.ddrnet_loss, recipe, samples, crops, torch.device("cpu"), worlds=2, last=whole
-    )
-    assert [tuple(task.batch(step).image.shape) for step in range(4)] == [(3, 3, 32, 48)] * 2 + [(2, 3, 96, 160)] * 2
+def test_lessons_follow_each_other_and_the_last_shows_whole_pictures(tmp_path: Path) -> None:
+    whole, crops = Augmentation((96, 160), (48, 80), (2.0, 2.0)), Augmentation((32, 48), (16, 24), (1, 2))
+    lessons = [
+        Lesson(0, crops, batch_size=3, worlds=2, loss=segmentation.ddrnet_loss),
+        Lesson(2, whole, batch_size=2, worlds=2, loss=segmentation.final_loss),
+    ]
+    samples = made_up(tmp_path)
+    task = SegmentationTask(nn.Conv2d(3, 19, 1), segmentation.DDRNET_RECIPE, samples, lessons, torch.device("cpu"))
+    batches = [task.batch(step) for step in range(4)]
+    assert [tuple(b.example.image.shape) for b in batches] == [(3, 3, 32, 48)] * 2 + [(2, 3, 96, 160)] * 2
+    assert [b.loss for b in batches] == [segmentation.ddrnet_loss] * 2 + [segmentation.final_loss] * 2
     pictures = [samples.sample(training_seed(0, k), i)["label"] for k in range(2) for i in range(PICTURES)]
-    for label in task.batch(3).labels.numpy():
+    for label in batches[3].example.labels.numpy():
         assert any(np.array_equal(label, picture) or np.array_equal(label, picture[:, ::-1]) for picture in pictures)
 
 
@@ -177,7 +180,7 @@ def test_a_task_goes_from_pictures_to_a_file_that_its_node_can_load(
 ) -> None:
     monkeypatch.setattr(segmentation, "street_samples", lambda world: made_up(tmp_path))
     recipe, make_task = training_of(network)
-    recipe = replace(recipe, steps=1, batch_size=2)
+    recipe = replace(recipe, steps=1, batch_size=2, further_steps=1)
     task = make_task(recipe, "simulated_car", torch.device("cpu"))
     assert isinstance(task, SegmentationTask)
     task.validation_worlds = 1
