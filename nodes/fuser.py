@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 from typing import Annotated, NamedTuple, Self, TypeAlias
 
 import msgspec
@@ -31,10 +30,8 @@ from perception.geometry.cameras import Camera
 from perception.geometry.transforms import Transform
 from perception.messages import (
     Detections3D,
-    FusedObject,
     Header,
     Message,
-    ObjectClass,
     Odometry,
     PaintedPoints,
     PointCloud,
@@ -50,14 +47,14 @@ from perception.ops import moving_points, painting, projection
 from perception.ops.box_frames import boxes_in_frame
 from perception.ops.painting import UNKNOWN, boxes_of_points, owned
 from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, NodeSetup, Out
-from perception.tracking.class_lists import class_lists
+from perception.tracking.class_lists import ClassLists
+from perception.tracking.looks import TINY
+from perception.tracking.object_table import AVAILABLE, ObjectTable
 
 NO_EGO_MOTION = "no ego motion: points are not moved to the instants of the pictures"
 NO_BOXES = "no boxes of this instant"
 RING_GAP_RAD = np.radians(1.3)
 """Where the rig does not say how far the rings of a LiDAR lie apart."""
-TINY = 1e-9
-"""Less than the share of one point."""
 AHEAD = 8
 """So many sweeps are kept painted for boxes that are still to come."""
 
@@ -96,7 +93,7 @@ class Fuser(Node):
     def warm_up(self) -> None:
         nothing = np.zeros((1, 3))
         boxes_in_frame(nothing, nothing[0, :1], np.zeros((1, 2)), np.eye(4), 0.0)
-        class_lists(("unknown",), np.ones((1, 1)), TINY)
+        ClassLists.ranked(("unknown",), np.ones((1, 1)), TINY)
         moving_points.compile_all()
         projection.compile_all()
         painting.compile_all()
@@ -125,7 +122,7 @@ class Fuser(Node):
             names, column_of = _names_of_labels(identities)
             counts = painted.labels_in(where, self.config.box_margin_m, column_of)
             yield "objects", TrackedObjects(
-                header=header, objects=tuple(_fused(placed, boxes, counts, names, self.box_topics)),
+                header=header, objects=_fused(placed, boxes, counts, names, self.box_topics).as_field(),
                 odom_from_base_link=None if ego is None else (*ego.translation_m, *ego.rotation_xyzw),
                 valid_until_ns=now_ns + round(self.config.valid_for_ms * 1e6),
             )  # fmt: skip
@@ -274,34 +271,19 @@ def _fused(
     counts: NDArray[np.int32],
     names_of_points: tuple[str, ...],
     topics: tuple[str, ...],
-) -> Iterator[FusedObject]:
+) -> ObjectTable:
     """Return objects; counts (N, C + 1) of their points, by names (C,), then of those that no camera painted."""
-    painted = counts[:, :-1]
+    painted, score = counts[:, :-1], np.array(host(boxes.score), np.float64)
     share = painted / np.maximum(painted.sum(axis=1, keepdims=True), 1)
-    names, half, score = boxes.identities or boxes.classes, placed.yaw_rad / 2, host(boxes.score).tolist()
-    known = placed.has_velocity.tolist()
-    fast = zip(*placed.velocity_mps.T.tolist(), repeat(0.0), strict=False)
-    return map(
-        FusedObject,  # by position, column by column, which is faster than object by object
-        repeat(0),  # id
-        score,  # existence_probability
-        zip(map(ObjectClass, map(names.__getitem__, host(boxes.label).tolist()), score), strict=True),  # one class each
-        zip(*placed.center_m.T.tolist(), strict=True),
-        zip(repeat(0.0), repeat(0.0), np.sin(half).tolist(), np.cos(half).tolist(), strict=False),
-        zip(*placed.size_lwh_m.T.tolist(), strict=True),
-        repeat("available"),  # orientation
-        fast if all(known) else [one if said else None for one, said in zip(fast, known, strict=False)],
-        repeat(None),  # covariance_pose
-        repeat(None),  # covariance_velocity
-        repeat(False),  # has_position_covariance
-        known,
-        repeat(False),  # has_velocity_covariance
-        repeat(0),  # age_ns
-        repeat(boxes.header.t_sensor_ns),  # last_seen_ns
-        repeat(topics),  # sources
-        class_lists(names_of_points, share, TINY),
-        counts.sum(axis=1).tolist(),
-    )
+    nothing, label = np.zeros(len(score), np.int64), np.array(host(boxes.label), np.int64)
+    return ObjectTable(
+        id=nothing, existence_probability=score,
+        classes=ClassLists.of_one_each(boxes.identities or boxes.classes, label, score),
+        center_m=placed.center_m, yaw_rad=placed.yaw_rad, size_lwh_m=placed.size_lwh_m,
+        orientation=np.full(len(score), AVAILABLE), velocity_mps=placed.velocity_mps, has_velocity=placed.has_velocity,
+        age_ns=nothing, last_seen_ns=np.full(len(score), boxes.header.t_sensor_ns), source=nothing, sources=[topics],
+        semantics=ClassLists.ranked(names_of_points, share, TINY), num_points=counts.sum(axis=1, dtype=np.int64),
+    )  # fmt: skip
 
 
 @functools.cache

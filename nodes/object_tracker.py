@@ -14,10 +14,8 @@ and the list says so.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
-from operator import attrgetter
 from typing import Annotated, Literal, Self, TypeVar
 
 import msgspec
@@ -31,7 +29,6 @@ from perception.geometry.transforms import Transform
 from perception.messages import (
     Detections2D,
     Detections3D,
-    FusedObject,
     Header,
     Odometry,
     Pose3D,
@@ -40,6 +37,7 @@ from perception.messages import (
     derived,
     host,
 )
+from perception.messages.codec import encode
 from perception.nodes._moving_points import extrapolated
 from perception.nodes._object_memory import REMEMBERED_NS, ObjectMemory
 from perception.ops.box_frames import boxes_in_frame
@@ -49,6 +47,7 @@ from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
 from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
 from perception.tracking.in_image import match_regions, outlines
 from perception.tracking.object_list import fused_objects
+from perception.tracking.seen_objects import SeenObjects, seen_objects
 from perception.tracking.settings import Reliability, TrackerSettings
 from perception.tracking.tracker import Tracker
 from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of, some_of, sound
@@ -57,7 +56,6 @@ T = TypeVar("T")
 NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
 EGO_LOOKED_FOR_NS = (0, 20_000_000, 50_000_000, 100_000_000, 200_000_000, 500_000_000)
 """Where no odometry has come up to an instant, the motion of the vehicle goes on as it was so long before."""
-NO_VELOCITY = (np.nan, np.nan, np.nan)
 
 
 class ReliabilityConfig(BaseModel):
@@ -152,10 +150,11 @@ class ObjectTracker(Node):
                 turned = replace(two, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi))
                 trial.add(turned.of(np.arange(count)))
             here = Transform.identity()
-            fused_objects(
+            made = fused_objects(
                 trial.tracks, 0, here, trial.names, trial.sources, trial.motion_models, trial.process_noise,
                 ObjectMemory().attached(trial.tracks, 0, here), over_ground=True,
             )  # fmt: skip
+            encode(TrackedObjects(header=Header(frame_id="base_link", t_sensor_ns=0), objects=made.as_field()))
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
         return self._list(detections.header, self.take(detections))
@@ -172,16 +171,10 @@ class ObjectTracker(Node):
         )  # fmt: skip
 
     def on_fused(self, fused: TrackedObjects) -> TrackedObjects:
-        things, header = fused.objects, fused.header
-        said = [thing.classes[0].label for thing in things]
-        names = {name: number for number, name in enumerate(dict.fromkeys(said))}
-        rotation = _numbers(map(attrgetter("rotation_xyzw"), things), 4)
+        seen, header = seen_objects(fused.objects), fused.header
         pose = self._take(
-            header, tuple(names), _numbers(map(attrgetter("center_m"), things), 3),
-            _numbers(map(attrgetter("size_lwh_m"), things), 3), 2 * np.arctan2(rotation[:, 2], rotation[:, 3]),
-            np.array([*map(names.__getitem__, said)], np.int64),
-            np.array([*map(attrgetter("existence_probability"), things)], np.float64),
-            np.ascontiguousarray(_numbers([thing.velocity_mps or NO_VELOCITY for thing in things], 3)[:, :2]), things,
+            header, seen.names, seen.center_m, seen.size_lwh_m, seen.yaw_rad, seen.label, seen.score,
+            seen.velocity_mps, seen,
         )  # fmt: skip
         return self._list(header, pose)
 
@@ -233,7 +226,7 @@ class ObjectTracker(Node):
         label: NDArray[np.int64],
         score: NDArray[np.float64],
         velocity: NDArray[np.float64] | None,
-        things: Sequence[FusedObject] = (),
+        looks: SeenObjects | None = None,
     ) -> Transform:
         """Track boxes that stand in the frame of `header`, and return where the vehicle was then."""
         if not self._prefix:
@@ -255,11 +248,12 @@ class ObjectTracker(Node):
         )  # fmt: skip
         self.tracker.add(batch)
         self._headers[source] = header
-        if things and self.tracker.t_ns == header.t_sensor_ns:
-            index = self.tracker.tracks["detection"]
-            seen = index >= 0
-            chosen = [*map(things.__getitem__, kept[index[seen]].tolist())]
-            self._memory.note_looks(self.tracker.tracks["id"][seen].tolist(), chosen, header.t_sensor_ns)
+        if looks is not None and self.tracker.t_ns == header.t_sensor_ns:
+            tracks = self.tracker.tracks[self.tracker.tracks["detection"] >= 0]
+            rows = kept[tracks["detection"]]
+            self._memory.looks.note(
+                tracks["id"].tolist(), batch.t_ns, looks.looks, looks.share[rows], looks.num_points[rows]
+            )
         return pose
 
     def _list(self, header: Header, pose: Transform) -> TrackedObjects:
@@ -285,7 +279,7 @@ class ObjectTracker(Node):
             made = msgspec.structs.replace(made, degraded=(*made.degraded, NO_EGO_MOTION))
         seven = (*odom_from_base_link.translation_m.tolist(), *odom_from_base_link.rotation_xyzw.tolist())
         return TrackedObjects(
-            header=made, objects=objects, odom_from_base_link=seven if self.has_ego else None,
+            header=made, objects=objects.as_field(), odom_from_base_link=seven if self.has_ego else None,
             valid_until_ns=t_ns + round(self.config.valid_for_ms * 1e6),
         )  # fmt: skip
 
@@ -348,11 +342,6 @@ def _settings(config: ObjectTrackerConfig, *, has_ego: bool) -> TrackerSettings:
         classes=classes, families=FAMILIES, reliability=trust, overlap_max=config.overlap_max,
         history_s=config.history_ms / 1000,
     )  # fmt: skip
-
-
-def _numbers(rows: Iterable[Sequence[float]], columns: int) -> NDArray[np.float64]:
-    """Return rows of numbers as (N, columns)."""
-    return np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, columns)
 
 
 def _known(names: Sequence[str]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from perception.errors import MessageError, ShapeError
 from perception.messages.array import host
 from perception.messages.layout import ArrayRef, Layout, buffer_view, dtype_name, layout_of, little_endian
 from perception.messages.message import Header, Message, Timing
+from perception.messages.packed import Packed
 from perception.messages.topics import message_type as type_of_schema
 
 M = TypeVar("M", bound=Message)
@@ -37,7 +38,14 @@ MAX_ARRAYS = 32
 MAX_STRUCTURED_BYTES = 64 << 20  # header, body and timing, which become Python objects; buffers are never copied
 MAX_BUFFER_BYTES = 0xFFFF_FFFF  # of MessagePack's bin 32
 
-_encoder = msgspec.msgpack.Encoder()
+
+def _packed(value: Any) -> msgspec.Raw:
+    if isinstance(value, Packed):
+        return msgspec.Raw(value.packed())
+    raise TypeError(f"objects of type {type(value).__name__} are none of a message's")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_packed)
 _header_decoder = msgspec.msgpack.Decoder(Header)
 _timing_decoder = msgspec.msgpack.Decoder(Timing)
 _parts_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numba
 import numpy as np
@@ -13,11 +14,47 @@ from perception.messages import ObjectClass
 from perception.messages.grouping import grouped
 
 
-def class_lists(names: Sequence[str], share: NDArray[np.float64], least: float) -> list[tuple[ObjectClass, ...]]:
-    """Return for each object the names whose share (N, K) is at least `least`, largest first, equal ones in order."""
-    column, part, ends = _ranked(share, least)
-    labels = map(names.__getitem__, column.tolist())
-    return grouped(map(ObjectClass, labels, part.tolist()), ends.tolist())
+@dataclass(frozen=True, eq=False)
+class ClassLists:
+    """A list for each of N objects, M entries in all.
+
+    Attributes:
+        names: of the classes.
+        column: (M,) which class each entry is.
+        share: (M,) its number.
+        ends: (N,) where the entries of each object end; those of the next one begin there.
+    """
+
+    names: tuple[str, ...]
+    column: NDArray[np.int64]
+    share: NDArray[np.float64]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def ranked(cls, names: Sequence[str], share: NDArray[np.float64], least: float) -> Self:
+        """Return the names whose share (N, K) is at least `least`, largest first, equal ones in order."""
+        return cls(tuple(names), *_ranked(share, least))
+
+    @classmethod
+    def of_one_each(cls, names: Sequence[str], column: NDArray[np.int64], share: NDArray[np.float64]) -> Self:
+        """Return one entry for each object."""
+        return cls(tuple(names), column, share, np.arange(1, len(column) + 1))
+
+    @classmethod
+    def empty(cls, count: int) -> Self:
+        """Return nothing for so many objects."""
+        return cls((), np.zeros(0, np.int64), np.zeros(0), np.zeros(count, np.int64))
+
+    def tuples(self) -> list[tuple[ObjectClass, ...]]:
+        """Return them as messages hold them."""
+        labels = map(self.names.__getitem__, self.column.tolist())
+        return grouped(map(ObjectClass, labels, self.share.tolist()), self.ends.tolist())
+
+    def table(self) -> NDArray[np.float64]:
+        """Return (N, K), 0 for what is not in a list."""
+        found = np.zeros((len(self.ends), len(self.names)))
+        found[np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0)), self.column] = self.share
+        return found
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -40,4 +77,4 @@ def _ranked(share: Any, least: float) -> Any:
     return column[:count], part[:count], ends
 
 
-__all__ = ["class_lists"]
+__all__ = ["ClassLists"]

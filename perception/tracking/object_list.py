@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
-from perception.messages import FusedObject, ObjectClass, ObjectMotion, PastPose, Skeleton
-from perception.messages.covariance import pose_covariances, velocity_covariances
-from perception.tracking.class_lists import class_lists
+from perception.messages import ObjectClass, Skeleton
+from perception.tracking.class_lists import ClassLists
 from perception.tracking.motion import TURNING
+from perception.tracking.object_table import Motions, ObjectTable, PastPoses
 from perception.tracking.tracks import Tracks, boxes_of, class_probabilities, probability
 
 CLASS_MIN = 0.01
 """Classes less probable than this are left out of an object's list."""
 ANY_HEADING, SURE_HEADING = 0.5, 2.0
 """Votes from which the axis is known, and from which the front is."""
-Orientation: TypeAlias = Literal["unavailable", "sign_unknown", "available"]
 KNOWN_FROM = np.array((ANY_HEADING, SURE_HEADING))
-ORIENTATIONS: tuple[Orientation, ...] = ("unavailable", "sign_unknown", "available")
-MOTIONS: tuple[Literal["turning", "straight"], ...] = ("straight", "turning")
 
 
 class Attached(NamedTuple):
-    """What is known of tracks beside their motion, a column each."""
+    """What is known of N tracks beside their motion; see `ObjectTable`."""
 
-    semantics: Iterable[tuple[ObjectClass, ...]] = repeat(())
-    num_points: Iterable[int] = repeat(0)
-    history: Iterable[tuple[PastPose, ...]] = repeat(())
-    recognitions: Iterable[tuple[ObjectClass, ...]] = repeat(())
-    skeletons: Iterable[Skeleton | None] = repeat(None)
+    semantics: ClassLists
+    num_points: NDArray[np.int64]
+    history: PastPoses | None = None
+    recognitions: Sequence[tuple[ObjectClass, ...]] | None = None
+    skeletons: Sequence[Skeleton | None] | None = None
 
-
-NOTHING = Attached()
+    @classmethod
+    def nothing(cls, count: int) -> Attached:
+        """Return that nothing is known of so many."""
+        return cls(ClassLists.empty(count), np.zeros(count, np.int64))
 
 
 def fused_objects(
@@ -49,12 +47,12 @@ def fused_objects(
     sources: Sequence[str],
     model: NDArray[np.int64],
     noise: NDArray[np.float64],
-    attached: Attached = NOTHING,
+    attached: Attached | None = None,
     *,
     over_ground: bool,
     id_prefix: int = 0,
-) -> tuple[FusedObject, ...]:
-    """Return tracks as planners read them.
+) -> ObjectTable:
+    """Return tracks as planners read them; nothing of the answer changes when the tracks do.
 
     Args:
         tracks: at `t_ns`, in the tracker's frame.
@@ -68,53 +66,27 @@ def fused_objects(
         over_ground: False where the tracker's frame moves, so that velocities are none over ground.
         id_prefix: added to the ids.
     """
-    if not len(tracks):
-        return ()
     turn, label, mean = base_link_from_tracks.yaw_rad(), tracks["label"], tracks["mean"]
-    boxes, bits = boxes_of(tracks), tracks["sources"].tolist()
-    half, turns = (boxes[:, 6] + turn) / 2, model[label] == TURNING
+    boxes, turns = boxes_of(tracks), model[label] == TURNING
     flat = np.ascontiguousarray(base_link_from_tracks.rotation[:2, :2])
     states, velocity, spread = _seen_from(mean, tracks["cov"], turns, turn, flat)
-    state = states.T.tolist()
-    xx, xy, xt, _, _, yy, yt, _, _, tt, *_ = state
-    by_bits = {one: tuple(name for bit, name in enumerate(sources) if one >> bit & 1) for one in set(bits)}
-    votes = np.searchsorted(KNOWN_FROM, tracks["heading"], side="right")
-    known = repeat(over_ground)
-    found = map(
-        FusedObject,  # by position, column by column: to name the fields of each object takes twice as long
-        (tracks["id"] | id_prefix).tolist(),
-        probability(tracks["existence"]).tolist(),
-        class_lists(names, class_probabilities(tracks), min(CLASS_MIN, 0.9 / len(names))),  # one of each at least
-        zip(*base_link_from_tracks.apply(boxes[:, :3]).T.tolist(), strict=True),
-        zip(repeat(0), repeat(0), np.sin(half).tolist(), np.cos(half).tolist(), strict=False),
-        zip(*boxes[:, 3:6].T.tolist(), strict=True),
-        map(ORIENTATIONS.__getitem__, votes.tolist()),
-        zip(*velocity.T.tolist(), repeat(0), strict=False) if over_ground else repeat(None),
-        pose_covariances((xx, xy, xt, yy, yt, tt), tracks["height"][:, 1].tolist()),
-        velocity_covariances(spread.T.tolist()) if over_ground else repeat(None),
-        repeat(True),
-        known,
-        known,
-        (t_ns - tracks["born_ns"]).tolist(),
-        tracks["seen_ns"].tolist(),
-        map(by_bits.__getitem__, bits),
-        attached.semantics,
-        attached.num_points,
-        repeat(None),  # visibility
-        _motions(turns, mean[:, 4], noise[label], state) if over_ground else repeat(None),
-        attached.history,
-        attached.recognitions,
-        attached.skeletons,
-    )
-    return tuple(found)
-
-
-def _motions(turns: Any, rate: Any, push: Any, state: list[list[float]]) -> Iterator[ObjectMotion]:
-    rates = rate.tolist()
-    for straight in np.flatnonzero(~turns).tolist():
-        rates[straight] = 0
-    kinds = map(MOTIONS.__getitem__, turns.tolist())
-    return map(ObjectMotion, kinds, rates, *push.T.tolist(), zip(*state, strict=True))
+    bits, source = np.unique(tracks["sources"], return_inverse=True)
+    shares, least = class_probabilities(tracks), min(CLASS_MIN, 0.9 / len(names))  # one of each at least
+    semantics, num_points, history, recognitions, skeletons = attached or Attached.nothing(len(tracks))
+    return ObjectTable(
+        id=tracks["id"] | id_prefix, existence_probability=probability(tracks["existence"]),
+        classes=ClassLists.ranked(names, shares, least), center_m=base_link_from_tracks.apply(boxes[:, :3]),
+        yaw_rad=boxes[:, 6] + turn, size_lwh_m=boxes[:, 3:6],
+        orientation=np.searchsorted(KNOWN_FROM, tracks["heading"], side="right"),
+        velocity_mps=velocity, has_velocity=np.full(len(tracks), over_ground), age_ns=t_ns - tracks["born_ns"],
+        last_seen_ns=tracks["seen_ns"].copy(), source=source,
+        sources=[tuple(name for bit, name in enumerate(sources) if one >> bit & 1) for one in bits.tolist()],
+        semantics=semantics, num_points=num_points,
+        covariance_pose=np.column_stack((states[:, [0, 1, 2, 5, 6, 9]], tracks["height"][:, 1])),
+        covariance_velocity=spread if over_ground else None,
+        motion=Motions(turns, mean[:, 4].copy(), noise[label], states) if over_ground else None,
+        history=history, recognitions=recognitions, skeletons=skeletons,
+    )  # fmt: skip
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -170,4 +142,4 @@ def _between(row: Any, cov: Any, column: Any) -> float:
     return total
 
 
-__all__ = ["NOTHING", "Attached", "fused_objects"]
+__all__ = ["Attached", "fused_objects"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
-from perception.messages import PastPose
-from perception.messages.grouping import grouped
+from perception.tracking.object_table import PastPoses
+from perception.tracking.rows import Rows
 
 STEP_NS = 500_000_000
 PLACES = 2
@@ -25,26 +25,21 @@ class PastPlaces:
         self.clear()
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self._rows)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._row: dict[int, int] = {}
+        self._rows = Rows()
         self._t_ns = np.zeros((0, PLACES), np.int64)
         """Of each place, oldest first; NEVER where there is none yet."""
         self._places = np.zeros((0, PLACES, 3))
 
     def keep(self, ids: Iterable[int]) -> None:
         """Forget all objects but these."""
-        wanted = set(ids)
-        kept = [identity for identity in self._row if identity in wanted]
-        rows = [self._row[identity] for identity in kept]
-        self._row = {identity: row for row, identity in enumerate(kept)}
+        rows = self._rows.keep(ids)
         self._t_ns, self._places = self._t_ns[rows], self._places[rows]
 
-    def note(
-        self, ids: Sequence[int], places: NDArray[np.float64], t_ns: int, base_link: Transform
-    ) -> list[tuple[PastPose, ...]]:
+    def note(self, ids: Sequence[int], places: NDArray[np.float64], t_ns: int, base_link: Transform) -> PastPoses:
         """Note where objects are, where that is due, and return where they were before now.
 
         Args:
@@ -53,30 +48,18 @@ class PastPlaces:
             t_ns: now.
             base_link: from the frame of the places to `base_link` now, which the answer is in.
         """
-        rows = self._rows(ids)
+        rows, new = self._rows.of(ids), len(self._rows) - len(self._t_ns)
+        if new:
+            self._t_ns = np.concatenate((self._t_ns, np.full((new, PLACES), NEVER)))
+            self._places = np.concatenate((self._places, np.zeros((new, PLACES, 3))))
         due = self._t_ns[rows, -1] <= t_ns - STEP_NS
         due |= self._t_ns[rows, -1] == NEVER
         if due.any():
             now = rows[due]
             self._t_ns[now, :-1], self._places[now, :-1] = self._t_ns[now, 1:], self._places[now, 1:]
             self._t_ns[now, -1], self._places[now, -1] = t_ns, places[due]
-        return self._before(rows, t_ns, base_link)
-
-    def _rows(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        known = self._row
-        new = [identity for identity in ids if identity not in known]
-        if new:
-            for identity in new:
-                known[identity] = len(known)
-            self._t_ns = np.concatenate((self._t_ns, np.full((len(new), PLACES), NEVER)))
-            self._places = np.concatenate((self._places, np.zeros((len(new), PLACES, 3))))
-        return np.array([known[identity] for identity in ids], np.int64)
-
-    def _before(self, rows: NDArray[np.int64], t_ns: int, base_link: Transform) -> list[tuple[PastPose, ...]]:
         turn = np.ascontiguousarray(base_link.matrix[:2])
-        t_before, seen, ends = _before(self._t_ns, self._places, rows, t_ns, turn, base_link.yaw_rad())
-        poses = map(PastPose, t_before.tolist(), *seen.tolist())
-        return grouped(poses, ends.tolist())
+        return PastPoses(*_before(self._t_ns, self._places, rows, t_ns, turn, base_link.yaw_rad()))
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]

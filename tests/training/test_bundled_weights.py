@@ -53,7 +53,8 @@ def test_segmentation_sees_a_street_that_it_never_saw(name: str, tmp_path: Path)
     recipe, _ = training_of(find_card(name).network)
     samples = Samples(world_rig("simulated_car"), "street", street_pictures, tmp_path)
     task = SegmentationTask(
-        load_network(f"bundled:{name}", nn.Module).network, recipe, samples, [], torch.device("cpu"), validation_worlds=1,
+        load_network(f"bundled:{name}", nn.Module).network, recipe, samples, [], torch.device("cpu"),
+        validation_worlds=1,
     )  # fmt: skip
     metrics = task.evaluate()
     assert metrics["classes"] >= 10

@@ -1,0 +1,284 @@
+"""Tables of objects as MessagePack: the bytes that msgspec writes of the same objects, without making them.
+
+Most of an object is as long as of any other: names of fields, heads of arrays, numbers. That is laid out for all at
+once; one compiled loop then puts between it what differs in length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import msgspec
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.messages import FusedObject
+
+if TYPE_CHECKING:
+    from perception.tracking.class_lists import ClassLists
+    from perception.tracking.object_table import ObjectTable
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Index: TypeAlias = NDArray[np.int64]
+
+TEXT, WHOLE, LIST, PAST, VELOCITY, RATE = range(6)
+"""What differs in length, each with a number
+    TEXT      the column of the text's number
+    WHOLE     the column of whole numbers
+    LIST      which class list
+    PAST      0: where the object was
+    VELOCITY  the column that tells whether it is known
+    RATE      the column that tells whether the object turns
+"""
+ORIENTATION, SOURCE, MOTION, RECOGNITION, SKELETON, ID, AGE, SEEN, POINTS, KNOWN, TURNS, WHOLES = range(12)
+CLASSES, SEMANTICS = range(2)
+EXISTENCE, CENTER, HEADING, SIZE, POSE, SPREAD, NOISE, STATE, SPEED, YAW_RATE, FLOATS = (
+    0, 1, 4, 6, 9, 16, 19, 21, 36, 38, 39,
+)  # fmt: skip
+"""The first column of each among all floats."""
+NUMBER = 9
+"""Bytes of a float, and of a whole number at most."""
+UPPER_TRIANGLE = {0: 0, 1: 1, 5: 2, 6: 3, 10: 4, 20: 5, 11: 6}
+"""Of the 21 numbers of a pose's covariance those that are estimated, and the columns that they are in."""
+NOTHING, FALSE, TRUE, EMPTY, ZERO = b"\xc0", b"\xc2", b"\xc3", b"\x90", b"\0"
+WORDS = ("unavailable", "sign_unknown", "available", "straight", "turning")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class _Floats(NamedTuple):
+    """Some columns of floats, in what is laid out for all objects at once."""
+
+    first: int
+    number: int
+
+
+class _Layout(NamedTuple):
+    """How an object is written."""
+
+    fixed: Bytes
+    """What is laid out at once, with zeros where floats come."""
+    floats: Sequence[tuple[int, _Floats]]
+    """Where those come."""
+    steps: Index
+    """(K, 3) what differs in length, its number, and up to where `fixed` stands before it."""
+
+
+def packed_objects(table: ObjectTable) -> memoryview:
+    """Return a table as MessagePack."""
+    count, history = len(table.id), table.history
+    layout = _layout(
+        table.covariance_pose is not None, table.covariance_velocity is not None, table.motion is not None,
+        history is not None, table.recognitions is not None, table.skeletons is not None,
+    )  # fmt: skip
+    floats = _encoded(_floats(table))
+    rows = np.empty((count, len(layout.fixed)), np.uint8)
+    rows[:] = layout.fixed
+    for at, (first, number) in layout.floats:
+        rows[:, at : at + NUMBER * number] = floats[:, NUMBER * first : NUMBER * (first + number)]
+    names = (*table.classes.names, *table.semantics.names)
+    groups = [WORDS, table.sources, table.recognitions or (), table.skeletons or (), names]
+    texts, starts = _texts([value for group in groups for value in group])
+    offsets = np.cumsum([0, *map(len, groups)])
+    lists = _joined_lists((table.classes, table.semantics), int(offsets[4]))
+    t_ns, place, ends = history or (np.zeros(0, np.int64), np.zeros((3, 0)), np.zeros(count, np.int64))
+    longest = int(np.diff(starts).max(initial=0))
+    most = (
+        5 + count * (len(layout.fixed) + len(layout.steps) * (NUMBER + longest))
+        + len(lists[0]) * (1 + longest + NUMBER) + len(t_ns) * (1 + 4 * NUMBER)
+    )  # fmt: skip
+    out = np.empty(most, np.uint8)
+    end = _objects(
+        out, layout.steps, rows, _whole_numbers(table, offsets), floats[:, NUMBER * SPEED :], texts, starts, *lists,
+        t_ns, _encoded(place.T), ends,
+    )  # fmt: skip
+    return out[:end].data
+
+
+def _whole_numbers(table: ObjectTable, offsets: Index) -> Index:
+    """Return (N, WHOLES), among them the numbers of texts, each group of which begins at an offset."""
+    whole, row = np.zeros((len(table.id), WHOLES), np.int64), np.arange(len(table.id))
+    whole[:, ORIENTATION], whole[:, SOURCE] = table.orientation, offsets[1] + table.source
+    whole[:, RECOGNITION], whole[:, SKELETON] = offsets[2] + row, offsets[3] + row
+    whole[:, ID], whole[:, AGE], whole[:, SEEN] = table.id, table.age_ns, table.last_seen_ns
+    whole[:, POINTS], whole[:, KNOWN] = table.num_points, table.has_velocity
+    if table.motion is not None:
+        whole[:, TURNS] = table.motion.turns
+        whole[:, MOTION] = WORDS.index("straight") + whole[:, TURNS]
+    return whole
+
+
+def _floats(table: ObjectTable) -> NDArray[np.float64]:
+    floats, half = np.zeros((len(table.id), FLOATS)), table.yaw_rad / 2
+    floats[:, EXISTENCE], floats[:, CENTER:HEADING] = table.existence_probability, table.center_m
+    floats[:, HEADING], floats[:, HEADING + 1] = np.sin(half), np.cos(half)
+    floats[:, SIZE:POSE], floats[:, SPEED:YAW_RATE] = table.size_lwh_m, table.velocity_mps
+    if table.covariance_pose is not None:
+        floats[:, POSE:SPREAD] = table.covariance_pose
+    if table.covariance_velocity is not None:
+        floats[:, SPREAD:NOISE] = table.covariance_velocity
+    if table.motion is not None:
+        floats[:, YAW_RATE], floats[:, NOISE:STATE] = table.motion.yaw_rate_radps, table.motion.noise
+        floats[:, STATE:SPEED] = table.motion.covariance
+    return floats
+
+
+@lru_cache(maxsize=64)
+def _layout(pose: bool, spread: bool, motion: bool, history: bool, recognitions: bool, skeletons: bool) -> _Layout:
+    """Return how an object is written, given what is known of objects."""
+    parts: dict[str, list[bytes | _Floats | tuple[int, int]]] = {
+        "id": [(WHOLE, ID)], "existence_probability": [_Floats(EXISTENCE, 1)], "classes": [(LIST, CLASSES)],
+        "center_m": [b"\x93", _Floats(CENTER, 3)], "rotation_xyzw": [b"\x94\0\0", _Floats(HEADING, 2)],
+        "size_lwh_m": [b"\x93", _Floats(SIZE, 3)], "orientation_availability": [(TEXT, ORIENTATION)],
+        "velocity_mps": [(VELOCITY, KNOWN)], "covariance_pose": [NOTHING], "covariance_velocity": [NOTHING],
+        "has_position_covariance": [TRUE if pose else FALSE], "has_velocity": [(WHOLE, KNOWN)],
+        "has_velocity_covariance": [TRUE if spread else FALSE], "age_ns": [(WHOLE, AGE)],
+        "last_seen_ns": [(WHOLE, SEEN)], "sources": [(TEXT, SOURCE)], "semantics": [(LIST, SEMANTICS)],
+        "num_points": [(WHOLE, POINTS)], "visibility": [NOTHING], "motion": [NOTHING],
+        "history": [(PAST, 0) if history else EMPTY], "recognitions": [(TEXT, RECOGNITION) if recognitions else EMPTY],
+        "skeleton": [(TEXT, SKELETON) if skeletons else NOTHING],
+    }  # fmt: skip
+    if pose:
+        column = [_Floats(POSE + UPPER_TRIANGLE[k], 1) if k in UPPER_TRIANGLE else ZERO for k in range(21)]
+        parts["covariance_pose"] = [b"\xdc\0\x15", *column]
+    if spread:
+        parts["covariance_velocity"] = [b"\x96", _Floats(SPREAD, 2), ZERO, _Floats(SPREAD + 2, 1), ZERO, ZERO]
+    if motion:
+        parts["motion"] = [b"\x95", (TEXT, MOTION), (RATE, TURNS), _Floats(NOISE, 2), b"\x9f", _Floats(STATE, 15)]
+    fixed, floats, steps = b"\xde" + len(parts).to_bytes(2, "big"), [], []
+    for name in FusedObject.__struct_fields__:
+        fixed += _encoder.encode(name)
+        for part in parts.pop(name):
+            if isinstance(part, bytes):
+                fixed += part
+            elif isinstance(part, _Floats):
+                floats.append((len(fixed), part))
+                fixed += bytes(NUMBER * part.number)
+            else:
+                steps.append((*part, len(fixed)))
+    return _Layout(np.frombuffer(fixed, np.uint8), floats, np.array(steps))
+
+
+def _encoded(floats: NDArray[np.float64]) -> Bytes:
+    """Return rows of numbers (N, K) as they stand in MessagePack, (N, 9 K)."""
+    encoded = np.empty((*floats.shape, NUMBER), np.uint8)
+    encoded[:, :, 0], encoded[:, :, 1:] = 0xCB, floats.astype(">f8")[..., None].view(np.uint8)
+    return encoded.reshape(len(floats), NUMBER * floats.shape[1])
+
+
+def _joined_lists(each: Sequence[ClassLists], names_at: int) -> tuple[Index, Bytes, Index]:
+    """Return the texts (M,) and numbers (M, 9) of some lists of N objects, and where each begins (lists, N + 1)."""
+    starts, names, entries = np.zeros((len(each), len(each[0].ends) + 1), np.int64), names_at, 0
+    texts = []
+    for number, lists in enumerate(each):
+        texts.append(lists.column + names)
+        starts[number, 0], starts[number, 1:] = entries, lists.ends + entries
+        names, entries = names + len(lists.names), entries + len(lists.column)
+    return np.concatenate(texts), _encoded(np.concatenate([lists.share for lists in each])[:, None]), starts
+
+
+def _texts(values: Iterable[Any]) -> tuple[Bytes, Index]:
+    """Return encoded values, one behind the other, and where each begins and the last ends."""
+    encoded = [_encoder.encode(value) for value in values]
+    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)])
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _objects(
+    out: Any, steps: Any, rows: Any, whole: Any, moving: Any, texts: Any, starts: Any, entries: Any, shares: Any,
+    list_starts: Any, t_ns: Any, places: Any, ends: Any,
+) -> Any:  # fmt: skip
+    """Write objects, and return where they end; `moving` (N, 27) are velocities and turn rates."""
+    at = _head(out, 0, len(whole))
+    for n in range(len(whole)):
+        done = 0
+        for k in range(len(steps)):
+            step, number, until = steps[k]
+            at = _copy(out, at, rows, n, done, until)
+            done = until
+            if step == TEXT:
+                begin, end = starts[whole[n, number]], starts[whole[n, number] + 1]
+                at = _copy_flat(out, at, texts, begin, end)
+            elif step == WHOLE and number == KNOWN:
+                out[at] = 0xC2 + whole[n, number]
+                at += 1
+            elif step == WHOLE:
+                at = _whole(out, at, whole[n, number])
+            elif step == LIST:
+                begin, end = list_starts[number, n], list_starts[number, n + 1]
+                at = _head(out, at, end - begin)
+                for entry in range(begin, end):
+                    out[at] = 0x92
+                    at = _copy_flat(out, at + 1, texts, starts[entries[entry]], starts[entries[entry] + 1])
+                    at = _copy(out, at, shares, entry, 0, NUMBER)
+            elif step == PAST:
+                begin = ends[n - 1] if n else 0
+                at = _head(out, at, ends[n] - begin)
+                for place in range(begin, ends[n]):
+                    out[at] = 0x94
+                    at = _whole(out, at + 1, t_ns[place])
+                    at = _copy(out, at, places, place, 0, 3 * NUMBER)
+            elif whole[n, number] == 0:
+                out[at] = 0xC0 if step == VELOCITY else 0
+                at += 1
+            elif step == VELOCITY:
+                out[at] = 0x93
+                at = _copy(out, at + 1, moving, n, 0, 2 * NUMBER)
+                out[at] = 0
+                at += 1
+            else:
+                at = _copy(out, at, moving, n, 2 * NUMBER, 3 * NUMBER)
+        at = _copy(out, at, rows, n, done, rows.shape[1])
+    return at
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _copy(out: Any, at: int, rows: Any, row: int, begin: int, end: int) -> Any:
+    start, source, line = np.uint64(at), np.uint64(begin), np.uint64(row)  # an index that may be negative is slow
+    for k in range(np.uint64(end - begin)):
+        out[start + k] = rows[line, source + k]
+    return at + end - begin
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _copy_flat(out: Any, at: int, data: Any, begin: int, end: int) -> Any:
+    start, source = np.uint64(at), np.uint64(begin)
+    for k in range(np.uint64(end - begin)):
+        out[start + k] = data[source + k]
+    return at + end - begin
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _big_endian(out: Any, at: int, value: int, count: int) -> Any:
+    for k in range(count):
+        out[at + k] = (value >> (8 * (count - 1 - k))) & 0xFF
+    return at + count
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _whole(out: Any, at: int, value: int) -> Any:
+    """Write a whole number in as few bytes as it needs."""
+    if -32 <= value < 128:
+        return _big_endian(out, at, value, 1)
+    size, head, reach = 0, 0xCC if value > 0 else 0xD0, value if value > 0 else 2 * ~value + 1
+    while size < 3 and reach >> (8 << size):
+        size += 1
+    out[at] = head + size
+    return _big_endian(out, at + 1, value, 1 << size)
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _head(out: Any, at: int, count: int) -> Any:
+    """Write the head of an array."""
+    if count < 16:
+        out[at] = 0x90 | count
+        return at + 1
+    size = 2 if count < 1 << 16 else 4
+    out[at] = 0xDC if size == 2 else 0xDD
+    return _big_endian(out, at + 1, count, size)
+
+
+__all__ = ["packed_objects"]
