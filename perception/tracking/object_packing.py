@@ -1,7 +1,8 @@
 """Tables of objects as MessagePack: the bytes that msgspec writes of the same objects, without making them.
 
-Most of an object is as long as of any other: names of fields, heads of arrays, numbers. That is laid out for all at
-once; one compiled loop then puts between it what differs in length.
+Most of an object is as long as of any other: names of fields, heads of arrays, numbers. That is laid out once; one
+compiled loop copies it for each object, with the object's numbers in their places, and puts between it what differs in
+length.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Bytes: TypeAlias = NDArray[np.uint8]
 Index: TypeAlias = NDArray[np.int64]
 
-TEXT, WHOLE, LIST, PAST, VELOCITY, RATE = range(6)
+TEXT, WHOLE, LIST, PAST, VELOCITY, RATE, NO_STEP = range(7)
 """What differs in length, each with a number
     TEXT      the column of the text's number
     WHOLE     the column of whole numbers
@@ -43,14 +44,14 @@ NUMBER = 9
 """Bytes of a float, and of a whole number at most."""
 UPPER_TRIANGLE = {0: 0, 1: 1, 5: 2, 6: 3, 10: 4, 20: 5, 11: 6}
 """Of the 21 numbers of a pose's covariance those that are estimated, and the columns that they are in."""
-NOTHING, FALSE, TRUE, EMPTY, ZERO = b"\xc0", b"\xc2", b"\xc3", b"\x90", b"\0"
+NOTHING, FALSE, TRUE, EMPTY, ZERO, FLOAT = b"\xc0", b"\xc2", b"\xc3", b"\x90", b"\0", b"\xcb"
 WORDS = ("unavailable", "sign_unknown", "available", "straight", "turning")
 
 _encoder = msgspec.msgpack.Encoder()
 
 
 class _Floats(NamedTuple):
-    """Some columns of floats, in what is laid out for all objects at once."""
+    """Some columns of floats."""
 
     first: int
     number: int
@@ -60,11 +61,12 @@ class _Layout(NamedTuple):
     """How an object is written."""
 
     fixed: Bytes
-    """What is laid out at once, with zeros where floats come."""
-    floats: Sequence[tuple[int, _Floats]]
-    """Where those come."""
+    """What is as long for every object, with zeros where its floats come."""
+    places: Index
+    """(F, 2) where each of those is, and its column."""
     steps: Index
-    """(K, 3) what differs in length, its number, and up to where `fixed` stands before it."""
+    """(K, 4) what differs in length, its number, and up to which byte of `fixed` and which float all stands before it;
+    the last step is none."""
 
 
 def packed_objects(table: ObjectTable) -> memoryview:
@@ -74,35 +76,33 @@ def packed_objects(table: ObjectTable) -> memoryview:
         table.covariance_pose is not None, table.covariance_velocity is not None, table.motion is not None,
         history is not None, table.recognitions is not None, table.skeletons is not None,
     )  # fmt: skip
-    floats = _encoded(_floats(table))
-    rows = np.empty((count, len(layout.fixed)), np.uint8)
-    rows[:] = layout.fixed
-    for at, (first, number) in layout.floats:
-        rows[:, at : at + NUMBER * number] = floats[:, NUMBER * first : NUMBER * (first + number)]
-    names = (*table.classes.names, *table.semantics.names)
-    groups = [WORDS, table.sources, table.recognitions or (), table.skeletons or (), names]
-    texts, starts = _texts([value for group in groups for value in group])
-    offsets = np.cumsum([0, *map(len, groups)])
-    lists = _joined_lists((table.classes, table.semantics), int(offsets[4]))
+    texts, starts = _texts((*WORDS, *table.classes.names, *table.semantics.names, *table.sources))
+    recognitions = len(starts) - 1
+    skeletons = recognitions + len(table.recognitions or ())
+    if table.recognitions is not None or table.skeletons is not None:
+        more, more_starts = _encoded([*(table.recognitions or ()), *(table.skeletons or ())])
+        texts, starts = np.concatenate((texts, more)), np.concatenate((starts, more_starts[1:] + starts[-1]))
+    whole = _whole_numbers(table, recognitions - len(table.sources), recognitions, skeletons)
+    lists = _joined((table.classes, table.semantics), len(WORDS))
     t_ns, place, ends = history or (np.zeros(0, np.int64), np.zeros((3, 0)), np.zeros(count, np.int64))
     longest = int(np.diff(starts).max(initial=0))
     most = (
-        5 + count * (len(layout.fixed) + len(layout.steps) * (NUMBER + longest))
+        5 + count * (len(layout.fixed) + len(layout.steps) * (3 * NUMBER + longest))
         + len(lists[0]) * (1 + longest + NUMBER) + len(t_ns) * (1 + 4 * NUMBER)
     )  # fmt: skip
     out = np.empty(most, np.uint8)
     end = _objects(
-        out, layout.steps, rows, _whole_numbers(table, offsets), floats[:, NUMBER * SPEED :], texts, starts, *lists,
-        t_ns, _encoded(place.T), ends,
+        out, layout.fixed.copy(), layout.places, layout.steps, whole, _floats(table).view(np.uint64), texts, starts,
+        *lists, t_ns, np.ascontiguousarray(place.T).view(np.uint64), ends,
     )  # fmt: skip
     return out[:end].data
 
 
-def _whole_numbers(table: ObjectTable, offsets: Index) -> Index:
-    """Return (N, WHOLES), among them the numbers of texts, each group of which begins at an offset."""
+def _whole_numbers(table: ObjectTable, sources: int, recognitions: int, skeletons: int) -> Index:
+    """Return (N, WHOLES), among them the numbers of texts, given those of the first of some kinds."""
     whole, row = np.zeros((len(table.id), WHOLES), np.int64), np.arange(len(table.id))
-    whole[:, ORIENTATION], whole[:, SOURCE] = table.orientation, offsets[1] + table.source
-    whole[:, RECOGNITION], whole[:, SKELETON] = offsets[2] + row, offsets[3] + row
+    whole[:, ORIENTATION], whole[:, SOURCE] = table.orientation, table.source + sources
+    whole[:, RECOGNITION], whole[:, SKELETON] = row + recognitions, row + skeletons
     whole[:, ID], whole[:, AGE], whole[:, SEEN] = table.id, table.age_ns, table.last_seen_ns
     whole[:, POINTS], whole[:, KNOWN] = table.num_points, table.has_velocity
     if table.motion is not None:
@@ -148,39 +148,37 @@ def _layout(pose: bool, spread: bool, motion: bool, history: bool, recognitions:
         parts["covariance_velocity"] = [b"\x96", _Floats(SPREAD, 2), ZERO, _Floats(SPREAD + 2, 1), ZERO, ZERO]
     if motion:
         parts["motion"] = [b"\x95", (TEXT, MOTION), (RATE, TURNS), _Floats(NOISE, 2), b"\x9f", _Floats(STATE, 15)]
-    fixed, floats, steps = b"\xde" + len(parts).to_bytes(2, "big"), [], []
+    fixed, places, steps = b"\xde" + len(parts).to_bytes(2, "big"), [], []
     for name in FusedObject.__struct_fields__:
         fixed += _encoder.encode(name)
         for part in parts.pop(name):
             if isinstance(part, bytes):
                 fixed += part
             elif isinstance(part, _Floats):
-                floats.append((len(fixed), part))
-                fixed += bytes(NUMBER * part.number)
+                places += [(len(fixed) + NUMBER * k + 1, part.first + k) for k in range(part.number)]
+                fixed += (FLOAT + bytes(NUMBER - 1)) * part.number
             else:
-                steps.append((*part, len(fixed)))
-    return _Layout(np.frombuffer(fixed, np.uint8), floats, np.array(steps))
+                steps.append((*part, len(fixed), len(places)))
+    steps.append((NO_STEP, 0, len(fixed), len(places)))
+    return _Layout(np.frombuffer(fixed, np.uint8), np.array(places), np.array(steps))
 
 
-def _encoded(floats: NDArray[np.float64]) -> Bytes:
-    """Return rows of numbers (N, K) as they stand in MessagePack, (N, 9 K)."""
-    encoded = np.empty((*floats.shape, NUMBER), np.uint8)
-    encoded[:, :, 0], encoded[:, :, 1:] = 0xCB, floats.astype(">f8")[..., None].view(np.uint8)
-    return encoded.reshape(len(floats), NUMBER * floats.shape[1])
+def _joined(each: Sequence[ClassLists], first_text: int) -> tuple[Index, NDArray[np.uint64], Index]:
+    """Return the texts (M,) and numbers (M,) of some lists of N objects, and where each begins (lists, N + 1)."""
+    starts, entries, texts = np.zeros((len(each), len(each[0].ends) + 1), np.int64), 0, []
+    for row, lists in enumerate(each):
+        texts.append(lists.column + first_text)
+        starts[row, 0], starts[row, 1:] = entries, lists.ends + entries
+        first_text, entries = first_text + len(lists.names), entries + len(lists.column)
+    return np.concatenate(texts), np.concatenate([lists.share for lists in each]).view(np.uint64), starts
 
 
-def _joined_lists(each: Sequence[ClassLists], names_at: int) -> tuple[Index, Bytes, Index]:
-    """Return the texts (M,) and numbers (M, 9) of some lists of N objects, and where each begins (lists, N + 1)."""
-    starts, names, entries = np.zeros((len(each), len(each[0].ends) + 1), np.int64), names_at, 0
-    texts = []
-    for number, lists in enumerate(each):
-        texts.append(lists.column + names)
-        starts[number, 0], starts[number, 1:] = entries, lists.ends + entries
-        names, entries = names + len(lists.names), entries + len(lists.column)
-    return np.concatenate(texts), _encoded(np.concatenate([lists.share for lists in each])[:, None]), starts
+@lru_cache(maxsize=64)
+def _texts(values: tuple[str | tuple[str, ...], ...]) -> tuple[Bytes, Index]:
+    return _encoded(values)
 
 
-def _texts(values: Iterable[Any]) -> tuple[Bytes, Index]:
+def _encoded(values: Iterable[Any]) -> tuple[Bytes, Index]:
     """Return encoded values, one behind the other, and where each begins and the last ends."""
     encoded = [_encoder.encode(value) for value in values]
     return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)])
@@ -188,67 +186,74 @@ def _texts(values: Iterable[Any]) -> tuple[Bytes, Index]:
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def _objects(
-    out: Any, steps: Any, rows: Any, whole: Any, moving: Any, texts: Any, starts: Any, entries: Any, shares: Any,
-    list_starts: Any, t_ns: Any, places: Any, ends: Any,
+    out: Any, fixed: Any, places: Any, steps: Any, whole: Any, floats: Any, texts: Any, starts: Any, entries: Any,
+    shares: Any, list_starts: Any, t_ns: Any, past: Any, past_ends: Any,
 ) -> Any:  # fmt: skip
-    """Write objects, and return where they end; `moving` (N, 27) are velocities and turn rates."""
+    """Write objects, and return where they end; floats are given as their bits."""
     at = _head(out, 0, len(whole))
     for n in range(len(whole)):
-        done = 0
+        done = written = 0
         for k in range(len(steps)):
-            step, number, until = steps[k]
-            at = _copy(out, at, rows, n, done, until)
-            done = until
+            step, number, until, floats_until = steps[k]
+            for i in range(written, floats_until):
+                _bits(fixed, places[i, 0], floats[n, places[i, 1]])
+            at = _copy(out, at, fixed, done, until)
+            done, written = until, floats_until
             if step == TEXT:
-                begin, end = starts[whole[n, number]], starts[whole[n, number] + 1]
-                at = _copy_flat(out, at, texts, begin, end)
+                at = _copy(out, at, texts, starts[whole[n, number]], starts[whole[n, number] + 1])
             elif step == WHOLE and number == KNOWN:
-                out[at] = 0xC2 + whole[n, number]
-                at += 1
+                at = _byte(out, at, 0xC2 + whole[n, number])
             elif step == WHOLE:
                 at = _whole(out, at, whole[n, number])
             elif step == LIST:
                 begin, end = list_starts[number, n], list_starts[number, n + 1]
                 at = _head(out, at, end - begin)
-                for entry in range(begin, end):
-                    out[at] = 0x92
-                    at = _copy_flat(out, at + 1, texts, starts[entries[entry]], starts[entries[entry] + 1])
-                    at = _copy(out, at, shares, entry, 0, NUMBER)
+                for i in range(begin, end):
+                    at = _copy(out, _byte(out, at, 0x92), texts, starts[entries[i]], starts[entries[i] + 1])
+                    at = _float(out, at, shares[i])
             elif step == PAST:
-                begin = ends[n - 1] if n else 0
-                at = _head(out, at, ends[n] - begin)
-                for place in range(begin, ends[n]):
-                    out[at] = 0x94
-                    at = _whole(out, at + 1, t_ns[place])
-                    at = _copy(out, at, places, place, 0, 3 * NUMBER)
-            elif whole[n, number] == 0:
-                out[at] = 0xC0 if step == VELOCITY else 0
-                at += 1
+                begin, end = past_ends[n - 1] if n else 0, past_ends[n]
+                at = _head(out, at, end - begin)
+                for i in range(begin, end):
+                    at = _whole(out, _byte(out, at, 0x94), t_ns[i])
+                    for axis in range(3):
+                        at = _float(out, at, past[i, axis])
+            elif step == VELOCITY and whole[n, number]:
+                at = _float(out, _byte(out, at, 0x93), floats[n, SPEED])
+                at = _byte(out, _float(out, at, floats[n, SPEED + 1]), 0)
             elif step == VELOCITY:
-                out[at] = 0x93
-                at = _copy(out, at + 1, moving, n, 0, 2 * NUMBER)
-                out[at] = 0
-                at += 1
-            else:
-                at = _copy(out, at, moving, n, 2 * NUMBER, 3 * NUMBER)
-        at = _copy(out, at, rows, n, done, rows.shape[1])
+                at = _byte(out, at, 0xC0)
+            elif step == RATE:
+                at = _float(out, at, floats[n, YAW_RATE]) if whole[n, number] else _byte(out, at, 0)
     return at
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _copy(out: Any, at: int, rows: Any, row: int, begin: int, end: int) -> Any:
-    start, source, line = np.uint64(at), np.uint64(begin), np.uint64(row)  # an index that may be negative is slow
+def _copy(out: Any, at: int, data: Any, begin: int, end: int) -> Any:
+    start, source = np.uint64(at), np.uint64(begin)  # what might be a negative index is slow
     for k in range(np.uint64(end - begin)):
-        out[start + k] = rows[line, source + k]
+        out[start + k] = data[source + k]
     return at + end - begin
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _copy_flat(out: Any, at: int, data: Any, begin: int, end: int) -> Any:
-    start, source = np.uint64(at), np.uint64(begin)
-    for k in range(np.uint64(end - begin)):
-        out[start + k] = data[source + k]
-    return at + end - begin
+def _byte(out: Any, at: int, value: int) -> Any:
+    out[np.uint64(at)] = value
+    return at + 1
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _bits(out: Any, at: int, bits: Any) -> None:
+    """Write 64 bits."""
+    start = np.uint64(at)
+    for k in range(np.uint64(8)):
+        out[start + k] = (bits >> (np.uint64(56) - np.uint64(8) * k)) & np.uint64(0xFF)
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _float(out: Any, at: int, bits: Any) -> Any:
+    _bits(out, _byte(out, at, 0xCB), bits)
+    return at + NUMBER
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
