@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.errors import ShapeError
 from perception.networks.part import Axis, Part, TensorSpec
 
 
@@ -51,7 +52,7 @@ class DDRNetConfig:
 
     def __post_init__(self) -> None:
         if self.sharpening_planes and self.sub_pixels != 4:
-            raise ValueError(
+            raise ShapeError(
                 f"DDRNet: sharpening_planes {self.sharpening_planes} with sub_pixels {self.sub_pixels}; logits are "
                 "corrected at stride 2, which takes sub_pixels: 4"
             )
@@ -218,8 +219,12 @@ class DDRNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map a normalised RGB image (B, 3, H, W) to logits (B, K, S ceil(H / 8), S ceil(W / 8)), S `sub_pixels`.
 
-        With sharpening H and W are multiples of 8.
+        Raises:
+            ShapeError: with sharpening, H or W is no multiple of 8.
         """
+        size = tuple(image.shape[2:])
+        if self.sharpening is not None and not torch.compiler.is_exporting() and any(side % 8 for side in size):
+            raise ShapeError(f"an image of {size}: with sharpening, rows and columns must be multiples of 8")
         stem = self.conv1[:3](image)  # C @2
         logits = cast("Tensor", self.final_layer(self._fused(stem)[0]))
         return logits if self.sharpening is None else cast("Tensor", self.sharpening(logits, stem))

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from perception.errors import ShapeError
 from perception.networks.ddrnet import (
     DDRNET_23,
     DDRNET_23_SLIM,
@@ -68,7 +70,7 @@ def test_the_state_has_the_published_names_in_the_published_shapes(config: DDRNe
 def test_any_size_gives_logits_at_an_eighth_or_that_over_the_sub_pixels(
     height: int, width: int, sub_pixels: int
 ) -> None:
-    network = DDRNet(replace(DDRNET_COMPACT, sub_pixels=sub_pixels)).eval()
+    network = DDRNet(replace(DDRNET_COMPACT, sub_pixels=sub_pixels, sharpening_planes=0)).eval()
     with torch.no_grad():
         logits, auxiliary = network.with_auxiliary(torch.rand(2, 3, height, width))
     rows, columns = -(-height // 8), -(-width // 8)
@@ -84,6 +86,27 @@ def test_sub_pixels_lie_where_they_belong() -> None:
         head.conv2.weight.zero_()
         head.conv2.bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
         torch.testing.assert_close(head(torch.zeros(1, 1, 1, 1)), torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
+
+
+def test_sharpening_changes_nothing_before_it_learns_and_then_logits_by_the_stem() -> None:
+    torch.manual_seed(0)
+    network, image = DDRNet(DDRNET_COMPACT).eval(), torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        coarse, _ = network.with_auxiliary(image)
+        assert torch.equal(network(image), coarse)
+        assert network.sharpening is not None
+        nn.init.normal_(network.sharpening.conv3.weight)
+        sharp = network(image)
+        assert sharp.shape == coarse.shape == (1, 19, 32, 48)
+        assert F.l1_loss(sharp, coarse) > 1e-3
+        assert torch.equal(network.with_auxiliary(image)[0], coarse)  # which learn without it
+
+
+def test_sharpening_needs_whole_cells_and_sub_pixels_of_the_stem() -> None:
+    with pytest.raises(ShapeError, match="sharpening_planes 16 with sub_pixels 2"):
+        replace(DDRNET_COMPACT, sub_pixels=2)
+    with pytest.raises(ShapeError, match=r"an image of \(100, 96\): with sharpening, rows and columns must be"):
+        DDRNet(DDRNET_COMPACT)(torch.zeros(1, 3, 100, 96))
 
 
 def test_the_pools_count_their_padding() -> None:

@@ -37,6 +37,8 @@ class Toy:
     def batch(self, step: int) -> Tensor:
         if step == self.cut_at:
             raise CutError
+        if step == RECIPE.steps:  # the second cycle begins
+            self.began_again_from = {name: value.clone() for name, value in self.network.state_dict().items()}
         return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(step))
 
     def loss(self, batch: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -48,15 +50,36 @@ class Toy:
         return {"answer": float(self.network(torch.ones(1, 3, 64, 64)).detach().mean())}
 
 
-def test_a_run_that_was_cut_off_and_resumed_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    whole = train(Toy(), RECIPE, tmp_path / "whole.safetensors", provenance=PROVENANCE)
+@pytest.mark.parametrize(("cut_at", "further"), [(3, 0), (3, 2), (4, 2), (5, 2), (7, 4)])  # step 4 begins again
+def test_a_run_that_was_cut_off_and_resumed_ends_in_the_same_bytes(tmp_path: Path, cut_at: int, further: int) -> None:
+    recipe = replace(RECIPE, further_steps=further, further_rate=5e-4)
+    whole = train(Toy(), recipe, tmp_path / "whole.safetensors", provenance=PROVENANCE)
     cut = tmp_path / "cut.safetensors"
     with pytest.raises(CutError):
-        train(Toy(cut_at=3), RECIPE, cut, provenance=PROVENANCE, checkpoint_every=2)
+        train(Toy(cut_at=cut_at), recipe, cut, provenance=PROVENANCE, checkpoint_every=2)
     assert not cut.exists()
-    train(Toy(), RECIPE, cut, provenance=PROVENANCE, resume=True)
+    train(Toy(), recipe, cut, provenance=PROVENANCE, resume=True)
     assert cut.read_bytes() == whole.path.read_bytes()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["cut.safetensors", "whole.safetensors"]
+
+
+def test_a_second_cycle_begins_with_the_weights_that_the_file_of_the_first_holds(tmp_path: Path) -> None:
+    first = train(Toy(), RECIPE, tmp_path / "first.safetensors", provenance=PROVENANCE)
+    toy = Toy()
+    train(
+        toy, replace(RECIPE, further_steps=1, further_rate=5e-4), tmp_path / "both.safetensors", provenance=PROVENANCE
+    )
+    held, _ = read_weights(first.path)
+    assert held
+    for name, value in held.items():
+        assert torch.equal(toy.began_again_from[name], value.to(toy.began_again_from[name].dtype)), name
+
+
+def test_the_rate_of_a_second_cycle_rises_and_falls_for_itself() -> None:
+    recipe = replace(RECIPE, steps=10, learning_rate=1.0, warm_up=0.3, further_steps=20, further_rate=0.5)
+    alone = replace(recipe, steps=20, learning_rate=0.5, further_steps=0)
+    assert recipe.all_steps == 30
+    assert [recipe.rate(10 + step) for step in range(20)] == [alone.rate(step) for step in range(20)]
 
 
 def test_the_file_holds_half_floats_its_card_and_where_it_came_from(tmp_path: Path) -> None:
