@@ -142,12 +142,13 @@ def _polar(attention: PolarAttention, bev: Rows, image: Rows, views: ViewGeometr
     for sample, own in enumerate(maps):
         grid = views.polar_grid[sample].transpose(1, 2)  # (V, w, R, 2)
         rays = bilinear_on_host(own[None], grid.reshape(1, -1, 2)).reshape(*grid.shape[:3], -1)
-        polar = [
-            in_blocks(attend, [ray, on_rays, pixels, on_columns], COLUMNS)
-            for ray, pixels in zip(rays, columns[sample], strict=True)
-        ]
+        polar = torch.empty(rays.shape, dtype=torch.float32)
+        for view, ray, pixels in zip(polar, rays, columns[sample], strict=True):
+            blocks = (torch.split(x, COLUMNS) for x in (view, ray, on_rays, pixels, on_columns))
+            for block, *given in zip(*blocks, strict=True):
+                block.copy_(attend(*given))
         places = views.cell_grid[sample].flip(-1).flatten(1, 2)  # radius, column: the columns are the rows of this map
-        found.append(bilinear_on_host(torch.stack(polar), places, share[sample].flatten(1)))
+        found.append(bilinear_on_host(polar, places, share[sample].flatten(1)))
     return Rows(bev.values + torch.stack(found), bev.sizes)
 
 

@@ -10,7 +10,10 @@ Shapes     B images, C channels, H x W pixels, N = window * window positions of 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -75,13 +78,14 @@ class WindowAttention(nn.Module):
         attended = logits.softmax(-1) @ value
         return self.proj(attended.transpose(2, 3).reshape(x.shape))  # type: ignore[no-any-return]
 
-    def attend_rows(self, rows: Tensor, windows: WindowRows) -> Tensor:
+    def biases(self, windows: WindowRows) -> Biases:
+        """Return what is added to the logits of each sort of window."""
+        return Biases(self._bias().transpose(1, 2) + windows.masks[:, None], windows.sorts)  # masks are symmetric
+
+    def attend_rows(self, rows: Tensor, windows: WindowRows, biases: Biases) -> Tensor:
         """Attend on a host: rows (N, C) of the positions of a map, (N, C)."""
-        qkv = self.qkv(rows)
-        values = self._bias().transpose(1, 2) + windows.masks[:, None]  # masks are symmetric
-        absent = rows.new_zeros(1) if self.qkv.bias is None else self.qkv.bias  # what a position of zeros becomes
-        there = PlacedRows(qkv, windows.places)
-        found = attended_in_sequences(there, there, self.heads, Biases(values, windows.sorts), absent)
+        there = PlacedRows(self.qkv(rows), windows.places)
+        found = attended_in_sequences(there, there, self.heads, biases, self.qkv.bias)  # of zeros comes the bias
         return self.proj(found)  # type: ignore[no-any-return]
 
     def _bias(self) -> Tensor:
@@ -113,57 +117,62 @@ class ShiftedWindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (B, H, W, C) to (B, H, W, C)."""
         _, height, width, _ = x.shape
-        if may_round_otherwise(x):
-            windows = self._rows(height, width)
-            return torch.stack([self.w_msa.attend_rows(each.flatten(0, 1), windows).reshape(each.shape) for each in x])
         x = F.pad(x, (0, 0, 0, -width % self.window, 0, -height % self.window))
         rows, columns = x.shape[1], x.shape[2]
         mask = None
         if self.shift:
             x = torch.roll(x, (-self.shift, -self.shift), (1, 2))
-            mask = self._mask(rows, columns, x)
-        x = self._from_windows(self.w_msa(self._windows(x), mask), rows, columns)
+            mask = _mask(rows, columns, self.window, self.shift, x)
+        x = _from_windows(self.w_msa(_in_windows(x, self.window), mask), rows, columns)
         if self.shift:
             x = torch.roll(x, (self.shift, self.shift), (1, 2))
         return x[:, :height, :width]
 
-    def _rows(self, height: int, width: int) -> WindowRows:
-        """Return where the positions of a map of this size stand in its windows."""
-        row = F.pad(
-            torch.arange(height * width).reshape(1, height, width, 1),
-            (0, 0, 0, -width % self.window, 0, -height % self.window), value=-1,
-        )  # fmt: skip
-        rows, columns = row.shape[1], row.shape[2]
-        across, size = columns // self.window, self.window**2
-        places = self._windows(torch.roll(row, (-self.shift, -self.shift), (1, 2)))[0, :, :, 0]
-        sort = np.zeros((rows // self.window, across), np.int64)
-        sort[:, -1] += 1
-        sort[-1] += 2
-        if not self.shift:
-            return WindowRows(places.numpy(), torch.zeros(4, size, size), sort.reshape(-1))
-        mask = self._mask(rows, columns, torch.zeros(0))
-        return WindowRows(places.numpy(), mask[[0, across - 1, len(mask) - across, -1]], sort.reshape(-1))
+    def on_host(self, height: int, width: int) -> Callable[[Tensor], Tensor]:
+        """Return what does the same for the rows (H * W, C) of one map, where they lie."""
+        windows = _window_rows(height, width, self.window, self.shift)
+        biases = self.w_msa.biases(windows)
+        return lambda rows: self.w_msa.attend_rows(rows, windows, biases)
 
-    def _windows(self, x: Tensor) -> Tensor:
-        batch, rows, columns, channels = x.shape
-        size = self.window
-        x = x.reshape(batch, rows // size, size, columns // size, size, channels).transpose(2, 3)
-        return x.reshape(batch, -1, size * size, channels)
 
-    def _from_windows(self, windows: Tensor, rows: int, columns: int) -> Tensor:
-        size, channels = self.window, windows.shape[-1]
-        x = windows.reshape(-1, rows // size, columns // size, size, size, channels).transpose(2, 3)
-        return x.reshape(-1, rows, columns, channels)
+@lru_cache(maxsize=32)
+def _window_rows(height: int, width: int, window: int, shift: int) -> WindowRows:
+    """Return where the positions of a map of this size stand in its windows."""
+    row = torch.arange(height * width).reshape(1, height, width, 1)
+    row = F.pad(row, (0, 0, 0, -width % window, 0, -height % window), value=-1)
+    rows, columns = row.shape[1], row.shape[2]
+    across, size = columns // window, window**2
+    places = _in_windows(torch.roll(row, (-shift, -shift), (1, 2)), window)[0, :, :, 0]
+    sort = np.zeros((rows // window, across), np.int64)
+    sort[:, -1] += 1
+    sort[-1] += 2
+    if not shift:
+        return WindowRows(places.numpy(), torch.zeros(4, size, size), sort.reshape(-1))
+    mask = _mask(rows, columns, window, shift, torch.zeros(0))
+    return WindowRows(places.numpy(), mask[[0, across - 1, len(mask) - across, -1]], sort.reshape(-1))
 
-    def _mask(self, rows: int, columns: int, like: Tensor) -> Tensor:
-        """-100 between positions that only the cyclic shift made neighbours, (windows, N, N)."""
 
-        def band(length: int) -> Tensor:
-            position = torch.arange(length, device=like.device)
-            return (position >= length - self.window).to(like.dtype) + (position >= length - self.shift).to(like.dtype)
+def _in_windows(x: Tensor, size: int) -> Tensor:
+    batch, rows, columns, channels = x.shape
+    x = x.reshape(batch, rows // size, size, columns // size, size, channels).transpose(2, 3)
+    return x.reshape(batch, -1, size * size, channels)
 
-        region = self._windows((3 * band(rows)[:, None] + band(columns)[None, :])[None, :, :, None])[0, :, :, 0]
-        return (region[:, None, :] != region[:, :, None]).to(like.dtype) * -100.0
+
+def _from_windows(windows: Tensor, rows: int, columns: int) -> Tensor:
+    size, channels = math.isqrt(windows.shape[2]), windows.shape[-1]
+    x = windows.reshape(-1, rows // size, columns // size, size, size, channels).transpose(2, 3)
+    return x.reshape(-1, rows, columns, channels)
+
+
+def _mask(rows: int, columns: int, window: int, shift: int, like: Tensor) -> Tensor:
+    """-100 between positions that only the cyclic shift made neighbours, (windows, N, N)."""
+
+    def band(length: int) -> Tensor:
+        position = torch.arange(length, device=like.device)
+        return (position >= length - window).to(like.dtype) + (position >= length - shift).to(like.dtype)
+
+    region = _in_windows((3 * band(rows)[:, None] + band(columns)[None, :])[None, :, :, None], window)[0, :, :, 0]
+    return (region[:, None, :] != region[:, :, None]).to(like.dtype) * -100.0
 
 
 class FeedForward(nn.Module):
@@ -188,13 +197,22 @@ class SwinBlock(nn.Module):
         self.ffn = FeedForward(channels, mlp_ratio * channels, nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
         if may_round_otherwise(x):
-            return in_blocks(self._fed_forward, [x.flatten(0, -2)], ROWS).reshape(x.shape)
-        return self._fed_forward(x)
-
-    def _fed_forward(self, x: Tensor) -> Tensor:
+            return self._on_host(x)
+        x = x + self.attn(self.norm1(x))
         return x + self.ffn.layers(self.norm2(x))  # type: ignore[no-any-return]
+
+    def _on_host(self, x: Tensor) -> Tensor:
+        """Do the same map by map, and feed forward block by block in place: what is made on the way stays small.
+
+        The sums stay float32 where products are of less.
+        """
+        out, attend = torch.empty(x.shape, dtype=torch.float32), self.attn.on_host(x.shape[1], x.shape[2])
+        for own, found in zip(x.flatten(1, 2), out.flatten(1, 2), strict=True):
+            torch.add(own.float(), attend(self.norm1(own)), out=found)
+            for rows in torch.split(found, ROWS):
+                rows.add_(self.ffn.layers(self.norm2(rows)))
+        return out
 
 
 class PatchMerging(nn.Module):
