@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 Bytes: TypeAlias = NDArray[np.uint8]
 Index: TypeAlias = NDArray[np.int64]
 
-TEXT, WHOLE, LIST, PAST, VELOCITY, RATE, NO_STEP = range(7)
-"""What differs in length, each with a number
+TEXT, WHOLE, TRUTH, LIST, PAST, VELOCITY, RATE, NO_STEP = range(8)
+"""What differs in length, or by the object, each with a number
     TEXT      the column of the text's number
     WHOLE     the column of whole numbers
+    TRUTH     the column, 0 or 1
     LIST      which class list
     PAST      0: where the object was
     VELOCITY  the column that tells whether it is known
@@ -65,8 +66,8 @@ class _Layout(NamedTuple):
     places: Index
     """(F, 2) where each of those is, and its column."""
     steps: Index
-    """(K, 4) what differs in length, its number, and up to which byte of `fixed` and which float all stands before it;
-    the last step is none."""
+    """(K, 4) what is no part of `fixed`, its number, and up to which byte of `fixed` and which float all stands before
+    it; the last step is none."""
 
 
 def packed_objects(table: ObjectTable) -> memoryview:
@@ -134,7 +135,7 @@ def _layout(pose: bool, spread: bool, motion: bool, history: bool, recognitions:
         "center_m": [b"\x93", _Floats(CENTER, 3)], "rotation_xyzw": [b"\x94\0\0", _Floats(HEADING, 2)],
         "size_lwh_m": [b"\x93", _Floats(SIZE, 3)], "orientation_availability": [(TEXT, ORIENTATION)],
         "velocity_mps": [(VELOCITY, KNOWN)], "covariance_pose": [NOTHING], "covariance_velocity": [NOTHING],
-        "has_position_covariance": [TRUE if pose else FALSE], "has_velocity": [(WHOLE, KNOWN)],
+        "has_position_covariance": [TRUE if pose else FALSE], "has_velocity": [(TRUTH, KNOWN)],
         "has_velocity_covariance": [TRUE if spread else FALSE], "age_ns": [(WHOLE, AGE)],
         "last_seen_ns": [(WHOLE, SEEN)], "sources": [(TEXT, SOURCE)], "semantics": [(LIST, SEMANTICS)],
         "num_points": [(WHOLE, POINTS)], "visibility": [NOTHING], "motion": [NOTHING],
@@ -201,7 +202,7 @@ def _objects(
             done, written = until, floats_until
             if step == TEXT:
                 at = _copy(out, at, texts, starts[whole[n, number]], starts[whole[n, number] + 1])
-            elif step == WHOLE and number == KNOWN:
+            elif step == TRUTH:
                 at = _byte(out, at, 0xC2 + whole[n, number])
             elif step == WHOLE:
                 at = _whole(out, at, whole[n, number])
