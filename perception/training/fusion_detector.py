@@ -81,7 +81,7 @@ class SurroundSample:
 
 DEEPINTERACTION_RECIPE = Recipe(
     "deepinteraction_compact", seed=1, steps=6400, batch_size=1, learning_rate=1e-3, average_decay=0.98, warm_up=0.2,
-    limit_mb=12.2, further_steps=3600, further_rate=6e-4,
+    limit_mb=12.2,
 )  # fmt: skip
 
 

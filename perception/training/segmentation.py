@@ -38,7 +38,7 @@ DDRNET_RECIPE = Recipe(
 )  # fmt: skip
 P2AT_RECIPE = Recipe(
     card="p2at_compact", seed=0, steps=7000, batch_size=6, learning_rate=3e-3, warm_up=0.15, weight_decay=0.02,
-    average_decay=0.99,
+    average_decay=0.99, further_steps=1500, further_rate=1.5e-3,
 )  # fmt: skip
 AUXILIARY = 0.4
 WORLDS, FURTHER_WORLDS = 640, 4000
