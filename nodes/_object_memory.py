@@ -5,7 +5,7 @@ All is kept by the track's id, with the stamp at which it was said, and forgotte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
