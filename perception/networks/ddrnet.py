@@ -219,24 +219,25 @@ class DDRNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map a normalised RGB image (B, 3, H, W) to logits (B, K, S ceil(H / 8), S ceil(W / 8)), S `sub_pixels`.
 
-        Raises:
-            ShapeError: with sharpening, H or W is no multiple of 8.
+        With sharpening they are (B, K, ceil(H / 2), ceil(W / 2)): none lies beyond the image.
         """
-        size = tuple(image.shape[2:])
-        if self.sharpening is not None and not torch.compiler.is_exporting() and any(side % 8 for side in size):
-            raise ShapeError(f"an image of {size}: with sharpening, rows and columns must be multiples of 8")
-        stem = self.conv1[:3](image)  # C @2
+        stem = self._stem(image)  # C @2
         logits = cast("Tensor", self.final_layer(self._fused(stem)[0]))
-        return logits if self.sharpening is None else cast("Tensor", self.sharpening(logits, stem))
+        if self.sharpening is None:
+            return logits
+        return cast("Tensor", self.sharpening(logits[:, :, : stem.shape[2], : stem.shape[3]], stem))
+
+    def _stem(self, image: Tensor) -> Tensor:
+        return _in_turn(self.conv1, range(3), image)
 
     def with_auxiliary(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of the final head, not sharpened, and the auxiliary head's (B, K, ceil(H / 8), ...)."""
-        fused, early = self._fused(self.conv1[:3](image))
+        fused, early = self._fused(self._stem(image))
         return self.final_layer(fused), self.seghead_extra(early)
 
     def _fused(self, stem: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the heads read: both branches added (4C @8), and the detail branch before stride 32 (2C @8)."""
-        context = self.layer1(self.conv1[3:](stem))  # C @4
+        context = self.layer1(_in_turn(self.conv1, range(3, 6), stem))  # C @4
         context = detail = self.layer2(F.relu(context))  # 2C @8
         for suffix in self.suffixes:
             context, detail = self._exchanged(context, detail, "3" + suffix)  # 4C @16, 2C @8
@@ -274,6 +275,13 @@ class DDRNet(nn.Module):
 def enlarged_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge logits (B, K, h, w) to an image's (H, W): bilinear, corners not aligned, as released."""
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=DDRNet.align_corners)
+
+
+def _in_turn(layers: nn.Sequential, numbers: range, x: Tensor) -> Tensor:
+    """Run some layers by themselves: a slice of them is a module of its own, which no tracer knows."""
+    for number in numbers:
+        x = layers[number](x)
+    return x
 
 
 def _stage(in_channels: int, channels: int, depth: int, stride: int) -> nn.Sequential:
