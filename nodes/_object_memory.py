@@ -33,10 +33,7 @@ class ObjectMemory:
     """
 
     def __init__(self) -> None:
-        self.recognised: dict[int, tuple[int, tuple[ObjectClass, ...]]] = {}
-        self.skeletons: dict[int, tuple[int, Skeleton, NDArray[np.float64]]] = {}
-        self.looks = Looks()
-        self._places = PastPlaces()
+        self.clear()
 
     @property
     def _by_id(self) -> tuple[dict[int, Any], ...]:
@@ -44,10 +41,10 @@ class ObjectMemory:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._places.clear()
-        self.looks.clear()
-        for known in self._by_id:
-            known.clear()
+        self.recognised: dict[int, tuple[int, tuple[ObjectClass, ...]]] = {}
+        self.skeletons: dict[int, tuple[int, Skeleton, NDArray[np.float64]]] = {}
+        self.looks = Looks()
+        self._places = PastPlaces()
 
     def forget_all_but(self, alive: Tracks) -> None:
         """Forget what is known of tracks that are gone, once it is much."""

@@ -37,7 +37,6 @@ from perception.messages import (
     derived,
     host,
 )
-from perception.messages.codec import encode
 from perception.nodes._moving_points import extrapolated
 from perception.nodes._object_memory import REMEMBERED_NS, ObjectMemory
 from perception.ops.box_frames import boxes_in_frame
@@ -47,6 +46,7 @@ from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
 from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
 from perception.tracking.in_image import match_regions, outlines
 from perception.tracking.object_list import fused_objects
+from perception.tracking.object_packing import packed_objects
 from perception.tracking.seen_objects import SeenObjects, seen_objects
 from perception.tracking.settings import Reliability, TrackerSettings
 from perception.tracking.tracker import Tracker
@@ -154,7 +154,7 @@ class ObjectTracker(Node):
                 trial.tracks, 0, here, trial.names, trial.sources, trial.motion_models, trial.process_noise,
                 ObjectMemory().attached(trial.tracks, 0, here), over_ground=True,
             )  # fmt: skip
-            encode(TrackedObjects(header=Header(frame_id="base_link", t_sensor_ns=0), objects=made.as_field()))
+            packed_objects(made)
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
         return self._list(detections.header, self.take(detections))

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.errors import ShapeError
 from perception.messages import ObjectClass
 from perception.messages.grouping import grouped
 
@@ -37,7 +38,16 @@ class ClassLists:
 
     @classmethod
     def of_one_each(cls, names: Sequence[str], column: NDArray[np.int64], share: NDArray[np.float64]) -> Self:
-        """Return one entry for each object."""
+        """Return one entry for each object.
+
+        Raises:
+            ShapeError: a column is none of the names'.
+        """
+        if len(column) and not 0 <= int(column.min()) <= int(column.max()) < len(names):
+            raise ShapeError(
+                f"labels from {int(column.min())} to {int(column.max())}; expected 0 to {len(names) - 1}, one of the "
+                f"{len(names)} classes"
+            )
         return cls(tuple(names), column, share, np.arange(1, len(column) + 1))
 
     @classmethod

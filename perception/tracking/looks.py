@@ -19,17 +19,13 @@ class Looks:
     """See the module's text; by the id of the track."""
 
     def __init__(self) -> None:
-        self.clear()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def clear(self) -> None:
-        """Forget everything."""
         self._rows = Rows()
         self._names: tuple[str, ...] = ()
         self._t_ns, self._num_points = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._share = np.zeros((0, 0))
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def keep(self, ids: Iterable[int]) -> None:
         """Forget all tracks but these."""

@@ -33,11 +33,6 @@ class Attached(NamedTuple):
     recognitions: Sequence[tuple[ObjectClass, ...]] | None = None
     skeletons: Sequence[Skeleton | None] | None = None
 
-    @classmethod
-    def nothing(cls, count: int) -> Attached:
-        """Return that nothing is known of so many."""
-        return cls(ClassLists.empty(count), np.zeros(count, np.int64))
-
 
 def fused_objects(
     tracks: Tracks,
@@ -47,7 +42,7 @@ def fused_objects(
     sources: Sequence[str],
     model: NDArray[np.int64],
     noise: NDArray[np.float64],
-    attached: Attached | None = None,
+    attached: Attached,
     *,
     over_ground: bool,
     id_prefix: int = 0,
@@ -72,7 +67,7 @@ def fused_objects(
     states, velocity, spread = _seen_from(mean, tracks["cov"], turns, turn, flat)
     bits, source = np.unique(tracks["sources"], return_inverse=True)
     shares, least = class_probabilities(tracks), min(CLASS_MIN, 0.9 / len(names))  # one of each at least
-    semantics, num_points, history, recognitions, skeletons = attached or Attached.nothing(len(tracks))
+    semantics, num_points, history, recognitions, skeletons = attached
     return ObjectTable(
         id=tracks["id"] | id_prefix, existence_probability=probability(tracks["existence"]),
         classes=ClassLists.ranked(names, shares, least), center_m=base_link_from_tracks.apply(boxes[:, :3]),

@@ -182,7 +182,8 @@ def _texts(values: tuple[str | tuple[str, ...], ...]) -> tuple[Bytes, Index]:
 def _encoded(values: Iterable[Any]) -> tuple[Bytes, Index]:
     """Return encoded values, one behind the other, and where each begins and the last ends."""
     encoded = [_encoder.encode(value) for value in values]
-    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)])
+    joined = bytearray(b"".join(encoded))  # of the type that joined arrays have: one that may be written to
+    return np.frombuffer(joined, np.uint8), np.cumsum([0, *map(len, encoded)])
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]

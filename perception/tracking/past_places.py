@@ -22,17 +22,13 @@ class PastPlaces:
     """See the module's text."""
 
     def __init__(self) -> None:
-        self.clear()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def clear(self) -> None:
-        """Forget everything."""
         self._rows = Rows()
         self._t_ns = np.zeros((0, PLACES), np.int64)
         """Of each place, oldest first; NEVER where there is none yet."""
         self._places = np.zeros((0, PLACES, 3))
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def keep(self, ids: Iterable[int]) -> None:
         """Forget all objects but these."""

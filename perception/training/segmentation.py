@@ -154,8 +154,8 @@ def p2at_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tenso
 def final_loss(network: nn.Module, batch: Example, weight: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Return the loss of what the network answers in the end, and its parts.
 
-    The weights that let a network see what is rare let it call rare what is beside it: in the second cycle their roots
-    weigh, with which it is about as often right when it names a class as it names what is of that class.
+    The weights that let a network see what is rare let it call rare what is beside it, too: in the second cycle their
+    roots weigh.
     """
     final = network(batch.image).float()
     main, overlap = hard_cross_entropy(final, batch.labels, weight.sqrt()), soft_jaccard(final, batch.labels)

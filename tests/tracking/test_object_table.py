@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from perception.errors import MessageError, ShapeError
 from perception.messages import FusedObject, Header, ObjectClass, Skeleton, TrackedObjects
 from perception.messages.codec import decode, encode
+from perception.tracking import object_packing
 from perception.tracking.class_lists import ClassLists
 from perception.tracking.object_packing import packed_objects
 from perception.tracking.object_table import Motions, ObjectTable, PastPoses
@@ -22,25 +24,8 @@ from perception.tracking.seen_objects import seen_objects
 NAMES = ("car", "a rather long name of a class that takes more than thirty-one bytes", "Straßenbahn")
 SOURCES = ((), ("detector/detections",), ("a", "b"))
 INTEGERS = [
-    0,
-    1,
-    127,
-    128,
-    255,
-    256,
-    65_535,
-    65_536,
-    2**32 - 1,
-    2**32,
-    2**62,
-    -1,
-    -32,
-    -33,
-    -128,
-    -129,
-    -32_769,
-    -(2**40),
-]
+    0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**62, -1, -32, -33, -128, -129, -32_769, -(2**40),
+]  # fmt: skip
 
 
 def lists(random: np.random.Generator, count: int) -> ClassLists:
@@ -109,8 +94,21 @@ def test_a_table_is_read_and_written_as_the_tuple_in_a_message_would_be() -> Non
 
 
 def test_what_is_no_value_of_a_message_is_refused_by_name() -> None:
-    with pytest.raises(Exception, match="objects of type object are none of a message's"):
+    with pytest.raises(MessageError, match="objects of type object are none of a message's"):
         encode(TrackedObjects(header=Header(frame_id="a", t_sensor_ns=1), objects=(object(),)))  # type: ignore[arg-type]
+
+
+def test_a_label_that_is_none_of_the_classes_is_refused_before_anything_is_written() -> None:
+    for label in (-1, 3):
+        with pytest.raises(ShapeError, match="expected 0 to 2, one of the 3 classes"):
+            ClassLists.of_one_each(NAMES, np.array([0, label]), np.ones(2))
+
+
+def test_what_is_attached_needs_no_other_compiled_loop() -> None:
+    for moving in (False, True):
+        for attached in (False, True):
+            packed_objects(table(5, 2, moving=moving, attached=attached))
+    assert len(object_packing._objects.signatures) == 1
 
 
 def test_the_tracker_reads_of_columns_what_it_reads_of_objects() -> None:
