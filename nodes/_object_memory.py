@@ -50,20 +50,20 @@ class ObjectMemory:
         """Forget what is known of tracks that are gone, once it is much."""
         if max(len(self._places), len(self.looks), *map(len, self._by_id)) <= 2 * len(alive) + 16:
             return
+        self._places.keep(alive["id"])
+        self.looks.keep(alive["id"])
         ids = set(alive["id"].tolist())
-        self._places.keep(ids)
-        self.looks.keep(ids)
         for known in self._by_id:
             for identity in [key for key in known if key not in ids]:
                 del known[identity]
 
     def attached(self, tracks: Tracks, t_ns: int, base_link: Transform) -> Attached:
         """Note where tracks are, now and then, and return what is known of them and not too old, in `base_link` now."""
-        ids, oldest_ns = tracks["id"].tolist(), t_ns - REMEMBERED_NS
+        ids, oldest_ns = np.ascontiguousarray(tracks["id"]), t_ns - REMEMBERED_NS
         history = self._places.note(ids, tracks["mean"][:, :3], t_ns, base_link)
         return Attached(
             *self.looks.of(ids, oldest_ns), history,
-            [_recent(self.recognised, identity, oldest_ns) for identity in ids] if self.recognised else None,
+            [_recent(self.recognised, identity, oldest_ns) for identity in ids.tolist()] if self.recognised else None,
             [self._skeleton(track, oldest_ns, base_link) for track in tracks] if self.skeletons else None,
         )  # fmt: skip
 

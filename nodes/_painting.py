@@ -60,8 +60,9 @@ class View:
 class _Seen(NamedTuple):
     """Which points of the sweep lie in one camera's picture, and the surface that they make."""
 
-    point: NDArray[np.int64]
     surface: Surface
+    number: NDArray[np.int64]
+    """Of each point of the surface, among all of the sweep."""
 
 
 class Painting:
@@ -136,11 +137,11 @@ class Painting:
             seen = near.take(inside)
             if moves is None:
                 surface = surface_of(optical.take(inside, axis=0))
-                self._seen.append(_Seen(seen, surface))
+                self._seen.append(_Seen(surface, seen.take(surface.order)))
                 hidden = hidden_behind(surface, self._ring_gap_rad)
             elif len(seen):
                 before = self._seen[index]
-                hidden = hidden_anew(optical, inside, self._ring_gap_rad, before.surface, before.point, moves)
+                hidden = hidden_anew(optical, inside, self._ring_gap_rad, before.surface, before.number, moves)
             else:
                 continue
             sure = NOT_SAID if view.confidence is None else view.confidence

@@ -252,7 +252,7 @@ class ObjectTracker(Node):
             tracks = self.tracker.tracks[self.tracker.tracks["detection"] >= 0]
             rows = kept[tracks["detection"]]
             self._memory.looks.note(
-                tracks["id"].tolist(), batch.t_ns, looks.looks, looks.share[rows], looks.num_points[rows]
+                tracks["id"].copy(), batch.t_ns, looks.looks, looks.share[rows], looks.num_points[rows]
             )
         return pose
 

@@ -41,7 +41,7 @@ class Surface(NamedTuple):
 
 
 NO_SURFACE = Surface(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(1, np.int64), 0)
-NOT_GONE = np.zeros(0, np.bool_)
+NO_NUMBERS, NONE_GONE = np.zeros(0, np.int64), np.zeros(0, np.bool_)
 
 
 def hidden_points(points_optical_m: NDArray[Any], ring_gap_rad: float) -> NDArray[np.bool_]:
@@ -72,12 +72,12 @@ def hidden_behind(points: Surface, ring_gap_rad: float) -> NDArray[np.bool_]:
         points: N points.
         ring_gap_rad: as in `hidden_points`.
     """
-    hidden: NDArray[np.bool_] = _hidden(points, NO_SURFACE, NOT_GONE, ring_gap_rad)
+    hidden: NDArray[np.bool_] = _hidden(points, NO_SURFACE, NO_NUMBERS, NONE_GONE, ring_gap_rad)
     return hidden
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def hidden_anew(points: Any, chosen: Any, ring_gap_rad: float, other: Any, named: Any, gone: Any) -> Any:
+def hidden_anew(points: Any, chosen: Any, ring_gap_rad: float, other: Any, number: Any, gone: Any) -> Any:
     """Return True for each of a few points that they and another surface hide together.
 
     Args:
@@ -85,14 +85,13 @@ def hidden_anew(points: Any, chosen: Any, ring_gap_rad: float, other: Any, named
         chosen: (n,) which of them.
         ring_gap_rad: as in `hidden_points`.
         other: a surface of M points.
-        named: (M,) which point of all each of them is, in the order in which the surface was made of them.
+        number: (M,) which point of all each of them is, in the surface's order.
         gone: (P,) True for those of all points that are not there any more.
     """
-    surface = _surface(points[chosen])
-    away = np.empty(len(named), np.bool_)
-    for i in range(len(named)):
-        away[i] = gone[named[i]]
-    return _hidden(surface, other, away, ring_gap_rad)
+    few = np.empty((len(chosen), 3))
+    for i in range(len(chosen)):
+        few[i, 0], few[i, 1], few[i, 2] = points[chosen[i], 0], points[chosen[i], 1], points[chosen[i], 2]
+    return _hidden(_surface(few), other, number, gone, ring_gap_rad)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -114,42 +113,48 @@ def _surface(points: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _hidden(points: Any, other: Any, gone: Any, ring_gap_rad: float) -> Any:
+def _hidden(points: Any, other: Any, number: Any, gone: Any, ring_gap_rad: float) -> Any:
     count, reach = len(points.order), 1.25 * ring_gap_rad
     above, below, hidden = np.zeros(count, np.bool_), np.zeros(count, np.bool_), np.empty(count, np.bool_)
-    _cover(points, points, np.zeros(count, np.bool_), reach, above, below)
-    _cover(points, other, gone, reach, above, below)
+    _cover(points, points, NO_NUMBERS, NONE_GONE, reach, above, below)
+    _cover(points, other, number, gone, reach, above, below)
     for i in range(count):
         hidden[points.order[i]] = above[i] and below[i]
     return hidden
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _cover(points: Any, surface: Any, gone: Any, reach: float, above: Any, below: Any) -> None:
-    """Note which points have something nearer right above and below: in their column and the two beside it."""
-    shift, columns = points.leftmost - surface.leftmost, len(surface.starts) - 1
+def _cover(points: Any, surface: Any, number: Any, gone: Any, reach: float, above: Any, below: Any) -> None:
+    """Note which points have something nearer right above and below: in their column and the two beside it.
+
+    What is `gone` (P,) of all points hides nothing: `number` tells which of them the surface's are; without, none is.
+    """
+    there_across, there_down, there_m, _, starts, leftmost = surface
+    named_all = len(number) > 0
+    shift, columns = points.leftmost - leftmost, len(starts) - 1
     first = np.empty(3, np.int64)  # in each of the three columns, what may reach the point, and the next ones
     for at in range(len(points.starts) - 1):
         left, right = max(at + shift - 1, 0), min(at + shift + 2, columns)
         for beside in range(left, right):
-            first[beside - left] = surface.starts[beside]
+            first[beside - left] = starts[beside]
         for i in range(points.starts[at], points.starts[at + 1]):
             nearer = points.distance_m[i] * (1 - NEARER_SHARE) - NEARER_M
             down, across, over, under = points.down_rad[i], points.across_rad[i], above[i], below[i]
             for beside in range(left, right):
                 if over and under:
                     break
-                begin, end = first[beside - left], surface.starts[beside + 1]
-                while begin < end and surface.down_rad[begin] < down - reach:
+                begin, end = first[beside - left], starts[beside + 1]
+                while begin < end and there_down[begin] < down - reach:
                     begin += 1
                 first[beside - left] = begin
                 for j in range(begin, end):
-                    there = surface.down_rad[j]
-                    if there > down + reach or (over and under):
+                    if there_down[j] > down + reach:
                         break
-                    aside = abs(surface.across_rad[j] - across)
-                    if surface.distance_m[j] < nearer and aside <= ASIDE_RAD and not gone[surface.order[j]]:
-                        over, under = over or there <= down, under or there >= down
+                    hides = (there_m[j] < nearer) & (abs(there_across[j] - across) <= ASIDE_RAD)  # no branches
+                    if named_all:
+                        hides &= not gone[number[j]]
+                    over |= hides & (there_down[j] <= down)
+                    under |= hides & (there_down[j] >= down)
             above[i], below[i] = over, under
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,30 +30,25 @@ def said_by_class(confusion: Mapping[str, Mapping[str, float]], names: Sequence[
     return table
 
 
-def class_evidence(said: Float, label: NDArray[np.int64], sure: Float) -> Float:
-    """Return the log-likelihood (n, K) of each class, highest 0: an unsure detection speaks for none.
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def add_evidence(evidence: Any, said: Any, label: int, sure: float) -> int:
+    """Add what a detection says of a track's class to its evidence (K,), highest 0 again; return the likeliest class.
+
+    A detection that is unsure of being one of anything real speaks for no class.
 
     Args:
-        said: (K, K) of its detector, see `said_by_class`.
-        label: (n,) the class that each detection says.
-        sure: (n,) how probable it is that the detection is of anything real.
+        evidence: (K,) log-likelihoods.
+        said: (K, K) of its detector, as in `take`.
+        label: what it says.
+        sure: how probable it is that it is of anything real.
     """
-    evidence = np.log(sure[:, None] * said.T[label] + (1 - sure[:, None]) / len(said))
-    return np.asarray(evidence - evidence.max(axis=1, keepdims=True))
+    best, count = 0, len(evidence)
+    for i in range(count):
+        evidence[i] += math.log(sure * said[i, label] + (1 - sure) / count)
+        if evidence[i] > evidence[best]:
+            best = i
+    evidence -= evidence[best]
+    return best
 
 
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def add_evidence(evidence: Any, said: Any, label: Any) -> None:
-    """Add what was said (n, K) to the evidence (n, K), highest 0 again, and put the likeliest class in label (n,)."""
-    for k in range(len(label)):
-        best = 0
-        for i in range(said.shape[1]):
-            evidence[k, i] += said[k, i]
-            if evidence[k, i] > evidence[k, best]:
-                best = i
-        highest, label[k] = evidence[k, best], best
-        for i in range(said.shape[1]):
-            evidence[k, i] -= highest
-
-
-__all__ = ["RIGHT", "add_evidence", "class_evidence", "said_by_class"]
+__all__ = ["RIGHT", "add_evidence", "said_by_class"]

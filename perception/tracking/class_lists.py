@@ -62,9 +62,7 @@ class ClassLists:
 
     def table(self) -> NDArray[np.float64]:
         """Return (N, K), 0 for what is not in a list."""
-        found = np.zeros((len(self.ends), len(self.names)))
-        found[np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0)), self.column] = self.share
-        return found
+        return np.asarray(_table(self.column, self.share, self.ends, len(self.names)))
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -85,6 +83,16 @@ def _ranked(share: Any, least: float) -> Any:
             count += 1
         ends[row] = count
     return column[:count], part[:count], ends
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _table(column: Any, share: Any, ends: Any, count: int) -> Any:
+    found, entry = np.zeros((len(ends), count)), 0
+    for row in range(len(ends)):
+        for at in range(entry, ends[row]):
+            found[row, column[at]] = share[at]
+        entry = ends[row]
+    return found
 
 
 __all__ = ["ClassLists"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.tracking.class_lists import ClassLists
-from perception.tracking.rows import Rows
+from perception.tracking.rows import Ids, Rows
 
 TINY = 1e-9
 """Less than the share of one point."""
@@ -27,13 +25,13 @@ class Looks:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def keep(self, ids: Iterable[int]) -> None:
+    def keep(self, ids: Ids) -> None:
         """Forget all tracks but these."""
         rows = self._rows.keep(ids)
         self._t_ns, self._num_points, self._share = self._t_ns[rows], self._num_points[rows], self._share[rows]
 
     def note(
-        self, ids: Sequence[int], t_ns: int, names: tuple[str, ...], share: NDArray[np.float64],
+        self, ids: Ids, t_ns: int, names: tuple[str, ...], share: NDArray[np.float64],
         num_points: NDArray[np.int64],
     ) -> None:  # fmt: skip
         """Note what N tracks look like at an instant: shares (N, C) of the names (C,), and points (N,)."""
@@ -45,10 +43,14 @@ class Looks:
             self._t_ns = np.pad(self._t_ns, (0, more[0]), constant_values=NEVER)
             self._num_points = np.pad(self._num_points, (0, more[0]))
             self._share = np.pad(self._share, ((0, more[0]), (0, more[1])))
-        self._t_ns[rows], self._num_points[rows], self._share[rows] = t_ns, num_points, 0.0
-        self._share[rows[:, None], [self._names.index(name) for name in names]] = share
+        self._t_ns[rows], self._num_points[rows] = t_ns, num_points
+        if names != self._names:
+            every = np.zeros((len(rows), len(self._names)))
+            every[:, [self._names.index(name) for name in names]] = share
+            share = every
+        self._share[rows] = share
 
-    def of(self, ids: Sequence[int], oldest_ns: int) -> tuple[ClassLists, NDArray[np.int64]]:
+    def of(self, ids: Ids, oldest_ns: int) -> tuple[ClassLists, NDArray[np.int64]]:
         """Return what tracks look like, and their numbers of points; nothing where that was said before `oldest_ns`."""
         rows = self._rows.known(ids)
         if not len(self._rows):

@@ -24,6 +24,8 @@ import numpy as np
 TURNING, STRAIGHT = 0, 1
 SLOW_TURN_RADPS = 1e-3
 """Below it the arc is a straight line: the division by the turn rate would lose all digits."""
+TURN_RADPS = 0.2
+"""How fast an object may turn of which nothing is known yet."""
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -77,6 +79,41 @@ def _spread(cov: Any, step: Any, half: Any) -> None:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def predict_one(
+    mean: Any, cov: Any, model: int, acceleration_mps2: float, turn: float, dt: float, step: Any, room: Any
+) -> None:
+    """Move one track; arguments as in `predict`. `step` and `room` (5, 5) are room to work in."""
+    step[:] = 0
+    for i in range(5):
+        step[i, i] = 1.0
+    acceleration, turn = acceleration_mps2**2, turn**2
+    half, full = dt * dt / 2, abs(dt)
+    if model == TURNING:
+        _move_turning(mean, step, dt)
+        cosine, sine = math.cos(mean[2]), math.sin(mean[2])
+        _spread(cov, step, room)
+        pushed = (half * cosine, half * sine, 0.0, full, 0.0)
+        turned = (0.0, 0.0, half, 0.0, full)
+        for i in range(5):
+            for j in range(5):
+                cov[i, j] += pushed[i] * pushed[j] * acceleration + turned[i] * turned[j] * turn
+        sideways = (half * sine) ** 2, (half * cosine) ** 2  # the heading is not exactly the way it goes
+        cov[0, 0] += 0.25 * acceleration * sideways[0]
+        cov[1, 1] += 0.25 * acceleration * sideways[1]
+        return
+    step[0, 3] = step[1, 4] = dt
+    mean[0] += mean[3] * dt
+    mean[1] += mean[4] * dt
+    _spread(cov, step, room)
+    for i in range(2):
+        cov[i, i] += half * half * acceleration
+        cov[i, 3 + i] += half * full * acceleration
+        cov[3 + i, i] += half * full * acceleration
+        cov[3 + i, 3 + i] += full * full * acceleration
+    cov[2, 2] += turn * full * full
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def predict(mean: Any, cov: Any, model: Any, noise: Any, dt: float) -> None:
     """Move tracks on by `dt` seconds, in place.
 
@@ -90,34 +127,7 @@ def predict(mean: Any, cov: Any, model: Any, noise: Any, dt: float) -> None:
     """
     step, room = np.empty((5, 5)), np.empty((5, 5))
     for k in range(len(mean)):
-        step[:] = 0
-        for i in range(5):
-            step[i, i] = 1.0
-        acceleration, turn = noise[k, 0] ** 2, noise[k, 1] ** 2
-        half, full = dt * dt / 2, abs(dt)
-        if model[k] == TURNING:
-            _move_turning(mean[k], step, dt)
-            cosine, sine = math.cos(mean[k, 2]), math.sin(mean[k, 2])
-            _spread(cov[k], step, room)
-            pushed = (half * cosine, half * sine, 0.0, full, 0.0)
-            turned = (0.0, 0.0, half, 0.0, full)
-            for i in range(5):
-                for j in range(5):
-                    cov[k, i, j] += pushed[i] * pushed[j] * acceleration + turned[i] * turned[j] * turn
-            sideways = (half * sine) ** 2, (half * cosine) ** 2  # the heading is not exactly the way it goes
-            cov[k, 0, 0] += 0.25 * acceleration * sideways[0]
-            cov[k, 1, 1] += 0.25 * acceleration * sideways[1]
-        else:
-            step[0, 3] = step[1, 4] = dt
-            mean[k, 0] += mean[k, 3] * dt
-            mean[k, 1] += mean[k, 4] * dt
-            _spread(cov[k], step, room)
-            for i in range(2):
-                cov[k, i, i] += half * half * acceleration
-                cov[k, i, 3 + i] += half * full * acceleration
-                cov[k, 3 + i, i] += half * full * acceleration
-                cov[k, 3 + i, 3 + i] += full * full * acceleration
-            cov[k, 2, 2] += turn * full * full
+        predict_one(mean[k], cov[k], model[k], noise[k, 0], noise[k, 1], dt, step, room)
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -141,101 +151,114 @@ def _take(mean: Any, cov: Any, seen: Any, rest: float, variance: float, crossed:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def update(mean: Any, cov: Any, model: Any, measured: Any, spread: Any, agrees: Any) -> None:
-    """Take one detection each into tracks, in place; numbers of independent noise are taken one after the other.
+def update_one(
+    mean: Any, cov: Any, model: int, measured: Any, position_m: float, heading_rad: float, velocity_mps: float,
+    seen: Any, room: Any,
+) -> int:  # fmt: skip
+    """Take one detection into one track, in place; numbers of independent noise are taken one after the other.
 
     Args:
-        mean: (N, 5), see the module's text.
-        cov: (N, 5, 5) its covariance.
-        model: (N,) TURNING or STRAIGHT.
-        measured: (N, 5) x, y, yaw, velocity along x and y over the frame; NaN velocities are left out.
+        mean: (5,), see the module's text.
+        cov: (5, 5) its covariance.
+        model: TURNING or STRAIGHT.
+        measured: (5,) x, y, yaw, velocity along x and y over the frame; NaN velocities are left out.
+        position_m: standard deviation of the position.
+        heading_rad: of the heading.
+        velocity_mps: of the velocity.
+        seen: (5,) room to work in.
+        room: (5,) another.
+
+    Returns:
+        1 where the detection's heading agrees with the track's, -1 where it was turned around.
+    """
+    agrees = 1 if abs(wrapped(measured[2] - mean[2])) <= math.pi / 2 else -1
+    yaw = measured[2] if agrees > 0 else measured[2] + math.pi
+    for i in range(2):
+        seen[:] = 0
+        seen[i] = 1.0
+        _take(mean, cov, seen, measured[i] - mean[i], position_m**2, room)
+    seen[:] = 0
+    seen[2] = 1.0
+    _take(mean, cov, seen, wrapped(yaw - mean[2]), heading_rad**2, room)
+    if not (math.isnan(measured[3]) or math.isnan(measured[4])):
+        for i in range(2):
+            seen[:] = 0
+            expected = mean[3 + i]
+            if model == TURNING:
+                cosine, sine, speed = math.cos(mean[2]), math.sin(mean[2]), mean[3]
+                expected = speed * (sine if i else cosine)
+                seen[2], seen[3] = speed * (cosine if i else -sine), (sine if i else cosine)
+            else:
+                seen[3 + i] = 1.0
+            _take(mean, cov, seen, measured[3 + i] - expected, velocity_mps**2, room)
+    mean[2] = wrapped(mean[2])
+    return agrees
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def update(mean: Any, cov: Any, model: Any, measured: Any, spread: Any, agrees: Any) -> None:
+    """Take one detection each into tracks, in place; see `update_one`.
+
+    Args:
+        mean: (N, 5).
+        cov: (N, 5, 5).
+        model: (N,).
+        measured: (N, 5).
         spread: (N, 3) standard deviations of the position in m, the heading in rad, the velocity in m/s.
-        agrees: (N,) out: 1 where the detection's heading agrees with the track's, -1 where it was turned around.
+        agrees: (N,) out.
     """
     seen, room = np.zeros(5), np.empty(5)
     for k in range(len(mean)):
-        turn = wrapped(measured[k, 2] - mean[k, 2])
-        agrees[k] = 1 if abs(turn) <= math.pi / 2 else -1
-        yaw = measured[k, 2] if agrees[k] > 0 else measured[k, 2] + math.pi
-        for i in range(2):
-            seen[:] = 0
-            seen[i] = 1.0
-            _take(mean[k], cov[k], seen, measured[k, i] - mean[k, i], spread[k, 0] ** 2, room)
-        seen[:] = 0
-        seen[2] = 1.0
-        _take(mean[k], cov[k], seen, wrapped(yaw - mean[k, 2]), spread[k, 1] ** 2, room)
-        if not (math.isnan(measured[k, 3]) or math.isnan(measured[k, 4])):
-            for i in range(2):
-                seen[:] = 0
-                expected = mean[k, 3 + i]
-                if model[k] == TURNING:
-                    cosine, sine, speed = math.cos(mean[k, 2]), math.sin(mean[k, 2]), mean[k, 3]
-                    expected = speed * (sine if i else cosine)
-                    seen[2], seen[3] = speed * (cosine if i else -sine), (sine if i else cosine)
-                else:
-                    seen[3 + i] = 1.0
-                _take(mean[k], cov[k], seen, measured[k, 3 + i] - expected, spread[k, 2] ** 2, room)
-        mean[k, 2] = wrapped(mean[k, 2])
+        agrees[k] = update_one(
+            mean[k], cov[k], model[k], measured[k], spread[k, 0], spread[k, 1], spread[k, 2], seen, room
+        )
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def drift_alone(variance: Any, drift: Any, label: Any, seconds: float) -> None:
-    """Let numbers that depend on nothing else grow less certain, in place.
+def update_alone(mean: Any, variance: Any, i: int, measured: float, spread: float) -> None:
+    """Take a measured number that depends on nothing else into the mean and the variance at `i`, in place.
 
     Args:
-        variance: (N, M).
-        drift: (K,) by class, standard deviation a second.
-        label: (N,) class.
-        seconds: since they were as they are.
+        mean: (M,).
+        variance: (M,).
+        i: which of them.
+        measured: it.
+        spread: its standard deviation.
     """
-    for k in range(len(variance)):
-        for i in range(variance.shape[1]):
-            variance[k, i] += (drift[label[k]] * seconds) ** 2
+    gain = variance[i] / (variance[i] + spread**2)
+    mean[i] += gain * (measured - mean[i])
+    variance[i] *= 1 - gain
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def update_alone(mean: Any, variance: Any, measured: Any, spread: Any) -> None:
-    """Take measured numbers that depend on nothing else into means and variances (N, M), in place.
-
-    Args:
-        mean: (N, M).
-        variance: (N, M).
-        measured: (N, M).
-        spread: (N,) standard deviation of what is measured.
-    """
-    for k in range(len(mean)):
-        for i in range(mean.shape[1]):
-            gain = variance[k, i] / (variance[k, i] + spread[k] ** 2)
-            mean[k, i] += gain * (measured[k, i] - mean[k, i])
-            variance[k, i] *= 1 - gain
+def turn_around(mean: Any, cov: Any, model: int) -> None:
+    """Turn a track by half a turn, in place: one that goes backwards all the time has its front at the other end."""
+    mean[2] = wrapped(mean[2] + math.pi)
+    if model == TURNING:
+        mean[3] = -mean[3]
+        for i in range(5):
+            if i != 3:
+                cov[i, 3] = -cov[i, 3]
+                cov[3, i] = -cov[3, i]
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def turn_around(mean: Any, cov: Any, model: Any) -> None:
-    """Turn tracks by half a turn, in place: a track that goes backwards all the time has its front at the other end."""
-    for k in range(len(mean)):
-        mean[k, 2] = wrapped(mean[k, 2] + math.pi)
-        if model[k] == TURNING:
-            mean[k, 3] = -mean[k, 3]
-            for i in range(5):
-                if i != 3:
-                    cov[k, i, 3] = -cov[k, i, 3]
-                    cov[k, 3, i] = -cov[k, 3, i]
-
-
-def convert(mean: Any, cov: Any, before: Any, after: Any) -> None:
-    """Rewrite, in place, the states of tracks whose class, and with it the motion model, has changed."""
-    for k in np.flatnonzero(before != after):
-        cosine, sine = np.cos(mean[k, 2]), np.sin(mean[k, 2])
-        spread = float(cov[k, 3, 3] + cov[k, 4, 4])
-        if after[k] == TURNING:
-            mean[k, 3], mean[k, 4] = cosine * mean[k, 3] + sine * mean[k, 4], 0.0
-        else:
-            mean[k, 3], mean[k, 4] = cosine * mean[k, 3], sine * mean[k, 3]
-        cov[k, 3:, :] = cov[k, :, 3:] = 0.0
-        cov[k, 3, 3], cov[k, 4, 4] = spread, 0.2**2 if after[k] == TURNING else spread
+def convert(mean: Any, cov: Any, before: int, after: int) -> None:
+    """Rewrite, in place, the state of a track whose class, and with it the motion model, has changed."""
+    if before == after:
+        return
+    cosine, sine = math.cos(mean[2]), math.sin(mean[2])
+    spread = cov[3, 3] + cov[4, 4]
+    if after == TURNING:
+        mean[3], mean[4] = cosine * mean[3] + sine * mean[4], 0.0
+    else:
+        mean[3], mean[4] = cosine * mean[3], sine * mean[3]
+    cov[3:, :] = 0.0
+    cov[:, 3:] = 0.0
+    cov[3, 3], cov[4, 4] = spread, TURN_RADPS**2 if after == TURNING else spread
 
 
 __all__ = [
-    "STRAIGHT", "TURNING", "convert", "drift_alone", "predict", "turn_around", "update", "update_alone", "wrapped",
+    "STRAIGHT", "TURNING", "TURN_RADPS", "convert", "predict", "predict_one", "turn_around", "update", "update_alone",
+    "update_one", "wrapped",
 ]  # fmt: skip

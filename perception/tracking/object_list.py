@@ -65,7 +65,8 @@ def fused_objects(
     boxes, turns = boxes_of(tracks), model[label] == TURNING
     flat = np.ascontiguousarray(base_link_from_tracks.rotation[:2, :2])
     states, velocity, spread = _seen_from(mean, tracks["cov"], turns, turn, flat)
-    bits, source = np.unique(tracks["sources"], return_inverse=True)
+    number_of: dict[int, int] = {}
+    source = np.array([number_of.setdefault(bits, len(number_of)) for bits in tracks["sources"].tolist()], np.int64)
     shares, least = class_probabilities(tracks), min(CLASS_MIN, 0.9 / len(names))  # one of each at least
     semantics, num_points, history, recognitions, skeletons = attached
     return ObjectTable(
@@ -75,7 +76,7 @@ def fused_objects(
         orientation=np.searchsorted(KNOWN_FROM, tracks["heading"], side="right"),
         velocity_mps=velocity, has_velocity=np.full(len(tracks), over_ground), age_ns=t_ns - tracks["born_ns"],
         last_seen_ns=tracks["seen_ns"].copy(), source=source,
-        sources=[tuple(name for bit, name in enumerate(sources) if one >> bit & 1) for one in bits.tolist()],
+        sources=[tuple(name for bit, name in enumerate(sources) if bits >> bit & 1) for bits in number_of],
         semantics=semantics, num_points=num_points,
         covariance_pose=np.column_stack((states[:, [0, 1, 2, 5, 6, 9]], tracks["height"][:, 1])),
         covariance_velocity=spread if over_ground else None,

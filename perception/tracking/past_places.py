@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numba
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from perception.geometry.transforms import Transform
 from perception.tracking.object_table import PastPoses
-from perception.tracking.rows import Rows
+from perception.tracking.rows import Ids, Rows
 
 STEP_NS = 500_000_000
 PLACES = 2
@@ -30,16 +29,16 @@ class PastPlaces:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def keep(self, ids: Iterable[int]) -> None:
+    def keep(self, ids: Ids) -> None:
         """Forget all objects but these."""
         rows = self._rows.keep(ids)
         self._t_ns, self._places = self._t_ns[rows], self._places[rows]
 
-    def note(self, ids: Sequence[int], places: NDArray[np.float64], t_ns: int, base_link: Transform) -> PastPoses:
+    def note(self, ids: Ids, places: NDArray[np.float64], t_ns: int, base_link: Transform) -> PastPoses:
         """Note where objects are, where that is due, and return where they were before now.
 
         Args:
-            ids: of N objects.
+            ids: (N,) of objects.
             places: (N, 3) x, y and yaw.
             t_ns: now.
             base_link: from the frame of the places to `base_link` now, which the answer is in.

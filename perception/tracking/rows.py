@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
 
 
 class Rows:
     """See the module's text; whoever has the arrays lets them grow to `len(rows)`."""
 
     def __init__(self) -> None:
-        self._row: dict[int, int] = {}
+        self._ids, self._row = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        """Ids, rising, and the row of each."""
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self._ids)
 
-    def of(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        """Return the row of each id; a new one gets the next."""
-        known = self._row
-        return np.array([known.setdefault(identity, len(known)) for identity in ids], np.int64)
+    def of(self, ids: Ids) -> NDArray[np.int64]:
+        """Return the row of each id (N,), all of them different; a new one gets the next."""
+        rows = self.known(ids)
+        new = ids[rows < 0]
+        if len(new):
+            every = np.concatenate((self._ids, new))
+            row = np.concatenate((self._row, np.arange(len(self), len(every))))
+            order = np.argsort(every)
+            self._ids, self._row = every[order], row[order]
+            rows = self.known(ids)
+        return rows
 
-    def known(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        """Return the row of each id, -1 for one that has none."""
-        return np.array([self._row.get(identity, -1) for identity in ids], np.int64)
+    def known(self, ids: Ids) -> NDArray[np.int64]:
+        """Return the row of each id (N,), -1 for one that has none."""
+        rows: NDArray[np.int64] = _found(self._ids, self._row, ids)
+        return rows
 
-    def keep(self, ids: Iterable[int]) -> NDArray[np.int64]:
+    def keep(self, ids: Ids) -> NDArray[np.int64]:
         """Forget all but these, and return which rows are left, in their new order."""
-        wanted = set(ids)
-        kept = {identity: row for identity, row in self._row.items() if identity in wanted}
-        self._row = {identity: row for row, identity in enumerate(kept)}
-        return np.array([*kept.values()], np.int64)
+        wanted = np.isin(self._ids, ids)
+        left, place = self._row[wanted], np.argsort(self._row[wanted])
+        self._ids, self._row = self._ids[wanted], np.argsort(place)
+        return left[place]
 
 
-__all__ = ["Rows"]
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _found(rising: Any, row: Any, ids: Any) -> Any:
+    found = np.full(len(ids), -1)
+    for k in range(len(ids)):
+        at = np.searchsorted(rising, ids[k])
+        if at < len(rising) and rising[at] == ids[k]:
+            found[k] = row[at]
+    return found
+
+
+__all__ = ["Ids", "Rows"]

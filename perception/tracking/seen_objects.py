@@ -65,7 +65,7 @@ def seen_objects(objects: Sequence[FusedObject]) -> SeenObjects:
 
 
 def _of_table(table: ObjectTable) -> SeenObjects:
-    first = table.classes.ends - np.diff(table.classes.ends, prepend=0)
+    first = np.append(0, table.classes.ends)[:-1]
     return SeenObjects(
         table.classes.names, table.classes.column[first], table.existence_probability, table.center_m,
         table.size_lwh_m, table.yaw_rad, np.where(table.has_velocity[:, None], table.velocity_mps, np.nan),

@@ -14,10 +14,10 @@ have seen it takes away, and silence lets the odds of what is there fall with ti
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +26,11 @@ from perception.errors import MessageError, ShapeError, did_you_mean
 from perception.ops.boxes_bev import footprints, surest_apart
 from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
-from perception.tracking.class_evidence import add_evidence, class_evidence, said_by_class
-from perception.tracking.motion import (
-    STRAIGHT,
-    TURNING,
-    convert,
-    drift_alone,
-    predict,
-    turn_around,
-    update,
-    update_alone,
-)
-from perception.tracking.settings import ClassSettings, Reliability, TrackerSettings
+from perception.tracking.class_evidence import add_evidence, said_by_class
+from perception.tracking.class_table import class_table
+from perception.tracking.motion import convert
+from perception.tracking.passes import Seen, begin, living, miss, move, shown, take
+from perception.tracking.settings import Reliability, TrackerSettings
 from perception.tracking.tracks import (
     MAX_ODDS,
     DetectionBatch,
@@ -51,7 +44,8 @@ from perception.tracking.tracks import (
     within,
 )
 
-HEADING_VOTES = 5.0
+KNOWN_BATCHES = 64
+"""Of so many detectors and lists of classes it is kept what their labels and scores mean."""
 
 
 @dataclass
@@ -79,29 +73,19 @@ class Tracker:
         self.t_ns: int | None = None
         self.tracks: Tracks = np.zeros(0, track_type(len(self.names)))
         self.sources: list[str] = []
-        self._per_class = [settings.classes[name] for name in self.names]
-        families = [settings.families.get(name, name) for name in self.names]
-        self._family_names = list(dict.fromkeys(families))
-        self._family = np.array([self._family_names.index(family) for family in families], np.int64)
+        self._classes = class_table(settings)
+        self._per_class = list(settings.classes.values())
         self._number = {name: number for number, name in enumerate(self.names)}
-        self._numbers = {name: self._column(name) for name in _NUMBERS}
-        self._spread = np.column_stack([self._numbers[name] for name in ("position_m", "heading_rad", "velocity_mps")])
-        self._shown_odds = odds(self._numbers["show_existence"])
-        self._least_odds = odds(np.array(settings.existence_min))
-        self.motion_models = np.array(
-            [TURNING if c.motion == "turning" else STRAIGHT for c in self._per_class], np.int64
+        self._least_odds = float(odds(settings.existence_min))
+        self.motion_models = self._classes["model"].copy()
+        self.process_noise = np.column_stack((self._classes["acceleration_mps2"], self._classes["turn"]))
+        self._meaning = lru_cache(KNOWN_BATCHES)(self._meaning_of)
+        self._said = lru_cache(KNOWN_BATCHES)(
+            lambda source: said_by_class(self._reliability(source).confusion, self.names)
         )
-        self.process_noise = np.array(
-            [(c.acceleration_mps2, c.turn_radps2 if c.motion == "turning" else c.heading_drift_radps)
-             for c in self._per_class]
-        )  # fmt: skip
-        self._said: dict[str, NDArray[np.float64]] = {}
         self._history: deque[_Taken] = deque()
         self._last_id = 0
         self._new_id = new_id or self._count_up
-
-    def _column(self, name: str) -> NDArray[np.float64]:
-        return np.array([getattr(settings, name) for settings in self._per_class], np.float64)
 
     def _count_up(self) -> int:
         self._last_id += 1
@@ -148,12 +132,7 @@ class Tracker:
 
     def shown(self, tracks: Tracks, t_ns: int) -> NDArray[np.bool_]:
         """True for each track that is to be given out: seen for long enough, and not too long ago."""
-        label = tracks["label"]
-        unseen_s = (t_ns - tracks["seen_ns"]) * 1e-9
-        known_s = (tracks["seen_ns"] - tracks["born_ns"]) * 1e-9
-        recent = unseen_s <= self._numbers["coast_s"][label] + 1e-6
-        sure = tracks["existence"] >= self._shown_odds[label]
-        return np.asarray(sure & recent & (known_s >= self._numbers["confirm_s"][label] - 1e-6))
+        return np.asarray(shown(tracks, self._classes, t_ns))
 
     def _take(self, batch: DetectionBatch | Support, ids: NDArray[np.int64]) -> None:
         """Take a batch that is not older than the tracks; `ids` are given on where a detection gave birth before."""
@@ -170,31 +149,43 @@ class Tracker:
             self._support(tracks, batch.ids, label, score, source)
             self.tracks, self.t_ns = tracks, batch.t_ns
             return
-        match = self._match(tracks, batch, label)
-        seen = match != UNMATCHED
-        tracks["detection"] = match
-        self._update(tracks, seen, batch, match[seen], label, score, source)
-        self._miss(tracks, ~seen, batch)
+        nowhere = np.full((len(label), 2), np.nan)
+        seen = Seen(
+            batch.center_m, batch.size_lwh_m, batch.yaw_rad,
+            nowhere if batch.velocity_mps is None else batch.velocity_mps, label, score,
+        )  # fmt: skip
+        match, weight = self._match(tracks, batch, label), self._evidence()
+        widen = self._reliability(batch.source).noise
+        take(tracks, match, seen, self._said(batch.source), self._classes, widen, weight, source, batch.t_ns)
+        sought, visible = self._meaning(batch.source, batch.classes).sought, _visible(tracks, batch)
+        miss(tracks, sought, visible, self._classes, weight)
         born = np.ones(len(label), np.bool_)
-        born[match[seen]] = False
+        born[match[match != UNMATCHED]] = False
         index = np.flatnonzero(born)
         if len(index) and self.settings.overlap_max < 1:
             index = index[self._have_place(tracks, batch, index, score)]
         if len(index):
-            tracks = np.concatenate((tracks, self._born(batch, index, label, score, source, ids)))
-        living = self._living(tracks, batch.t_ns)
-        self.tracks, self.t_ns = some_of(tracks, living), batch.t_ns
+            tracks = np.concatenate((tracks, self._born(batch, seen, index, source, ids)))
+        kept = living(tracks, self._classes, self._least_odds, batch.t_ns)
+        self.tracks, self.t_ns = some_of(tracks, kept), batch.t_ns
 
     def _source(self, name: str) -> int:
         if name not in self.sources:
             self.sources.append(name)
         return self.sources.index(name)
 
+    def _meaning_of(self, source: str, classes: tuple[str, ...]) -> _Meaning:
+        trust, number = self._reliability(source), np.array([self._number.get(name, -1) for name in classes], np.int64)
+        lines = np.array([trust.by_class.get(name, (trust.slope, trust.offset)) for name in classes], np.float64)
+        sought = np.zeros(len(self.names), np.bool_)
+        sought[number[number >= 0]] = True
+        return _Meaning(number, lines.reshape(-1, 2), sought)
+
     def _labels_of(self, batch: DetectionBatch | Support) -> NDArray[np.int64]:
         """Return labels by this tracker's classes."""
         if not batch.classes:
             return np.zeros(0, np.int64)
-        labels = np.array([self._number.get(name, -1) for name in batch.classes], np.int64)[batch.label]
+        labels = self._meaning(batch.source, batch.classes).number[batch.label]
         if (labels < 0).any():
             name = batch.classes[batch.label[labels < 0][0]]
             raise ShapeError(
@@ -209,86 +200,29 @@ class Tracker:
 
     def _scores(self, batch: DetectionBatch | Support) -> NDArray[np.float64]:
         """Return the log-odds that each detection is of something real."""
-        trust = self._reliability(batch.source)
-        raw = np.asarray(batch.score, np.float64) if trust.logit else odds(np.asarray(batch.score, np.float64))
-        lines = [trust.by_class.get(name, (trust.slope, trust.offset)) for name in batch.classes]
-        slope, offset = np.array(lines).reshape(-1, 2)[batch.label].T
-        return within(slope * raw + offset, MAX_ODDS)
+        raw = np.asarray(batch.score, np.float64)
+        slope, offset = self._meaning(batch.source, batch.classes).lines[batch.label].T
+        raw = raw if self._reliability(batch.source).logit else odds(raw)
+        return np.asarray(within(slope * raw + offset, MAX_ODDS))
 
     def _move(self, tracks: Tracks, seconds: float) -> None:
-        if not len(tracks) or not seconds:
-            return
-        label = tracks["label"]
-        predict(tracks["mean"], tracks["cov"], self.motion_models[label], self.process_noise[label], float(seconds))
-        drift_alone(tracks["height"][:, 1:], 2 * self._numbers["height_m"], label, float(seconds))
-        drift_alone(tracks["size_variance"], self._numbers["size_drift_mps"], label, float(seconds))
-        exists = probability(tracks["existence"]) * math.exp(-max(0.0, seconds) / self.settings.memory_s)
-        tracks["existence"] = odds(exists)
+        if len(tracks) and seconds:
+            move(tracks, self._classes, float(seconds), self.settings.memory_s)
 
     def _match(self, tracks: Tracks, batch: DetectionBatch, label: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the detection of each track, UNMATCHED where none."""
         match = np.full(len(tracks), UNMATCHED)
-        if not len(tracks) or not len(label):
-            return match
-        boxes, expected = batch.boxes(), boxes_of(tracks)
-        cov = tracks["cov"]
-        spread = np.empty((len(tracks), 4))
-        spread[:, 0], spread[:, 1], spread[:, 2] = cov[:, 0, 0], cov[:, 1, 1], cov[:, 0, 1]
-        spread[:, 3] = tracks["height"][:, 1]
-        widen = self._reliability(batch.source).noise
-        noise = np.empty((len(label), 2))
-        noise[:, 0], noise[:, 1] = self._numbers["position_m"][label], self._numbers["height_m"][label]
-        track_family, family = self._family[tracks["label"]], self._family[label]
-        for number in sorted({*track_family.tolist()} & {*family.tolist()}):
-            rows, columns = np.flatnonzero(track_family == number), np.flatnonzero(family == number)
-            one = self._per_class[int(np.flatnonzero(self._family == number)[0])]
+        boxes, widen, family = batch.boxes(), self._reliability(batch.source).noise, self._classes["family"]
+        for number in sorted({*family[tracks["label"]].tolist()} & {*family[label].tolist()}):
+            one = self._per_class[number]  # as the first class of the family
             giou = one.affinity == "giou"
             most = 1 - one.giou_min if giou else one.mahalanobis_max
             row, column, cost = pairs_of_family(
-                expected[rows], spread[rows], boxes[columns], (widen * noise[columns]) ** 2, one.reach_m,
-                GIOU if giou else MAHALANOBIS, most,
-            )  # fmt: skip
+                tracks, boxes, label, self._classes, number, widen, one.reach_m, GIOU if giou else MAHALANOBIS, most
+            )
             solve = match_pairs if one.matching == "hungarian" else match_pairs_greedily
-            found = solve(row, column, cost, len(rows), len(columns), most)
-            match[rows[found != UNMATCHED]] = columns[found[found != UNMATCHED]]
+            match = np.maximum(match, solve(row, column, cost, len(tracks), len(label), most))
         return match
-
-    def _update(
-        self,
-        tracks: Tracks,
-        seen: NDArray[np.bool_],
-        batch: DetectionBatch,
-        index: NDArray[np.int64],
-        label: NDArray[np.int64],
-        score: NDArray[np.float64],
-        source: int,
-    ) -> None:
-        if not len(index):
-            return
-        found = some_of(tracks, seen)
-        kind, widen = found["label"].copy(), self._reliability(batch.source).noise
-        agrees = np.zeros(len(found), np.int64)
-        model = self.motion_models[kind]
-        update(found["mean"], found["cov"], model, batch.measured(index), widen * self._spread[kind], agrees)
-        found["heading"] = within(found["heading"] + agrees, HEADING_VOTES)
-        wrong = found["heading"] < 0
-        if wrong.any():
-            turned = found[wrong]
-            turn_around(turned["mean"], turned["cov"], model[wrong])
-            turned["heading"] = -turned["heading"]
-            found[wrong] = turned
-        update_alone(found["height"][:, :1], found["height"][:, 1:], batch.center_m[index, 2:],
-                     widen * self._numbers["height_m"][kind])  # fmt: skip
-        update_alone(found["size"], found["size_variance"], batch.size_lwh_m[index],
-                     widen * self._numbers["size_m"][kind])  # fmt: skip
-        gain = self._evidence() * (score[index] + self._numbers["hit_odds"][kind])
-        found["existence"] = within(found["existence"] + gain, MAX_ODDS)
-        add_evidence(found["evidence"], self._class_evidence(batch.source, label[index], score[index]), found["label"])
-        convert(found["mean"], found["cov"], model, self.motion_models[found["label"]])
-        found["seen_ns"], found["score"] = batch.t_ns, score[index]
-        found["sources"] |= 1 << source
-        if found is not tracks:
-            tracks[seen] = found
 
     def _evidence(self) -> float:
         """Return what the word of one detector counts: all that spoke of late count as much together as one alone.
@@ -299,12 +233,6 @@ class Tracker:
         speaking = {taken.batch.source for taken in self._history if isinstance(taken.batch, DetectionBatch)}
         return self.settings.evidence / max(1, len(speaking))
 
-    def _class_evidence(self, source: str, label: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what detections say of classes, (n, K)."""
-        if source not in self._said:
-            self._said[source] = said_by_class(self._reliability(source).confusion, self.names)
-        return class_evidence(self._said[source], label, probability(score))
-
     def _support(
         self,
         tracks: Tracks,
@@ -313,31 +241,17 @@ class Tracker:
         score: NDArray[np.float64],
         source: int,
     ) -> None:
-        row_of = {identity: row for row, identity in enumerate(tracks["id"].tolist())}
+        row_of, said = {identity: row for row, identity in enumerate(tracks["id"].tolist())}, self.sources[source]
         for identity, kind, sure in zip(ids.tolist(), label.tolist(), score.tolist(), strict=True):
-            row = row_of.get(identity)
-            if row is None:
+            if (row := row_of.get(identity)) is None:
                 continue
-            gain = self.settings.evidence * (sure + self._numbers["hit_odds"][kind])
-            tracks["existence"][row] = np.clip(tracks["existence"][row] + gain, -MAX_ODDS, MAX_ODDS)
-            tracks["sources"][row] |= 1 << source
-            evidence = self._class_evidence(self.sources[source], np.array([kind]), np.array([sure]))[0]
-            before = int(tracks["label"][row])
-            tracks["evidence"][row] += evidence
-            tracks["evidence"][row] -= tracks["evidence"][row].max()
-            tracks["label"][row] = tracks["evidence"][row].argmax()
-            part = tracks[row : row + 1]
-            convert(part["mean"], part["cov"], self.motion_models[[before]], self.motion_models[part["label"]])
-
-    def _miss(self, tracks: Tracks, missed: NDArray[np.bool_], batch: DetectionBatch) -> None:
-        """Lower the odds of what this detector looks for and could have seen, and did not."""
-        known = np.array([name in batch.classes for name in self.names])
-        due = missed & known[tracks["label"]]
-        if batch.seen is not None and due.any():
-            due &= batch.seen.contains(tracks["mean"][:, :2])
-        hit = self._numbers["detection_probability"][tracks["label"]]
-        lost = self._evidence() * np.log1p(-hit)
-        tracks["existence"] = np.where(due, np.maximum(tracks["existence"] + lost, -MAX_ODDS), tracks["existence"])
+            track = tracks[row]
+            gain = self.settings.evidence * (sure + float(self._classes["hit_odds"][kind]))
+            track["existence"] = within(float(track["existence"]) + gain, MAX_ODDS)
+            track["sources"] |= 1 << source
+            before = int(track["label"])
+            track["label"] = add_evidence(track["evidence"], self._said(said), kind, probability(sure))
+            convert(track["mean"], track["cov"], *self.motion_models[[before, track["label"]]].tolist())
 
     def _have_place(
         self, tracks: Tracks, batch: DetectionBatch, index: NDArray[np.int64], score: NDArray[np.float64]
@@ -348,49 +262,34 @@ class Tracker:
         return surest_apart(ground, sure, self.settings.overlap_max)[len(tracks) :]
 
     def _born(
-        self,
-        batch: DetectionBatch,
-        index: NDArray[np.int64],
-        label: NDArray[np.int64],
-        score: NDArray[np.float64],
-        source: int,
-        ids: NDArray[np.int64],
+        self, batch: DetectionBatch, seen: Seen, index: NDArray[np.int64], source: int, ids: NDArray[np.int64]
     ) -> Tracks:
         made: Tracks = np.zeros(len(index), self.tracks.dtype)
         for at in index[ids[index] == 0]:
             ids[at] = self._new_id()
-        kind, measured = label[index], batch.measured(index)
+        made["id"] = ids[index]
         widen = self._reliability(batch.source).noise
-        made["id"], made["born_ns"], made["seen_ns"], made["label"] = ids[index], batch.t_ns, batch.t_ns, kind
-        made["evidence"] = self._class_evidence(batch.source, kind, score[index])
-        made["existence"], made["score"] = score[index], score[index]
-        made["mean"][:, :3] = measured[:, :3]
-        made["cov"][:, 0, 0] = made["cov"][:, 1, 1] = (widen * self._numbers["position_m"][kind]) ** 2
-        made["cov"][:, 2, 2] = (widen * self._numbers["heading_rad"][kind]) ** 2
-        turning = self.motion_models[kind] == TURNING
-        speed = self._numbers["speed_mps"][kind] ** 2
-        made["cov"][:, 3, 3] = speed
-        made["cov"][:, 4, 4] = np.where(turning, 0.2**2, speed)
-        made["height"][:, 0] = batch.center_m[index, 2]
-        made["height"][:, 1] = (widen * self._numbers["height_m"][kind]) ** 2
-        made["size"] = batch.size_lwh_m[index]
-        made["size_variance"] = ((widen * self._numbers["size_m"][kind]) ** 2)[:, None]
-        made["sources"], made["detection"], made["heading"] = 1 << source, index, 1
-        spread = widen * self._spread[kind]
-        fast = np.isfinite(measured[:, 3:]).all(axis=1)
-        if fast.any():  # a measured velocity: of a turning object, its speed along the heading
-            first = made[fast]
-            update(first["mean"], first["cov"], self.motion_models[kind[fast]], measured[fast], spread[fast],
-                   np.zeros(len(first), np.int64))  # fmt: skip
-            made[fast] = first
+        begin(made, index, seen, self._said(batch.source), self._classes, widen, source, batch.t_ns)
         return made
 
-    def _living(self, tracks: Tracks, t_ns: int) -> NDArray[np.bool_]:
-        unseen_s = (t_ns - tracks["seen_ns"]) * 1e-9
-        sure = tracks["existence"] >= self._least_odds
-        return np.asarray(sure & (unseen_s <= self._numbers["forget_s"][tracks["label"]] + 1e-6))
+
+@dataclass(frozen=True, eq=False)
+class _Meaning:
+    """What the labels and scores of a detector mean: for each of its C classes, and which of the tracker's it knows."""
+
+    number: NDArray[np.int64]
+    """(C,) the tracker's, -1 for none."""
+    lines: NDArray[np.float64]
+    """(C, 2) slope and offset of the line through the log-odds of its scores."""
+    sought: NDArray[np.bool_]
+    """(K,) by the tracker's classes."""
 
 
-_NUMBERS = tuple(name for name, kind in ClassSettings.__annotations__.items() if kind == "float")  # which are text here
+def _visible(tracks: Tracks, batch: DetectionBatch) -> NDArray[np.bool_]:
+    """Return True for each track that stands where a detector sees."""
+    if batch.seen is None:
+        return np.ones(len(tracks), np.bool_)
+    return batch.seen.contains(tracks["mean"][:, :2])
+
 
 __all__ = ["Tracker"]

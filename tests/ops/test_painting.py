@@ -92,7 +92,8 @@ def test_what_a_surface_and_another_hide_is_what_both_hide_as_one_without_what_i
     away = random.choice([6.0, 12.0, 30.0], 3000)[:, None]
     points = away * np.column_stack((np.tan(turn), np.tan(down), np.ones(3000)))
     moved, gone = points[:400], np.concatenate((np.zeros(400, np.bool_), random.random(2600) < 0.3))
-    other, own, rest = surface_of(points[400:]), np.arange(400), np.arange(400, 3000)
+    other, own = surface_of(points[400:]), np.arange(400)
+    rest = np.arange(400, 3000)[other.order]
     found = hidden_anew(points, own, 0.01, other, rest, gone)
     expected = hidden_points(np.concatenate((moved, points[400:][~gone[400:]])), 0.01)[:400]
     assert 50 < expected.sum() < 350

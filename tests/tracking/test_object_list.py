@@ -29,7 +29,7 @@ def test_past_places_are_half_a_second_apart_and_seen_from_where_the_vehicle_is_
     quarter = Transform.from_yaw([2.0, 0.0, 0.0], np.pi / 2)
     for t_ms in range(0, 1200, 100):
         here = np.array([[t_ms / 1000, 0.0, 0.1], [0.0, 5.0, 0.0]])
-        (told, *_) = places.note([7, 8], here, t_ms * MS, quarter).tuples()
+        (told, *_) = places.note(np.array([7, 8]), here, t_ms * MS, quarter).tuples()
         assert all(pose.t_ns < t_ms * MS for pose in told)
     assert [pose.t_ns for pose in told] == [500 * MS, 1000 * MS]  # the one at 0 has made room
     assert isinstance(told[1], PastPose)
@@ -39,19 +39,19 @@ def test_past_places_are_half_a_second_apart_and_seen_from_where_the_vehicle_is_
 
 def test_past_places_of_objects_that_are_gone_are_forgotten() -> None:
     places, still = PastPlaces(), Transform.identity()
-    places.note([7, 8, 9], np.arange(9.0).reshape(3, 3), 0, still)
-    places.keep([9, 7])
+    places.note(np.array([7, 8, 9]), np.arange(9.0).reshape(3, 3), 0, still)
+    places.keep(np.array([9, 7]))
     assert len(places) == 2
-    nine, eight = places.note([9, 8], np.zeros((2, 3)), 600 * MS, still).tuples()
+    nine, eight = places.note(np.array([9, 8]), np.zeros((2, 3)), 600 * MS, still).tuples()
     assert nine == (PastPose(0, 6.0, 7.0, 8.0),)
     assert eight == ()
 
 
 def test_looks_are_kept_by_track_whatever_names_come_and_are_forgotten_when_they_are_old() -> None:
     looks = Looks()
-    looks.note([5, 9], 100, ("car", "road"), np.array([[0.75, 0.25], [0.0, 1.0]]), np.array([8, 3]))
-    looks.note([7], 200, ("bus", "road"), np.array([[0.5, 0.5]]), np.array([2]))
-    seen, points = looks.of([7, 5, 1, 9], oldest_ns=100)
+    looks.note(np.array([5, 9]), 100, ("car", "road"), np.array([[0.75, 0.25], [0.0, 1.0]]), np.array([8, 3]))
+    looks.note(np.array([7]), 200, ("bus", "road"), np.array([[0.5, 0.5]]), np.array([2]))
+    seen, points = looks.of(np.array([7, 5, 1, 9]), oldest_ns=100)
     assert seen.tuples() == [
         (ObjectClass("road", 0.5), ObjectClass("bus", 0.5)),  # equal ones in the order in which names came
         (ObjectClass("car", 0.75), ObjectClass("road", 0.25)),
@@ -59,9 +59,9 @@ def test_looks_are_kept_by_track_whatever_names_come_and_are_forgotten_when_they
         (ObjectClass("road", 1.0),),
     ]
     assert points.tolist() == [2, 8, 0, 3]
-    looks.keep([7, 9])
+    looks.keep(np.array([7, 9]))
     assert len(looks) == 2
-    seen, points = looks.of([5, 7, 9], oldest_ns=101)
+    seen, points = looks.of(np.array([5, 7, 9]), oldest_ns=101)
     assert [len(one) for one in seen.tuples()] == [0, 2, 0]
     assert points.tolist() == [0, 2, 0]
 
