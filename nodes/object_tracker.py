@@ -249,11 +249,11 @@ class ObjectTracker(Node):
         self.tracker.add(batch)
         self._headers[source] = header
         if looks is not None and self.tracker.t_ns == header.t_sensor_ns:
-            tracks = self.tracker.tracks[self.tracker.tracks["detection"] >= 0]
-            rows = kept[tracks["detection"]]
-            self._memory.looks.note(
-                tracks["id"].copy(), batch.t_ns, looks.looks, looks.share[rows], looks.num_points[rows]
-            )
+            detection = self.tracker.tracks["detection"]
+            seen = np.flatnonzero(detection >= 0)
+            rows = kept[detection[seen]]
+            ids = self.tracker.tracks["id"][seen]
+            self._memory.looks.note(ids, batch.t_ns, looks.looks, looks.share[rows], looks.num_points[rows])
         return pose
 
     def _list(self, header: Header, pose: Transform) -> TrackedObjects:

@@ -135,24 +135,31 @@ def rotated_nms(
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _apart(boxes: Float, most: float) -> NDArray[np.bool_]:
-    """Return True for each box, surest first, that shares no ground with one before it that stays."""
-    alone = np.ones(len(boxes), np.bool_)
-    if len(boxes) < 2:
+def _apart(boxes: Float, sure: Float, most: float) -> NDArray[np.bool_]:
+    """Return True for each box that shares no ground with a surer one that stays; see `surest_apart`."""
+    count = len(boxes)
+    alone = np.ones(count, np.bool_)
+    if count < 2:
         return alone
-    reach = np.sqrt(boxes[:, 2] ** 2 + boxes[:, 3] ** 2) / 2 + 1e-6  # more than rounding
-    order = np.argsort(boxes[:, 0])
-    along, farthest = boxes[order, 0], reach.max()
-    for i in range(1, len(boxes)):
+    corners, room, reach = np.empty((count, 4, 2)), np.empty((2, 16, 2)), np.empty(count)
+    for i in range(count):
+        _corners(boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3], boxes[i, 4], corners[i])
+        reach[i] = math.sqrt(boxes[i, 2] ** 2 + boxes[i, 3] ** 2) / 2 + 1e-6  # more than rounding
+    order = np.argsort(-sure, kind="mergesort")  # surest first, of equal ones the first
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count)
+    beside = np.argsort(boxes[:, 0])
+    along, farthest = boxes[beside, 0], reach.max()
+    for i in order:
         x, y, area, far = boxes[i, 0], boxes[i, 1], boxes[i, 2] * boxes[i, 3], reach[i] + farthest
-        for k in range(np.searchsorted(along, x - far), len(order)):
+        for k in range(np.searchsorted(along, x - far), count):
             if along[k] > x + far:
                 break
-            j = order[k]
+            j = beside[k]
             dx, dy, near = x - along[k], y - boxes[j, 1], reach[i] + reach[j]
-            if j >= i or not alone[j] or dx * dx + dy * dy > near * near:
+            if rank[j] >= rank[i] or not alone[j] or dx * dx + dy * dy > near * near:
                 continue
-            if _overlap(boxes[i], boxes[j]) > most * min(area, boxes[j, 2] * boxes[j, 3]):
+            if _clipped_area(corners[i], corners[j], room) > most * min(area, boxes[j, 2] * boxes[j, 3]):
                 alone[i] = False
                 break
     return alone
@@ -166,10 +173,8 @@ def surest_apart(boxes: NDArray[Any], sure: NDArray[Any], most: float) -> NDArra
         sure: (N,); of equally sure ones the first stays.
         most: a box goes that shares more than this part of the smaller one's ground.
     """
-    order = np.argsort(-np.asarray(sure), kind="stable")
-    alone = np.empty(len(order), np.bool_)
-    alone[order] = _apart(np.ascontiguousarray(np.asarray(boxes, np.float64).reshape(-1, 5)[order]), float(most))
-    return alone
+    ground = np.ascontiguousarray(boxes, np.float64).reshape(-1, 5)
+    return np.asarray(_apart(ground, np.ascontiguousarray(sure, np.float64), float(most)))
 
 
 __all__ = ["bev_iou", "footprints", "rotated_nms", "surest_apart"]

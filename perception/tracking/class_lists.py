@@ -32,9 +32,14 @@ class ClassLists:
     ends: NDArray[np.int64]
 
     @classmethod
-    def ranked(cls, names: Sequence[str], share: NDArray[np.float64], least: float) -> Self:
-        """Return the names whose share (N, K) is at least `least`, largest first, equal ones in order."""
-        return cls(tuple(names), *_ranked(share, least))
+    def ranked(
+        cls, names: Sequence[str], share: NDArray[np.float64], least: float, rows: NDArray[np.int64] | None = None
+    ) -> Self:
+        """Return the names whose share (N, K) is at least `least`, largest first, equal ones in order.
+
+        With `rows` (M,) there are M lists, of those rows of the shares, and nothing where that is below 0.
+        """
+        return cls(tuple(names), *_ranked(share, least, np.arange(len(share)) if rows is None else rows))
 
     @classmethod
     def of_one_each(cls, names: Sequence[str], column: NDArray[np.int64], share: NDArray[np.float64]) -> Self:
@@ -66,14 +71,15 @@ class ClassLists:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _ranked(share: Any, least: float) -> Any:
+def _ranked(share: Any, least: float, rows: Any) -> Any:
     """Return columns (M,) and shares (M,) of one object after the other, and where each one's end (N,)."""
-    column, part = np.empty(share.size, np.int64), np.empty(share.size)
-    ends, count = np.empty(len(share), np.int64), 0
-    for row in range(len(share)):
-        begin = count
+    room = rows.size * share.shape[1]
+    column, part = np.empty(room, np.int64), np.empty(room)
+    ends, count = np.empty(len(rows), np.int64), 0
+    for n in range(len(rows)):
+        begin, row = count, rows[n]
         for k in range(share.shape[1]):
-            if share[row, k] < least:
+            if row < 0 or share[row, k] < least:
                 continue
             at = count
             while at > begin and part[at - 1] < share[row, k]:
@@ -81,7 +87,7 @@ def _ranked(share: Any, least: float) -> Any:
                 at -= 1
             column[at], part[at] = k, share[row, k]
             count += 1
-        ends[row] = count
+        ends[n] = count
     return column[:count], part[:count], ends
 
 

@@ -55,9 +55,8 @@ class Looks:
         rows = self._rows.known(ids)
         if not len(self._rows):
             return ClassLists.empty(len(rows)), np.zeros(len(rows), np.int64)
-        recent = (rows >= 0) & (self._t_ns[rows] >= oldest_ns)
-        shares = ClassLists.ranked(self._names, self._share[rows] * recent[:, None], TINY)
-        return shares, self._num_points[rows] * recent
+        rows[(rows < 0) | (self._t_ns[rows] < oldest_ns)] = -1
+        return ClassLists.ranked(self._names, self._share, TINY, rows), np.where(rows < 0, 0, self._num_points[rows])
 
 
 __all__ = ["TINY", "Looks"]

@@ -47,38 +47,40 @@ class PastPlaces:
         if new:
             self._t_ns = np.concatenate((self._t_ns, np.full((new, PLACES), NEVER)))
             self._places = np.concatenate((self._places, np.zeros((new, PLACES, 3))))
-        due = self._t_ns[rows, -1] <= t_ns - STEP_NS
-        due |= self._t_ns[rows, -1] == NEVER
-        if due.any():
-            now = rows[due]
-            self._t_ns[now, :-1], self._places[now, :-1] = self._t_ns[now, 1:], self._places[now, 1:]
-            self._t_ns[now, -1], self._places[now, -1] = t_ns, places[due]
-        turn = np.ascontiguousarray(base_link.matrix[:2])
-        return PastPoses(*_before(self._t_ns, self._places, rows, t_ns, turn, base_link.yaw_rad()))
+        flat = base_link.rotation[:2], base_link.translation_m[:2]
+        return PastPoses(*_noted(self._t_ns, self._places, rows, places, t_ns, *flat, base_link.yaw_rad()))
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _before(t_ns: Any, places: Any, rows: Any, now_ns: int, matrix: Any, turn: float) -> Any:
-    """Return stamps (M,), x, y and yaw (3, M) of the places of some rows before now, and where each row's end (N,).
+def _noted(t_ns: Any, kept: Any, rows: Any, places: Any, now_ns: int, axes: Any, origin: Any, turn: float) -> Any:
+    """Note places where that is due; return stamps (M,), x, y and yaw (3, M) before now, and each row's end (N,).
 
     Args:
-        t_ns: (R, PLACES).
-        places: (R, PLACES, 3).
+        t_ns: (R, PLACES), is changed.
+        kept: (R, PLACES, 3), is changed.
         rows: (N,) which of them.
+        places: (N, 3) where they are now.
         now_ns: the instant.
-        matrix: (2, 4) from the frame of the places to that of the answer.
+        axes: (2, 3) from the frame of the places to that of the answer.
+        origin: (2,) of the same transform.
         turn: by which yaws grow.
     """
+    last = t_ns.shape[1] - 1
     stamps, seen = np.empty(rows.size * t_ns.shape[1], np.int64), np.empty((3, rows.size * t_ns.shape[1]))
     ends, count = np.empty(rows.size, np.int64), 0
     for n in range(rows.size):
-        for k in range(t_ns.shape[1]):
-            if t_ns[rows[n], k] >= now_ns:
+        row = rows[n]
+        if t_ns[row, last] <= now_ns - STEP_NS or t_ns[row, last] == NEVER:
+            for k in range(last):
+                t_ns[row, k], kept[row, k] = t_ns[row, k + 1], kept[row, k + 1]
+            t_ns[row, last], kept[row, last] = now_ns, places[n]
+        for k in range(last + 1):
+            if t_ns[row, k] >= now_ns:
                 continue
-            x, y, yaw = places[rows[n], k]
-            stamps[count] = t_ns[rows[n], k]
+            x, y, yaw = kept[row, k]
+            stamps[count] = t_ns[row, k]
             for i in range(2):
-                seen[i, count] = matrix[i, 0] * x + matrix[i, 1] * y + matrix[i, 3]
+                seen[i, count] = axes[i, 0] * x + axes[i, 1] * y + origin[i]
             seen[2, count] = yaw + turn
             count += 1
         ends[n] = count
