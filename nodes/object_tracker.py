@@ -39,10 +39,9 @@ from perception.messages import (
 )
 from perception.nodes._moving_points import extrapolated
 from perception.nodes._object_memory import REMEMBERED_NS, ObjectMemory
-from perception.ops.box_frames import boxes_in_frame
-from perception.ops.boxes_bev import footprints, surest_apart
 from perception.ops.matching import UNMATCHED, assign
 from perception.runtime.node import Lookup, Node, NodeConfig, NodeSetup, On, Out
+from perception.tracking.admitted import admitted
 from perception.tracking.classes import FAMILIES, OBJECTS, OTHER
 from perception.tracking.in_image import match_regions, outlines
 from perception.tracking.object_list import fused_objects
@@ -50,7 +49,7 @@ from perception.tracking.object_packing import packed_objects
 from perception.tracking.seen_objects import SeenObjects, seen_objects
 from perception.tracking.settings import Reliability, TrackerSettings
 from perception.tracking.tracker import Tracker
-from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of, some_of, sound
+from perception.tracking.tracks import DetectionBatch, FieldOfView, Support, Tracks, boxes_of, some_of
 
 T = TypeVar("T")
 NO_EGO_MOTION = "no ego motion: objects have no velocity over ground"
@@ -143,7 +142,7 @@ class ObjectTracker(Node):
             size_lwh_m=np.ones((2, 3)),
             yaw_rad=np.zeros(2), label=np.array([0, 1]), score=np.full(2, 0.9), velocity_mps=np.ones((2, 2)),
         )  # fmt: skip
-        boxes_in_frame(two.center_m, two.yaw_rad, np.ones((2, 2)), np.eye(4), 0.0)
+        admitted(two.center_m, two.size_lwh_m, two.yaw_rad, np.ones((2, 2)), two.score, np.eye(4), 0.0, 0.5)
         for count in (1, 2):  # one row of an array is compiled for itself
             trial = Tracker(self.tracker.settings)
             for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
@@ -233,18 +232,16 @@ class ObjectTracker(Node):
             self._prefix = _prefix(header)
         pose = self._odom_from_base_link(header.t_sensor_ns)
         frame = pose @ self.rig.base_link_from(header.frame_id)
-        kept = np.flatnonzero((score >= self.config.score_min) & sound(center, size, yaw))
         over_ground = velocity is not None and self.has_ego
-        fast = velocity if velocity is not None else np.full((len(yaw), 2), np.nan)
-        center, yaw, fast = boxes_in_frame(center, yaw, fast, frame.matrix, 0.0)
-        ground = np.column_stack((center[kept, :2], size[kept, :2], yaw[kept]))
-        kept = kept[surest_apart(ground, score[kept], self.config.overlap_max)]
+        fast = np.full((len(yaw), 2), np.nan) if velocity is None else velocity
+        kept, center, size, yaw, fast = admitted(
+            center, size, yaw, fast, score, frame.matrix, self.config.score_min, self.config.overlap_max
+        )
         view = FieldOfView(float(pose.translation_m[0]), float(pose.translation_m[1]), range_m=self.config.range_m)
         source = _detector(header)
         batch = DetectionBatch(
-            t_ns=header.t_sensor_ns, source=source, classes=_known(names), center_m=center[kept],
-            size_lwh_m=size[kept], yaw_rad=yaw[kept], label=label[kept], score=score[kept],
-            velocity_mps=fast[kept] if over_ground else None, seen=view,
+            t_ns=header.t_sensor_ns, source=source, classes=_known(names), center_m=center, size_lwh_m=size,
+            yaw_rad=yaw, label=label[kept], score=score[kept], velocity_mps=fast if over_ground else None, seen=view,
         )  # fmt: skip
         self.tracker.add(batch)
         self._headers[source] = header
@@ -261,8 +258,6 @@ class ObjectTracker(Node):
         tracker, t_ns = self.tracker, self.tracker.t_ns
         assert t_ns is not None
         tracks = some_of(tracker.tracks, tracker.shown(tracker.tracks, t_ns))
-        apart = surest_apart(footprints(boxes_of(tracks)), tracks["existence"], self.config.overlap_max)
-        tracks = some_of(tracks, apart)
         odom_from_base_link = pose if t_ns == header.t_sensor_ns else self._odom_from_base_link(t_ns)
         base_link = odom_from_base_link.inverse()
         attached = self._memory.attached(tracks, t_ns, base_link)

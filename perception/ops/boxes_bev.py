@@ -135,8 +135,8 @@ def rotated_nms(
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _apart(boxes: Float, sure: Float, most: float) -> NDArray[np.bool_]:
-    """Return True for each box that shares no ground with a surer one that stays; see `surest_apart`."""
+def apart(boxes: Float, sure: Float, most: float) -> NDArray[np.bool_]:
+    """Return what `surest_apart` does, for compiled code."""
     count = len(boxes)
     alone = np.ones(count, np.bool_)
     if count < 2:
@@ -174,7 +174,7 @@ def surest_apart(boxes: NDArray[Any], sure: NDArray[Any], most: float) -> NDArra
         most: a box goes that shares more than this part of the smaller one's ground.
     """
     ground = np.ascontiguousarray(boxes, np.float64).reshape(-1, 5)
-    return np.asarray(_apart(ground, np.ascontiguousarray(sure, np.float64), float(most)))
+    return np.asarray(apart(ground, np.ascontiguousarray(sure, np.float64), float(most)))
 
 
-__all__ = ["bev_iou", "footprints", "rotated_nms", "surest_apart"]
+__all__ = ["apart", "bev_iou", "footprints", "rotated_nms", "surest_apart"]

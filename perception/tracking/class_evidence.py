@@ -38,7 +38,7 @@ def add_evidence(evidence: Any, said: Any, label: int, sure: float) -> int:
 
     Args:
         evidence: (K,) log-likelihoods.
-        said: (K, K) of its detector, as in `take`.
+        said: (K, K) of its detector, see `said_by_class`.
         label: what it says.
         sure: how probable it is that it is of anything real.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.tracking.association import GIOU, MAHALANOBIS
 from perception.tracking.motion import STRAIGHT, TURNING
 from perception.tracking.settings import ClassSettings, TrackerSettings
 from perception.tracking.tracks import odds
@@ -17,6 +18,9 @@ _ROW = np.dtype(
         ("family", np.int64),  # the first class of those that are taken for each other
         ("turn", np.float64),  # turn acceleration of TURNING in rad/s2, drift of the heading of STRAIGHT in rad/s
         ("shown_odds", np.float64),  # log-odds from which a track is given out
+        ("affinity", np.int64),  # GIOU or MAHALANOBIS
+        ("hungarian", np.bool_),  # else greedy
+        ("cost_max", np.float64),  # what a pair may cost by that affinity
         *((name, np.float64) for name in NUMBERS),
     ]
 )
@@ -31,6 +35,9 @@ def class_table(settings: TrackerSettings) -> ClassTable:
         turning = one.motion == "turning"
         row["model"] = TURNING if turning else STRAIGHT
         row["turn"] = one.turn_radps2 if turning else one.heading_drift_radps
+        giou = one.affinity == "giou"
+        row["affinity"], row["hungarian"] = GIOU if giou else MAHALANOBIS, one.matching == "hungarian"
+        row["cost_max"] = 1 - one.giou_min if giou else one.mahalanobis_max
         for name in NUMBERS:
             row[name] = getattr(one, name)
     table["shown_odds"] = odds(table["show_existence"])

@@ -15,13 +15,14 @@ from perception.messages import ObjectClass, Skeleton
 from perception.tracking.class_lists import ClassLists
 from perception.tracking.motion import TURNING
 from perception.tracking.object_table import Motions, ObjectTable, PastPoses
-from perception.tracking.tracks import Tracks, boxes_of, class_probabilities, probability
+from perception.tracking.tracks import Tracks, probability
 
 CLASS_MIN = 0.01
 """Classes less probable than this are left out of an object's list."""
 ANY_HEADING, SURE_HEADING = 0.5, 2.0
 """Votes from which the axis is known, and from which the front is."""
-KNOWN_FROM = np.array((ANY_HEADING, SURE_HEADING))
+POSE_OF_STATE = (0, 1, 2, 5, 6, 9)
+"""Of the upper triangle of a state's covariance, what is of place and yaw."""
 
 
 class Attached(NamedTuple):
@@ -61,71 +62,99 @@ def fused_objects(
         over_ground: False where the tracker's frame moves, so that velocities are none over ground.
         id_prefix: added to the ids.
     """
-    turn, label, mean = base_link_from_tracks.yaw_rad(), tracks["label"], tracks["mean"]
-    boxes, turns = boxes_of(tracks), model[label] == TURNING
-    flat = np.ascontiguousarray(base_link_from_tracks.rotation[:2, :2])
-    states, velocity, spread = _seen_from(mean, tracks["cov"], turns, turn, flat)
+    turn = base_link_from_tracks.yaw_rad()
+    columns = _columns(
+        tracks, model, noise, base_link_from_tracks.rotation, base_link_from_tracks.translation_m, turn, t_ns, id_prefix
+    )
+    ids, exists, shares, center, yaw, size, orientation, velocity, stamps, bits, pose, spread, motion = columns
     number_of: dict[int, int] = {}
-    source = np.array([number_of.setdefault(bits, len(number_of)) for bits in tracks["sources"].tolist()], np.int64)
-    shares, least = class_probabilities(tracks), min(CLASS_MIN, 0.9 / len(names))  # one of each at least
+    source = np.array([number_of.setdefault(one, len(number_of)) for one in bits.tolist()], np.int64)
+    least = min(CLASS_MIN, 0.9 / len(names))  # one of each at least
     semantics, num_points, history, recognitions, skeletons = attached
     return ObjectTable(
-        id=tracks["id"] | id_prefix, existence_probability=probability(tracks["existence"]),
-        classes=ClassLists.ranked(names, shares, least), center_m=base_link_from_tracks.apply(boxes[:, :3]),
-        yaw_rad=boxes[:, 6] + turn, size_lwh_m=boxes[:, 3:6],
-        orientation=np.searchsorted(KNOWN_FROM, tracks["heading"], side="right"),
-        velocity_mps=velocity, has_velocity=np.full(len(tracks), over_ground), age_ns=t_ns - tracks["born_ns"],
-        last_seen_ns=tracks["seen_ns"].copy(), source=source,
-        sources=[tuple(name for bit, name in enumerate(sources) if bits >> bit & 1) for bits in number_of],
-        semantics=semantics, num_points=num_points,
-        covariance_pose=np.column_stack((states[:, [0, 1, 2, 5, 6, 9]], tracks["height"][:, 1])),
-        covariance_velocity=spread if over_ground else None,
-        motion=Motions(turns, mean[:, 4].copy(), noise[label], states) if over_ground else None,
+        id=ids, existence_probability=exists, classes=ClassLists.ranked(names, shares, least), center_m=center,
+        yaw_rad=yaw, size_lwh_m=size, orientation=orientation, velocity_mps=velocity,
+        has_velocity=np.full(len(ids), over_ground), age_ns=stamps[0], last_seen_ns=stamps[1], source=source,
+        sources=[tuple(name for bit, name in enumerate(sources) if one >> bit & 1) for one in number_of],
+        semantics=semantics, num_points=num_points, covariance_pose=pose,
+        covariance_velocity=spread if over_ground else None, motion=Motions(*motion) if over_ground else None,
         history=history, recognitions=recognitions, skeletons=skeletons,
     )  # fmt: skip
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _seen_from(mean: Any, cov: Any, turns: Any, turn: float, flat: Any) -> Any:
-    """Return states and velocities in other axes.
+def _columns(
+    tracks: Any, model: Any, noise: Any, rotation: Any, origin: Any, turn: float, t_ns: int, id_prefix: int
+) -> Any:
+    """Return the columns of a table, of tracks that are given in other axes: `rotation` (3, 3), `origin` (3,), `turn`.
 
     Places turn always, the last two numbers of a state only where they are a velocity, in `straight` tracks.
 
-    Args:
-        mean: (N, 5) of the tracks.
-        cov: (N, 5, 5).
-        turns: (N,) True for `turning` tracks.
-        turn: by which the axes' x differs, radians.
-        flat: (2, 2) the part of the rotation in the plane, which velocities take.
-
     Returns:
-        (N, 15) upper triangles of the states' covariances, (N, 2) velocities, (N, 3) xx, xy, yy of their covariances.
+        In the order of their use: (N,) ids, (N,) existence, (N, K) shares of the classes, (N, 3) centres, (N,) yaws,
+        (N, 3) sizes, (N,) how much is known of the heading, (N, 2) velocities, (2, N) age and last stamp, (N,) sources,
+        (N, 7) covariance of the pose, (N, 3) of the velocity, and the motion: turns, yaw rate, noise, covariance.
     """
-    states, velocity, spread = np.empty((len(mean), 15)), np.empty((len(mean), 2)), np.empty((len(mean), 3))
+    count = len(tracks)
+    ids, bits, orientation = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
+    exists, yaw, rate, turns = np.empty(count), np.empty(count), np.empty(count), np.empty(count, np.bool_)
+    center, size, velocity = np.empty((count, 3)), np.empty((count, 3)), np.empty((count, 2))
+    pose, spread, states = np.empty((count, 7)), np.empty((count, 3)), np.empty((count, 15))
+    shares, pushed, stamps = np.empty((count, len(model))), np.empty((count, 2)), np.empty((2, count), np.int64)
     of_turning, of_straight, by_state = np.eye(5), np.eye(5), np.zeros((2, 5))
     block = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     of_turning[:2, :2] = of_straight[:2, :2] = of_straight[3:, 3:] = block
-    for k in range(len(mean)):
-        by_state[:] = 0.0
-        if turns[k]:
-            cosine, sine, speed = math.cos(mean[k, 2]), math.sin(mean[k, 2]), mean[k, 3]
-            for i in range(2):
-                by_state[i, 3] = flat[i, 0] * cosine + flat[i, 1] * sine
-                by_state[i, 2] = speed * (flat[i, 1] * cosine - flat[i, 0] * sine)
-                velocity[k, i] = speed * by_state[i, 3]
+    for k in range(count):
+        track = tracks[k]
+        mean, cov = track.mean, track.cov
+        ids[k], bits[k], exists[k] = track.id | id_prefix, track.sources, probability(track.existence)
+        stamps[0, k], stamps[1, k] = t_ns - track.born_ns, track.seen_ns
+        orientation[k] = (track.heading >= ANY_HEADING) + (track.heading >= SURE_HEADING)
+        turns[k], rate[k] = model[track.label] == TURNING, mean[4]
+        shares[k] = np.exp(track.evidence)
+        shares[k] /= shares[k].sum()
+        yaw[k] = mean[2] + turn
+        for i in range(3):
+            size[k, i] = track.size[i]
+            center[k, i] = rotation[i, 0] * mean[0] + rotation[i, 1] * mean[1] + rotation[i, 2] * track.height[0]
+            center[k, i] += origin[i]
+        for i in range(2):
+            pushed[k, i] = noise[track.label, i]
+        _velocity(mean, turns[k], rotation, velocity[k], by_state)
+        _covariances(cov, of_turning if turns[k] else of_straight, by_state, states[k], pose[k], spread[k])
+        pose[k, 6] = track.height[1]
+    motion = turns, rate, pushed, states
+    return ids, exists, shares, center, yaw, size, orientation, velocity, stamps, bits, pose, spread, motion
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _velocity(mean: Any, turns: bool, rotation: Any, velocity: Any, by_state: Any) -> None:
+    """Write the velocity (2,) of a track over ground, and its derivative (2, 5) by the state."""
+    by_state[:] = 0.0
+    cosine, sine, speed = math.cos(mean[2]), math.sin(mean[2]), mean[3]
+    for i in range(2):
+        if turns:
+            by_state[i, 3] = rotation[i, 0] * cosine + rotation[i, 1] * sine
+            by_state[i, 2] = speed * (rotation[i, 1] * cosine - rotation[i, 0] * sine)
+            velocity[i] = speed * by_state[i, 3]
         else:
-            by_state[:, 3:] = flat
-            for i in range(2):
-                velocity[k, i] = flat[i, 0] * mean[k, 3] + flat[i, 1] * mean[k, 4]
-        rotation, at = of_turning if turns[k] else of_straight, 0
-        for i in range(5):
-            for j in range(i, 5):
-                states[k, at] = _between(rotation[i], cov[k], rotation[j])
-                at += 1
-        spread[k, 0] = _between(by_state[0], cov[k], by_state[0])
-        spread[k, 1] = _between(by_state[0], cov[k], by_state[1])
-        spread[k, 2] = _between(by_state[1], cov[k], by_state[1])
-    return states, velocity, spread
+            by_state[i, 3], by_state[i, 4] = rotation[i, 0], rotation[i, 1]
+            velocity[i] = rotation[i, 0] * mean[3] + rotation[i, 1] * mean[4]
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _covariances(cov: Any, axes: Any, by_state: Any, state: Any, pose: Any, velocity: Any) -> None:
+    """Write the covariances of a track in other axes: state (15,), place and yaw (6,), velocity (3,)."""
+    at = 0
+    for i in range(5):
+        for j in range(i, 5):
+            state[at] = _between(axes[i], cov, axes[j])
+            at += 1
+    for i in range(6):
+        pose[i] = state[POSE_OF_STATE[i]]
+    velocity[0] = _between(by_state[0], cov, by_state[0])
+    velocity[1] = _between(by_state[0], cov, by_state[1])
+    velocity[2] = _between(by_state[1], cov, by_state[1])
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]

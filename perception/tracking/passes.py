@@ -1,4 +1,4 @@
-"""What happens to all tracks, one compiled pass each: they move, are seen, begin, are missed, live on, are shown.
+"""What happens to all tracks, compiled: they move, are seen or missed, begin, live on, are shown.
 
 Tracks are rows of `track_type`, changed in place; classes are rows of `class_table`.
 """
@@ -12,6 +12,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.ops.boxes_bev import apart
+from perception.tracking.association import matched
 from perception.tracking.class_evidence import add_evidence
 from perception.tracking.motion import (
     TURN_RADPS,
@@ -22,7 +24,7 @@ from perception.tracking.motion import (
     update_alone,
     update_one,
 )
-from perception.tracking.tracks import MAX_ODDS, odds, probability, within
+from perception.tracking.tracks import MAX_ODDS, in_sector, odds, probability, within
 
 HEADING_VOTES = 5.0
 LATE_S = 1e-6
@@ -62,22 +64,61 @@ def move(tracks: Any, classes: Any, seconds: float, memory_s: float) -> None:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def take(
-    tracks: Any, match: Any, seen: Any, said: Any, classes: Any, widen: float, weight: float, source: int, t_ns: int
-) -> None:
-    """Take detections into the tracks that they are of.
+def meant(label: Any, score: Any, number: Any, lines: Any, are_odds: bool) -> Any:
+    """Return what labels (N,) and scores (N,) of a detector mean: classes of the tracker, log-odds of something real.
+
+    Args:
+        label: by the C classes of the detector.
+        score: as it gives them.
+        number: (C,) the tracker's class of each.
+        lines: (C, 2) slope and offset of the line through the log-odds of its scores.
+        are_odds: True where scores are log-odds already.
+    """
+    classes, sure = np.empty(len(label), np.int64), np.empty(len(label))
+    for k in range(len(label)):
+        classes[k] = number[label[k]]
+        raw = score[k] if are_odds else odds(score[k])
+        sure[k] = within(lines[label[k], 0] * raw + lines[label[k], 1], MAX_ODDS)
+    return classes, sure
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def observe(
+    tracks: Any, seen: Any, said: Any, classes: Any, sought: Any, sector: Any, widen: float, weight: float,
+    source: int, t_ns: int,
+) -> Any:  # fmt: skip
+    """Match, take and miss what one detector saw, or should have; return its detections (n,) that are of no track.
 
     Args:
         tracks: N tracks at `t_ns`.
-        match: (N,) the detection of each, below 0 for none.
         seen: the detections.
         said: (K, K) how often their detector calls an object of the first class by the name of the second.
         classes: (K,).
+        sought: (K,) True for the classes that it knows.
+        sector: where it sees, see `FieldOfView`.
         widen: how many times further than usual the detections scatter.
         weight: what one word counts.
         source: number of their detector.
         t_ns: their stamp.
     """
+    match = matched(tracks, seen, classes, widen)
+    _take(tracks, match, seen, said, classes, widen, weight, source, t_ns)
+    new = np.ones(len(seen.label), np.bool_)
+    for k in range(len(tracks)):
+        track = tracks[k]
+        if match[k] >= 0:
+            new[match[k]] = False
+        elif sought[track.label] and in_sector(track.mean[0], track.mean[1], sector):
+            lost = weight * math.log1p(-classes[track.label].detection_probability)
+            track.existence = max(track.existence + lost, -MAX_ODDS)
+    return np.flatnonzero(new)
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _take(
+    tracks: Any, match: Any, seen: Any, said: Any, classes: Any, widen: float, weight: float, source: int, t_ns: int
+) -> None:
+    """Take detections into the tracks that they are of: `match` (N,), below 0 for none; the rest as in `observe`."""
     measured, derivative, room = np.empty(5), np.empty(5), np.empty(5)
     for k in range(len(tracks)):
         track, j = tracks[k], match[k]
@@ -108,7 +149,7 @@ def take(
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def begin(tracks: Any, index: Any, seen: Any, said: Any, classes: Any, widen: float, source: int, t_ns: int) -> None:
-    """Begin tracks (N,), all zeros but for their ids, with the detections `index` (N,); the rest as in `take`."""
+    """Begin tracks (N,), all zeros but for their ids, with the detections `index` (N,); the rest as in `observe`."""
     measured, derivative, room = np.empty(5), np.empty(5), np.empty(5)
     for k in range(len(tracks)):
         track, j = tracks[k], index[k]
@@ -135,24 +176,6 @@ def begin(tracks: Any, index: Any, seen: Any, said: Any, classes: Any, widen: fl
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def miss(tracks: Any, sought: Any, visible: Any, classes: Any, weight: float) -> None:
-    """Lower the odds of what a detector looks for and could have seen, and did not.
-
-    Args:
-        tracks: N tracks, after `take`.
-        sought: (K,) True for the classes that it knows.
-        visible: (N,) True for what stands where it sees.
-        classes: (K,).
-        weight: what one word counts.
-    """
-    for k in range(len(tracks)):
-        track = tracks[k]
-        if track.detection < 0 and visible[k] and sought[track.label]:
-            lost = weight * math.log1p(-classes[track.label].detection_probability)
-            track.existence = max(track.existence + lost, -MAX_ODDS)
-
-
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def living(tracks: Any, classes: Any, least_odds: float, t_ns: int) -> Any:
     """Return True for each track that is kept: it probably exists, and was seen not too long ago."""
     kept = np.empty(len(tracks), np.bool_)
@@ -164,8 +187,11 @@ def living(tracks: Any, classes: Any, least_odds: float, t_ns: int) -> Any:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def shown(tracks: Any, classes: Any, t_ns: int) -> Any:
-    """Return True for each track that is to be given out: seen for long enough, and not too long ago."""
+def shown(tracks: Any, classes: Any, t_ns: int, overlap_max: float) -> Any:
+    """Return True for each track that is to be given out: seen for long enough, not too long ago, and in its own place.
+
+    Of two that share more than `overlap_max` of the smaller one's ground, the less probable one is not given out.
+    """
     given = np.empty(len(tracks), np.bool_)
     for k in range(len(tracks)):
         track = tracks[k]
@@ -173,7 +199,16 @@ def shown(tracks: Any, classes: Any, t_ns: int) -> Any:
         unseen_s, known_s = (t_ns - track.seen_ns) * 1e-9, (track.seen_ns - track.born_ns) * 1e-9
         recent = unseen_s <= kind.coast_s + LATE_S and known_s >= kind.confirm_s - LATE_S
         given[k] = recent and track.existence >= kind.shown_odds
+    if overlap_max >= 1:
+        return given
+    rows = np.flatnonzero(given)
+    ground, sure = np.empty((len(rows), 5)), np.empty(len(rows))
+    for k in range(len(rows)):
+        track = tracks[rows[k]]
+        ground[k, 0], ground[k, 1], ground[k, 4] = track.mean[0], track.mean[1], track.mean[2]
+        ground[k, 2], ground[k, 3], sure[k] = track.size[0], track.size[1], track.existence
+    given[rows] = apart(ground, sure, overlap_max)
     return given
 
 
-__all__ = ["Seen", "begin", "living", "miss", "move", "shown", "take"]
+__all__ = ["Seen", "begin", "living", "meant", "move", "observe", "shown"]

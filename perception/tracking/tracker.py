@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 
 from perception.errors import MessageError, ShapeError, did_you_mean
 from perception.ops.boxes_bev import footprints, surest_apart
-from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
-from perception.tracking.association import GIOU, MAHALANOBIS, pairs_of_family
 from perception.tracking.class_evidence import add_evidence, said_by_class
 from perception.tracking.class_table import class_table
 from perception.tracking.motion import convert
-from perception.tracking.passes import Seen, begin, living, miss, move, shown, take
+from perception.tracking.passes import Seen, begin, living, meant, move, observe, shown
 from perception.tracking.settings import Reliability, TrackerSettings
 from perception.tracking.tracks import (
+    EVERYWHERE,
     MAX_ODDS,
     DetectionBatch,
     Support,
@@ -74,7 +73,6 @@ class Tracker:
         self.tracks: Tracks = np.zeros(0, track_type(len(self.names)))
         self.sources: list[str] = []
         self._classes = class_table(settings)
-        self._per_class = list(settings.classes.values())
         self._number = {name: number for number, name in enumerate(self.names)}
         self._least_odds = float(odds(settings.existence_min))
         self.motion_models = self._classes["model"].copy()
@@ -104,7 +102,7 @@ class Tracker:
             ShapeError: a class that the tracker has no settings for.
         """
         batch = batch.sound()
-        self._labels_of(batch)  # refuses unknown classes before anything changes
+        self._check(batch)  # refuses unknown classes before anything changes
         if self.t_ns is None or batch.t_ns >= self.t_ns:
             self._take(batch, np.zeros(len(batch.label), np.int64))
             return
@@ -131,8 +129,8 @@ class Tracker:
         return tracks
 
     def shown(self, tracks: Tracks, t_ns: int) -> NDArray[np.bool_]:
-        """True for each track that is to be given out: seen for long enough, and not too long ago."""
-        return np.asarray(shown(tracks, self._classes, t_ns))
+        """True for each track to be given out: seen for long enough, not too long ago, surest of those in its place."""
+        return np.asarray(shown(tracks, self._classes, t_ns, self.settings.overlap_max))
 
     def _take(self, batch: DetectionBatch | Support, ids: NDArray[np.int64]) -> None:
         """Take a batch that is not older than the tracks; `ids` are given on where a detection gave birth before."""
@@ -144,24 +142,18 @@ class Tracker:
         tracks = before.copy()
         self._move(tracks, 0.0 if before_ns is None else (batch.t_ns - before_ns) * 1e-9)
         source = self._source(batch.source)
-        label, score = self._labels_of(batch), self._scores(batch)
+        meaning, trust = self._meaning(batch.source, batch.classes), self._reliability(batch.source)
+        label, score = meant(batch.label, batch.score, meaning.number, meaning.lines, trust.logit)
         if isinstance(batch, Support):
             self._support(tracks, batch.ids, label, score, source)
             self.tracks, self.t_ns = tracks, batch.t_ns
             return
-        nowhere = np.full((len(label), 2), np.nan)
-        seen = Seen(
-            batch.center_m, batch.size_lwh_m, batch.yaw_rad,
-            nowhere if batch.velocity_mps is None else batch.velocity_mps, label, score,
+        fast = np.full((len(label), 2), np.nan) if batch.velocity_mps is None else batch.velocity_mps
+        seen = Seen(batch.center_m, batch.size_lwh_m, batch.yaw_rad, fast, label, score)
+        index = observe(
+            tracks, seen, self._said(batch.source), self._classes, meaning.sought,
+            (batch.seen or EVERYWHERE).sector, trust.noise, self._evidence(), source, batch.t_ns,
         )  # fmt: skip
-        match, weight = self._match(tracks, batch, label), self._evidence()
-        widen = self._reliability(batch.source).noise
-        take(tracks, match, seen, self._said(batch.source), self._classes, widen, weight, source, batch.t_ns)
-        sought, visible = self._meaning(batch.source, batch.classes).sought, _visible(tracks, batch)
-        miss(tracks, sought, visible, self._classes, weight)
-        born = np.ones(len(label), np.bool_)
-        born[match[match != UNMATCHED]] = False
-        index = np.flatnonzero(born)
         if len(index) and self.settings.overlap_max < 1:
             index = index[self._have_place(tracks, batch, index, score)]
         if len(index):
@@ -179,50 +171,27 @@ class Tracker:
         lines = np.array([trust.by_class.get(name, (trust.slope, trust.offset)) for name in classes], np.float64)
         sought = np.zeros(len(self.names), np.bool_)
         sought[number[number >= 0]] = True
-        return _Meaning(number, lines.reshape(-1, 2), sought)
+        return _Meaning(number, lines.reshape(-1, 2), sought, bool((number < 0).any()))
 
-    def _labels_of(self, batch: DetectionBatch | Support) -> NDArray[np.int64]:
-        """Return labels by this tracker's classes."""
-        if not batch.classes:
-            return np.zeros(0, np.int64)
-        labels = self._meaning(batch.source, batch.classes).number[batch.label]
-        if (labels < 0).any():
-            name = batch.classes[batch.label[labels < 0][0]]
+    def _check(self, batch: DetectionBatch | Support) -> None:
+        meaning = self._meaning(batch.source, batch.classes)
+        if not meaning.has_strange:
+            return
+        strange = batch.label[meaning.number[batch.label] < 0]
+        if len(strange):
+            name = batch.classes[strange[0]]
             raise ShapeError(
                 f"{batch.source} detects '{name}', which the tracker has no settings for; it knows "
                 f"{', '.join(self.names)}.{did_you_mean(name, self.names)}"
             )
-        return labels
 
     def _reliability(self, source: str) -> Reliability:
         known = self.settings.reliability
         return known.get(source) or known.get("") or Reliability()
 
-    def _scores(self, batch: DetectionBatch | Support) -> NDArray[np.float64]:
-        """Return the log-odds that each detection is of something real."""
-        raw = np.asarray(batch.score, np.float64)
-        slope, offset = self._meaning(batch.source, batch.classes).lines[batch.label].T
-        raw = raw if self._reliability(batch.source).logit else odds(raw)
-        return np.asarray(within(slope * raw + offset, MAX_ODDS))
-
     def _move(self, tracks: Tracks, seconds: float) -> None:
         if len(tracks) and seconds:
             move(tracks, self._classes, float(seconds), self.settings.memory_s)
-
-    def _match(self, tracks: Tracks, batch: DetectionBatch, label: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the detection of each track, UNMATCHED where none."""
-        match = np.full(len(tracks), UNMATCHED)
-        boxes, widen, family = batch.boxes(), self._reliability(batch.source).noise, self._classes["family"]
-        for number in sorted({*family[tracks["label"]].tolist()} & {*family[label].tolist()}):
-            one = self._per_class[number]  # as the first class of the family
-            giou = one.affinity == "giou"
-            most = 1 - one.giou_min if giou else one.mahalanobis_max
-            row, column, cost = pairs_of_family(
-                tracks, boxes, label, self._classes, number, widen, one.reach_m, GIOU if giou else MAHALANOBIS, most
-            )
-            solve = match_pairs if one.matching == "hungarian" else match_pairs_greedily
-            match = np.maximum(match, solve(row, column, cost, len(tracks), len(label), most))
-        return match
 
     def _evidence(self) -> float:
         """Return what the word of one detector counts: all that spoke of late count as much together as one alone.
@@ -283,13 +252,8 @@ class _Meaning:
     """(C, 2) slope and offset of the line through the log-odds of its scores."""
     sought: NDArray[np.bool_]
     """(K,) by the tracker's classes."""
-
-
-def _visible(tracks: Tracks, batch: DetectionBatch) -> NDArray[np.bool_]:
-    """Return True for each track that stands where a detector sees."""
-    if batch.seen is None:
-        return np.ones(len(tracks), np.bool_)
-    return batch.seen.contains(tracks["mean"][:, :2])
+    has_strange: bool
+    """Whether the tracker does not know all of them."""
 
 
 __all__ = ["Tracker"]

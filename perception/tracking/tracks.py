@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,12 +140,26 @@ class FieldOfView:
 
     def contains(self, xy_m: NDArray[np.float64]) -> NDArray[np.bool_]:
         """True for each of (N, 2) positions in the sector."""
-        dx, dy = xy_m[:, 0] - self.x_m, xy_m[:, 1] - self.y_m
-        near = np.asarray(np.hypot(dx, dy) <= self.range_m)
-        if self.half_angle_rad >= np.pi:
-            return near
-        aside = np.abs((np.arctan2(dy, dx) - self.yaw_rad + np.pi) % (2 * np.pi) - np.pi)
-        return np.asarray((aside <= self.half_angle_rad) & near)
+        return np.array([in_sector(x, y, self.sector) for x, y in xy_m.tolist()], np.bool_)
+
+    @property
+    def sector(self) -> tuple[float, float, float, float, float]:
+        """Its five numbers, for `in_sector`."""
+        return self.x_m, self.y_m, self.yaw_rad, self.half_angle_rad, self.range_m
+
+
+EVERYWHERE = FieldOfView()
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def in_sector(x: float, y: float, sector: tuple[float, float, float, float, float]) -> bool:
+    """Return whether a place lies in a field of view."""
+    from_x, from_y, yaw, half_angle, reach = sector
+    dx, dy = x - from_x, y - from_y
+    if math.sqrt(dx * dx + dy * dy) > reach:
+        return False
+    aside = (math.atan2(dy, dx) - yaw + math.pi) % (2 * math.pi) - math.pi
+    return half_angle >= math.pi or abs(aside) <= half_angle
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -162,11 +177,15 @@ def boxes_of(tracks: Any) -> Any:
     """Return (N, 7) x, y, z, length, width, height, yaw."""
     boxes = np.empty((len(tracks), 7))
     for k in range(len(tracks)):
-        track = tracks[k]
-        boxes[k, 0], boxes[k, 1], boxes[k, 2] = track.mean[0], track.mean[1], track.height[0]
-        boxes[k, 3], boxes[k, 4], boxes[k, 5] = track.size[0], track.size[1], track.size[2]
-        boxes[k, 6] = track.mean[2]
+        box_of(tracks[k], boxes[k])
     return boxes
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def box_of(track: Any, box: Any) -> None:
+    """Write the box of one track into `box` (7,)."""
+    box[0], box[1], box[2] = track.mean[0], track.mean[1], track.height[0]
+    box[3], box[4], box[5], box[6] = track.size[0], track.size[1], track.size[2], track.mean[2]
 
 
 def some_of(tracks: Tracks, chosen: NDArray[np.bool_]) -> Tracks:
@@ -193,13 +212,7 @@ def within(odds: Any, most: float) -> Any:
     return np.minimum(np.maximum(odds, -most), most)
 
 
-def class_probabilities(tracks: Tracks) -> NDArray[np.float64]:
-    """Return (N, K) probabilities of the classes."""
-    weight = np.exp(tracks["evidence"])
-    return np.asarray(weight / weight.sum(axis=1, keepdims=True))
-
-
 __all__ = [
-    "MAX_ODDS", "DetectionBatch", "FieldOfView", "Support", "Tracks", "boxes_of", "class_probabilities", "odds",
-    "probability", "some_of", "sound", "track_type", "within",
+    "EVERYWHERE", "MAX_ODDS", "DetectionBatch", "FieldOfView", "Support", "Tracks", "box_of", "boxes_of", "in_sector",
+    "odds", "probability", "some_of", "sound", "track_type", "within",
 ]  # fmt: skip
