@@ -113,7 +113,8 @@ class Scene:
         order = np.argsort(-turn)  # as it fires
         self._xyz_m = np.ascontiguousarray(xyz[order])
         self._t_offset_ns = (-STEP_NS * (turn[order] + np.pi) / (2 * np.pi)).astype(np.int32)
-        self._label = np.repeat(np.repeat(np.arange(24, dtype=np.uint8).reshape(4, 6) % 19, 48, 0), 54, 1)[:, :320]
+        blocks = np.repeat(np.repeat(np.arange(24, dtype=np.uint8).reshape(4, 6) % 19, 48, 0), 54, 1)
+        self._label = np.ascontiguousarray(blocks[:, :320])  # as decoders give masks
 
     def sweep(self, step: int) -> PointCloud:
         header = Header(frame_id="lidar", t_sensor_ns=step * STEP_NS, run="bench")

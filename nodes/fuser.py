@@ -191,8 +191,8 @@ class Fuser(Node):
     def _views(self, masks: Sequence[SegmentationMask]) -> list[View]:
         views = []
         for mask in masks:
-            label = mask_labels(mask)
-            confidence = None if mask.confidence is None else host(mask.confidence)
+            label = np.ascontiguousarray(mask_labels(mask))  # compiled for those alone
+            confidence = None if mask.confidence is None else np.ascontiguousarray(host(mask.confidence))
             views.append(View(mask.header.t_sensor_ns, self._eye(mask.header.frame_id, label.shape), label, confidence))
         return views
 

@@ -148,12 +148,14 @@ class ObjectTracker(Node):
             for turn in range(8):  # seen with its front at the other end in the end, so that it is turned around too
                 turned = replace(two, t_ns=turn * 100_000_000, yaw_rad=np.full(2, 0.0 if turn < 2 else np.pi))
                 trial.add(turned.of(np.arange(count)))
+            trial.shown(trial.tracks, 0)
             here = Transform.identity()
             made = fused_objects(
                 trial.tracks, 0, here, trial.names, trial.sources, trial.motion_models, trial.process_noise,
                 ObjectMemory().attached(trial.tracks, 0, here), over_ground=True,
             )  # fmt: skip
             packed_objects(made)
+            seen_objects(made.as_field())
 
     def on_detections(self, detections: Detections3D) -> TrackedObjects:
         return self._list(detections.header, self.take(detections))

@@ -19,7 +19,7 @@ _ROW = np.dtype(
         ("turn", np.float64),  # turn acceleration of TURNING in rad/s2, drift of the heading of STRAIGHT in rad/s
         ("shown_odds", np.float64),  # log-odds from which a track is given out
         ("affinity", np.int64),  # GIOU or MAHALANOBIS
-        ("hungarian", np.bool_),  # else greedy
+        ("hungarian", np.int64),  # 1, or 0 for greedy
         ("cost_max", np.float64),  # what a pair may cost by that affinity
         *((name, np.float64) for name in NUMBERS),
     ]
