@@ -70,37 +70,36 @@ class Painting:
 
     Attributes:
         points: where and when they were measured.
-        base_link_m: (N, 3) where they are at the sweep's stamp, NaN for those that move.
-        later_s: (N,) how long before the sweep's stamp each was measured. span_s: the least and the most of it.
+        tiles: of the points where they are at the sweep's stamp, NaN for those that move.
+        later_s: (N,) how long before the sweep's stamp each of those was measured. span_s: the least and the most.
         xyz_m: (N, 3) where all are at the sweep's stamp, in the order in which they came.
-        tiles: of `base_link_m` before anything moved.
         label: (N,) classes. confidence: (N,), 255 is certain. camera: (N,) which view gave them, 255 for none.
     """
 
     def __init__(self, points: MovingPoints, now_ns: int, views: Sequence[View], ring_gap_rad: float) -> None:
         self.points, self.now_ns, self._ring_gap_rad = points, now_ns, ring_gap_rad
-        self.base_link_m = points.base_link_m(now_ns)
-        self.xyz_m = self.base_link_m.astype(np.float32)
-        self.later_s = (now_ns - points.t_ns) * 1e-9
+        base_link_m = points.base_link_m(now_ns)
+        self.xyz_m, self.tiles = base_link_m.astype(np.float32), on_tiles(base_link_m)
+        self.later_s = ((now_ns - points.t_ns) * 1e-9).take(self.tiles.order)
         self.span_s = (float(self.later_s.min()), float(self.later_s.max()))
-        self.tiles = on_tiles(self.base_link_m)
         self._moved, self._moved_m = np.zeros(0, np.int64), np.zeros((0, 3))
         self._seen: list[_Seen] = []
         self.label, self.confidence, self.camera = self._paint(points, views, None)
 
-    def move(self, moved: NDArray[np.int64], velocity_mps: Float, views: Sequence[View]) -> None:
+    def move(self, places: NDArray[np.int64], velocity_mps: Float, views: Sequence[View]) -> None:
         """Let points (M,) move at velocities (M, 3) over ground, axes of `odom`, and paint them again, once.
 
         Args:
-            moved: their numbers.
+            places: of them, in the order of the tiles.
             velocity_mps: of each.
             views: those that the sweep was painted with; they are not kept between.
         """
+        moved = self.tiles.order.take(places)
         points = self.points.of(moved, velocity_mps)
         moves = np.zeros(len(self.label), np.bool_)
         moves[moved] = True
         self.label[moved], self.confidence[moved], self.camera[moved] = self._paint(points, views, moves)
-        self.base_link_m[moved] = np.nan  # gone from its tile
+        self.tiles.points_m[places] = np.nan  # gone from their tiles
         self._moved, self._moved_m = moved, points.base_link_m(self.now_ns)
         self.xyz_m[moved] = self._moved_m
 
@@ -113,10 +112,9 @@ class Painting:
             (K, C), each label in its column of `column_of` (256,).
         """
         counts = np.zeros((len(boxes[0]), int(column_of.max()) + 1), np.int32)
-        count_labels(self.base_link_m, self.label, self.tiles, boxes, margin_m, column_of, counts)
+        count_labels(self.tiles, self.label, boxes, margin_m, column_of, counts)
         if len(self._moved):
-            label, tiles = self.label[self._moved], on_tiles(self._moved_m)
-            count_labels(self._moved_m, label, tiles, boxes, margin_m, column_of, counts)
+            count_labels(on_tiles(self._moved_m), self.label[self._moved], boxes, margin_m, column_of, counts)
         return counts
 
     def _paint(

@@ -45,7 +45,7 @@ from perception.nodes._moving_points import MovingPoints, measured_by, poses
 from perception.nodes._painting import Eye, Painting, View
 from perception.ops import moving_points, painting, projection
 from perception.ops.box_frames import boxes_in_frame
-from perception.ops.painting import UNKNOWN, boxes_of_points, owned
+from perception.ops.painting import UNKNOWN, points_of_boxes
 from perception.runtime.node import Join, Lookup, Many, Maybe, Node, NodeConfig, NodeSetup, Out
 from perception.tracking.class_lists import ClassLists
 from perception.tracking.looks import TINY
@@ -55,6 +55,8 @@ NO_EGO_MOTION = "no ego motion: points are not moved to the instants of the pict
 NO_BOXES = "no boxes of this instant"
 RING_GAP_RAD = np.radians(1.3)
 """Where the rig does not say how far the rings of a LiDAR lie apart."""
+STILL_MPS = 0.2
+"""What is slower stands still."""
 AHEAD = 8
 """So many sweeps are kept painted for boxes that are still to come."""
 
@@ -174,19 +176,16 @@ class Fuser(Node):
         self, painted: Painting, placed: _Placed, views: Sequence[View], pose: Transform | None
     ) -> None:
         """Give points in boxes that move the velocity of their box."""
-        moves = np.hypot(*placed.velocity_mps.T) > 0.2
-        if not moves.any():
+        places, box = points_of_boxes(
+            painted.tiles, painted.later_s, painted.span_s, placed.center_m, placed.size_lwh_m, placed.yaw_rad,
+            placed.velocity_mps, self.config.box_margin_m, STILL_MPS,
+        )  # fmt: skip
+        if not len(places):
             return
-        moved, box = owned(boxes_of_points(
-            painted.base_link_m, painted.later_s, placed.center_m[moves], placed.size_lwh_m[moves],
-            placed.yaw_rad[moves], placed.velocity_mps[moves], self.config.box_margin_m, painted.tiles, painted.span_s,
-        ))  # fmt: skip
-        if not len(moved):
-            return
-        velocity = np.zeros((int(moves.sum()), 3))
-        velocity[:, :2] = placed.velocity_mps[moves]
+        velocity = np.zeros((len(placed.velocity_mps), 3))
+        velocity[:, :2] = placed.velocity_mps
         over_ground = velocity if pose is None else pose.rotate(velocity)
-        painted.move(moved, over_ground.take(box, axis=0), views)
+        painted.move(places, over_ground.take(box, axis=0), views)
 
     def _views(self, masks: Sequence[SegmentationMask]) -> list[View]:
         views = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -23,7 +23,16 @@ TILE_M, TILES = 2.0, 96
 EACH_LABEL = np.arange(256)
 """Every label is counted for itself."""
 
-Tiles: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+class Tiles(NamedTuple):
+    """Points tile by tile."""
+
+    order: NDArray[np.int64]
+    """(P,) which point each of them is."""
+    starts: NDArray[np.int64]
+    """Where each tile starts, and the end of the last."""
+    points_m: NDArray[np.float64]
+    """(P, 3)."""
 
 
 class Surface(NamedTuple):
@@ -197,74 +206,64 @@ def _tile(metres: float) -> int:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def on_tiles(points: Any) -> Any:
-    """Return points (P, 3) tile by tile: their order (P,), and where each tile starts."""
+    """Return points (P, 3) tile by tile, as `Tiles`."""
     tile = np.empty(len(points), np.int64)
     for p in range(len(points)):
         tile[p] = _tile(points[p, 0]) * TILES + _tile(points[p, 1])
-    return _grouped(tile, TILES * TILES)
+    order, starts = _grouped(tile, TILES * TILES)
+    places = np.empty((len(points), 3))
+    for k in range(len(points)):
+        places[k, 0], places[k, 1], places[k, 2] = points[order[k], 0], points[order[k], 1], points[order[k], 2]
+    return Tiles(order, starts, places)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def boxes_of_points(
-    points_m: NDArray[Any],
-    later_s: NDArray[Any],
-    center_m: NDArray[Any],
-    size_lwh_m: NDArray[Any],
-    yaw_rad: NDArray[Any],
-    velocity_mps: NDArray[Any],
-    margin_m: float,
-    tiles: Tiles | None = None,
-    span_s: tuple[float, float] | None = None,
-) -> NDArray[np.int64]:
-    """Return for each point the first box that it lies in, -1 for none.
+def points_of_boxes(
+    tiles: Any, later_s: Any, span_s: Any, center_m: Any, size_lwh_m: Any, yaw_rad: Any, velocity_mps: Any,
+    margin_m: float, least_mps: float,
+) -> Any:  # fmt: skip
+    """Return which points lie in a box that moves, and in which, the first of several.
 
     Args:
-        points_m: (P, 3) in the boxes' frame, where they were measured.
-        later_s: (P,) how long before the boxes' instant each point was measured; it moves with the box until then.
+        tiles: P points in the boxes' frame, where they were measured.
+        later_s: (P,) how long before the boxes' instant each was measured, in the order of the tiles; it moves with the
+            box until then.
+        span_s: least and most of `later_s`.
         center_m: (N, 3) geometric centres.
         size_lwh_m: (N, 3).
         yaw_rad: (N,) counter-clockwise from +x.
         velocity_mps: (N, 2).
         margin_m: points so far outside still count.
-        tiles: of the points, by `on_tiles`, where that is known already.
-        span_s: least and most of `later_s`, where that is.
+        least_mps: boxes that are slower stand still.
+
+    Returns:
+        (M,) places in the order of the tiles, (M,) boxes.
     """
-    owner = np.full(len(points_m), -1, np.int64)
-    if not len(points_m):
-        return owner
-    order, starts = on_tiles(points_m) if tiles is None else tiles
-    least, most = (later_s.min(), later_s.max()) if span_s is None else span_s
+    order, starts, points_m = tiles
+    (least, most), count = span_s, 0
+    taken, point, box = np.zeros(len(order), np.bool_), np.empty(len(order), np.int64), np.empty(len(order), np.int64)
     for n in range(len(center_m)):
+        (x, y, z), (fast_x, fast_y) = center_m[n], velocity_mps[n]
+        if fast_x * fast_x + fast_y * fast_y <= least_mps * least_mps:
+            continue
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
         length, width = size_lwh_m[n, 0] / 2 + margin_m, size_lwh_m[n, 1] / 2 + margin_m
         height = size_lwh_m[n, 2] / 2 + margin_m
         reach_x = abs(cosine) * length + abs(sine) * width + 1e-6  # more than rounding
         reach_y = abs(sine) * length + abs(cosine) * width + 1e-6
-        (x, y, z), (fast_x, fast_y) = center_m[n], velocity_mps[n]
         low_x, high_x = min(fast_x * least, fast_x * most), max(fast_x * least, fast_x * most)
         low_y, high_y = min(fast_y * least, fast_y * most), max(fast_y * least, fast_y * most)
         for column in range(_tile(x - reach_x - high_x), _tile(x + reach_x - low_x) + 1):
             first = starts[column * TILES + _tile(y - reach_y - high_y)]
             last = starts[column * TILES + _tile(y + reach_y - low_y) + 1]
             for k in range(first, last):
-                p = order[k]
-                dx = points_m[p, 0] + fast_x * later_s[p] - x
-                dy = points_m[p, 1] + fast_y * later_s[p] - y
-                if owner[p] >= 0 or abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[p, 2] - z) > height:
+                dx = points_m[k, 0] + fast_x * later_s[k] - x
+                dy = points_m[k, 1] + fast_y * later_s[k] - y
+                if taken[k] or abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[k, 2] - z) > height:
                     continue
                 if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
-                    owner[p] = n
-    return owner
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def owned(owner: Any) -> Any:
-    """Return which points (M,) lie in a box, and in which (M,), given the box of each point (P,), -1 for none."""
-    point, box, count = np.empty(len(owner), np.int64), np.empty(len(owner), np.int64), 0
-    for p in range(len(owner)):
-        if owner[p] >= 0:
-            point[count], box[count] = p, owner[p]
-            count += 1
+                    taken[k], point[count], box[count] = True, k, n
+                    count += 1
     return point[:count], box[:count]
 
 
@@ -276,28 +275,25 @@ def labels_in_boxes(
     yaw_rad: NDArray[Any],
     margin_m: float,
 ) -> NDArray[np.int32]:
-    """Count the labels of the points in each box: (N, 256). Arguments as in `boxes_of_points`; boxes may overlap."""
+    """Count the labels of the points in each box: (N, 256). Boxes, as in `points_of_boxes`, may overlap."""
     counts = np.zeros((len(center_m), 256), np.int32)
-    count_labels(points_m, label, on_tiles(points_m), (center_m, size_lwh_m, yaw_rad), margin_m, EACH_LABEL, counts)
+    count_labels(on_tiles(points_m), label, (center_m, size_lwh_m, yaw_rad), margin_m, EACH_LABEL, counts)
     return counts
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def count_labels(
-    points_m: Any, label: Any, tiles: Any, boxes: Any, margin_m: float, column_of: Any, counts: Any
-) -> None:
+def count_labels(tiles: Any, label: Any, boxes: Any, margin_m: float, column_of: Any, counts: Any) -> None:
     """Add the labels of the points in each box to counts (N, C); points that are no numbers are in none.
 
     Args:
-        points_m: (P, 3).
-        label: (P,).
-        tiles: of the points, by `on_tiles`.
-        boxes: centres, sizes and yaws, as in `boxes_of_points`.
+        tiles: of the points.
+        label: (P,) in their first order.
+        boxes: centres, sizes and yaws, as in `points_of_boxes`.
         margin_m: points so far outside still count.
         column_of: (256,) in which column each label is counted.
         counts: is changed.
     """
-    order, starts = tiles
+    order, starts, points_m = tiles
     center_m, size_lwh_m, yaw_rad = boxes
     for n in range(len(center_m)):
         cosine, sine = np.cos(yaw_rad[n]), np.sin(yaw_rad[n])
@@ -310,12 +306,11 @@ def count_labels(
             first = starts[column * TILES + _tile(y - reach_y)]
             last = starts[column * TILES + _tile(y + reach_y) + 1]
             for k in range(first, last):
-                p = order[k]
-                dx, dy = points_m[p, 0] - x, points_m[p, 1] - y
-                if abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[p, 2] - z) > height:
+                dx, dy = points_m[k, 0] - x, points_m[k, 1] - y
+                if abs(dx) > reach_x or abs(dy) > reach_y or abs(points_m[k, 2] - z) > height:
                     continue
                 if abs(cosine * dx + sine * dy) <= length and abs(cosine * dy - sine * dx) <= width:
-                    counts[n, column_of[label[p]]] += 1
+                    counts[n, column_of[label[order[k]]]] += 1
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -352,7 +347,7 @@ def compile_all() -> None:
     one, number, places = np.ones((1, 3)), np.zeros(1), np.zeros(1, np.int64)
     hidden = hidden_points(one, 0.01)
     hidden_anew(one, places, 0.01, surface_of(one), places, hidden)
-    owned(boxes_of_points(one, number, one, one, number, np.ones((1, 2)), 0.1, on_tiles(one), (0.0, 0.0)))
+    points_of_boxes(on_tiles(one), number, (0.0, 0.0), one, one, number, np.ones((1, 2)), 0.1, 0.1)
     label = np.zeros(1, np.uint8)
     labels_in_boxes(one, label, one, one, number, 0.1)
     frozen = np.zeros((1, 1), np.uint8)
@@ -363,6 +358,6 @@ def compile_all() -> None:
 
 
 __all__ = [
-    "EACH_LABEL", "UNKNOWN", "Surface", "Tiles", "boxes_of_points", "compile_all", "count_labels", "hidden_anew",
-    "hidden_behind", "hidden_points", "labels_in_boxes", "on_tiles", "owned", "surface_of", "take_labels",
+    "EACH_LABEL", "UNKNOWN", "Surface", "Tiles", "compile_all", "count_labels", "hidden_anew", "hidden_behind",
+    "hidden_points", "labels_in_boxes", "on_tiles", "points_of_boxes", "surface_of", "take_labels",
 ]  # fmt: skip

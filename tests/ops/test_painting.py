@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from perception.ops.painting import (
     UNKNOWN,
-    boxes_of_points,
     hidden_anew,
     hidden_points,
     labels_in_boxes,
+    on_tiles,
+    points_of_boxes,
     surface_of,
 )
 
@@ -54,21 +55,28 @@ def test_labels_are_counted_in_every_box_that_holds_the_point(seed: int) -> None
 def test_a_point_belongs_to_the_first_box_that_holds_it_once_it_has_moved_with_it(seed: int) -> None:
     points, center, size, yaw, velocity = scene(seed)
     later = np.random.default_rng(seed).uniform(-0.05, 0.1, len(points))
-    owner = boxes_of_points(points, later, center, size, yaw, velocity, 0.1)
-    expected = np.full(len(points), -1)
+    tiles = on_tiles(points)
+    span_s = (float(later.min()), float(later.max()))
+    moving = np.hypot(*velocity.T) > 3.0
+    assert 0 < moving.sum() < len(moving)
+    places, box = points_of_boxes(tiles, later[tiles.order], span_s, center, size, yaw, velocity, 0.1, 3.0)
+    owner, expected = np.full(len(points), -1), np.full(len(points), -1)
+    owner[tiles.order[places]] = box
     for n in reversed(range(len(center))):
         moved = points + np.column_stack((velocity[n] * later[:, None], np.zeros(len(points))))
-        expected[inside(moved, center[n], size[n], yaw[n], 0.1)] = n
+        expected[inside(moved, center[n], size[n], yaw[n], 0.1) & moving[n]] = n
     assert (expected >= 0).sum() > 300
     np.testing.assert_array_equal(owner, expected)
 
 
 def test_boxes_that_are_no_numbers_hold_nothing() -> None:
     points, lost = np.zeros((5, 3)), np.full((1, 3), np.nan)
-    one, yaw, speed = np.ones((1, 3)), np.zeros(1), np.zeros((1, 2))
+    one, yaw, speed = np.ones((1, 3)), np.zeros(1), np.ones((1, 2))
     assert labels_in_boxes(points, np.zeros(5, np.uint8), lost, one, yaw, 0.1).sum() == 0
-    assert (boxes_of_points(points, np.zeros(5), lost, one, yaw, speed, 0.1) == -1).all()
-    assert boxes_of_points(np.empty((0, 3)), np.empty(0), one, one, yaw, speed, 0.1).shape == (0,)
+    assert not len(points_of_boxes(on_tiles(points), np.zeros(5), (0.0, 0.0), lost, one, yaw, speed, 0.1, 0.2)[0])
+    assert len(points_of_boxes(on_tiles(points), np.zeros(5), (0.0, 0.0), 0 * one, one, yaw, speed, 0.1, 0.2)[0]) == 5
+    none = on_tiles(np.empty((0, 3)))
+    assert not len(points_of_boxes(none, np.empty(0), (0.0, 0.0), one, one, yaw, speed, 0.1, 0.2)[0])
 
 
 def test_what_lies_between_two_points_of_a_nearer_surface_is_hidden() -> None:
