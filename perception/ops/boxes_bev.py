@@ -146,13 +146,16 @@ def apart(boxes: Float, sure: Float, most: float) -> NDArray[np.bool_]:
         _corners(boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3], boxes[i, 4], corners[i])
         reach[i] = math.sqrt(boxes[i, 2] ** 2 + boxes[i, 3] ** 2) / 2 + 1e-6  # more than rounding
     order = np.argsort(-sure, kind="mergesort")  # surest first, of equal ones the first
+    along = np.empty(count)
     rank = np.empty(count, np.int64)
-    rank[order] = np.arange(count)
-    beside = np.argsort(boxes[:, 0])
-    along, farthest = boxes[beside, 0], reach.max()
+    for i in range(count):
+        rank[order[i]], along[i] = i, boxes[i, 0]
+    beside, farthest = np.argsort(along, kind="mergesort"), 0.0
+    for i in range(count):
+        along[i], farthest = boxes[beside[i], 0], max(farthest, reach[i])
     for i in order:
         x, y, area, far = boxes[i, 0], boxes[i, 1], boxes[i, 2] * boxes[i, 3], reach[i] + farthest
-        for k in range(np.searchsorted(along, x - far), count):
+        for k in range(first_not_below(along, x - far), count):
             if along[k] > x + far:
                 break
             j = beside[k]
@@ -163,6 +166,19 @@ def apart(boxes: Float, sure: Float, most: float) -> NDArray[np.bool_]:
                 alone[i] = False
                 break
     return alone
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def first_not_below(rising: Any, value: float) -> int:
+    """Return the index of the first of some rising numbers that is not below a value."""
+    low, high = 0, len(rising)
+    while low < high:
+        middle = (low + high) // 2
+        if rising[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def surest_apart(boxes: NDArray[Any], sure: NDArray[Any], most: float) -> NDArray[np.bool_]:
@@ -177,4 +193,4 @@ def surest_apart(boxes: NDArray[Any], sure: NDArray[Any], most: float) -> NDArra
     return np.asarray(apart(ground, np.ascontiguousarray(sure, np.float64), float(most)))
 
 
-__all__ = ["apart", "bev_iou", "footprints", "rotated_nms", "surest_apart"]
+__all__ = ["apart", "bev_iou", "first_not_below", "footprints", "rotated_nms", "surest_apart"]

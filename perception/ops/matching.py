@@ -87,7 +87,7 @@ def match_pairs(row: Index, column: Index, cost: Float, rows: int, columns: int,
     parent = np.arange(rows + columns)
     for k in range(len(row)):
         parent[_group(parent, row[k])] = _group(parent, rows + column[k])
-    group = np.empty(len(row), np.int64)
+    group = np.empty(len(row))  # floats, as all else that is sorted: one kind of sort is compiled
     for k in range(len(row)):
         group[k] = _group(parent, row[k])
     order = np.argsort(group, kind="mergesort")

@@ -32,18 +32,31 @@ def admitted(
     Returns:
         (M,) which they are, (M, 3) centres, (M, 3) sizes, (M,) yaws, (M, 2) velocities.
     """
-    kept = np.flatnonzero(sound(center_m, size_lwh_m, yaw_rad) & (score >= score_min))
+    good = sound(center_m, size_lwh_m, yaw_rad)
     center, yaw, velocity = boxes_in_frame(center_m, yaw_rad, velocity_mps, frame_from_boxes, 0.0)
-    ground, sure = np.empty((len(kept), 5)), np.empty(len(kept))
-    for k in range(len(kept)):
+    kept, count = np.empty(len(score), np.int64), 0
+    for j in range(len(score)):
+        if good[j] and score[j] >= score_min:
+            kept[count] = j
+            count += 1
+    ground, sure = np.empty((count, 5)), np.empty(count)
+    for k in range(count):
         j = kept[k]
         ground[k, 0], ground[k, 1], ground[k, 4] = center[j, 0], center[j, 1], yaw[j]
         ground[k, 2], ground[k, 3], sure[k] = size_lwh_m[j, 0], size_lwh_m[j, 1], score[j]
-    kept = kept[apart(ground, sure, overlap_max)]
-    places, sizes, speeds = np.empty((len(kept), 3)), np.empty((len(kept), 3)), np.empty((len(kept), 2))
-    for k in range(len(kept)):
-        places[k], sizes[k], speeds[k] = center[kept[k]], size_lwh_m[kept[k]], velocity[kept[k]]
-    return kept, places, sizes, yaw[kept], speeds
+    alone, count = apart(ground, sure, overlap_max), 0
+    places, sizes = np.empty((len(sure), 3)), np.empty((len(sure), 3))
+    turns, speeds = np.empty(len(sure)), np.empty((len(sure), 2))
+    for k in range(len(sure)):
+        if not alone[k]:
+            continue
+        j = kept[k]
+        kept[count], turns[count] = j, yaw[j]
+        speeds[count, 0], speeds[count, 1] = velocity[j, 0], velocity[j, 1]
+        for i in range(3):
+            places[count, i], sizes[count, i] = center[j, i], size_lwh_m[j, i]
+        count += 1
+    return kept[:count], places[:count], sizes[:count], turns[:count], speeds[:count]
 
 
 __all__ = ["admitted"]

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from perception.ops.boxes_3d import corners_from_above, giou_at_most, giou_of_pair
+from perception.ops.boxes_bev import first_not_below
 from perception.ops.matching import UNMATCHED, match_pairs, match_pairs_greedily
 from perception.tracking.tracks import box_of
 
@@ -29,20 +30,27 @@ def matched(tracks: Any, seen: Any, classes: Any, widen: float) -> Any:
         widen: how many times further than usual the detections scatter.
     """
     match = np.full(len(tracks), UNMATCHED)
+    rows, columns = np.empty(len(tracks), np.int64), np.empty(len(seen.label), np.int64)
     for family in range(len(classes)):
-        if classes[family].family != family:
+        row_count, column_count = 0, 0
+        for k in range(len(tracks)):
+            if classes[tracks[k].label].family == family:
+                rows[row_count] = k
+                row_count += 1
+        for j in range(len(seen.label)):
+            if classes[seen.label[j]].family == family:
+                columns[column_count] = j
+                column_count += 1
+        if not row_count or not column_count:
             continue
-        rows = np.flatnonzero(_of_family(tracks["label"], classes, family))
-        columns = np.flatnonzero(_of_family(seen.label, classes, family))
-        if not len(rows) or not len(columns):
-            continue
-        row, column, cost = _pairs(tracks, rows, seen, columns, classes, family, widen)
+        row, column, cost = _pairs(tracks, rows[:row_count], seen, columns[:column_count], classes, family, widen)
         most = classes[family].cost_max
         if classes[family].hungarian:
             found = match_pairs(row, column, cost, len(tracks), len(seen.label), most)
         else:
             found = match_pairs_greedily(row, column, cost, len(tracks), len(seen.label), most)
-        match = np.maximum(match, found)
+        for k in range(len(tracks)):
+            match[k] = max(match[k], found[k])
     return match
 
 
@@ -51,53 +59,63 @@ def _pairs(tracks: Any, rows: Any, seen: Any, columns: Any, classes: Any, family
     """Return pairs (P,) of some tracks and some detections of one family, and their cost (P,)."""
     one = classes[family]
     reach, most = one.reach_m, one.cost_max
-    columns = columns[np.argsort(seen.center_m[columns, 0])]
-    expected, found = np.empty((len(rows), 7)), np.empty((len(columns), 7))
+    expected, found, along = np.empty((len(rows), 7)), np.empty((len(columns), 7)), np.empty(len(columns))
     for k in range(len(rows)):
         box_of(tracks[rows[k]], expected[k])
     for k in range(len(columns)):
-        j = columns[k]
-        found[k, :3], found[k, 3:6], found[k, 6] = seen.center_m[j], seen.size_lwh_m[j], seen.yaw_rad[j]
+        along[k] = seen.center_m[columns[k], 0]
+    order = np.argsort(along, kind="mergesort")  # in all of this package, so that one kind of sort is compiled
+    for k in range(len(columns)):
+        j = columns[order[k]]
+        for i in range(3):
+            found[k, i], found[k, 3 + i] = seen.center_m[j, i], seen.size_lwh_m[j, i]
+        found[k, 6], along[k] = seen.yaw_rad[j], seen.center_m[j, 0]
     of_tracks, of_boxes, room = corners_from_above(expected), corners_from_above(found), np.empty((2, 16, 2))
-    along = found[:, 0].copy()
-    row, column, cost = [np.int64(0) for _ in range(0)], [np.int64(0) for _ in range(0)], [0.0 for _ in range(0)]
+    pairs, costs, count = np.empty((64, 2), np.int64), np.empty(64), 0
     for i in range(len(rows)):
         x, y = expected[i, 0], expected[i, 1]
-        for j in range(np.searchsorted(along, x - reach), len(along)):
-            if along[j] > x + reach:
+        for k in range(first_not_below(along, x - reach), len(along)):
+            if along[k] > x + reach:
                 break
-            if abs(found[j, 1] - y) > reach:
+            if abs(found[k, 1] - y) > reach:
                 continue
+            j = columns[order[k]]
             if one.affinity == GIOU:
-                if giou_at_most(expected[i], of_tracks[i], found[j], of_boxes[j]) <= 1 - most:
+                if giou_at_most(expected[i], of_tracks[i], found[k], of_boxes[k]) <= 1 - most:
                     continue
-                apart = 1 - giou_of_pair(expected[i], of_tracks[i], found[j], of_boxes[j], room)
+                apart = 1 - giou_of_pair(expected[i], of_tracks[i], found[k], of_boxes[k], room)
             else:
-                kind = classes[seen.label[columns[j]]]
-                off = found[j] - expected[i]
-                apart = _mahalanobis(tracks[rows[i]], off, widen * kind.position_m, widen * kind.height_m)
+                kind = classes[seen.label[j]]
+                apart = _mahalanobis(
+                    tracks[rows[i]], expected[i], found[k], widen * kind.position_m, widen * kind.height_m
+                )
             if apart < most:
-                row.append(rows[i])
-                column.append(columns[j])
-                cost.append(apart)
-    return np.array(row, np.int64), np.array(column, np.int64), np.array(cost, np.float64)
+                if count == len(costs):
+                    pairs, costs = _twice(pairs, costs)
+                pairs[count, 0], pairs[count, 1], costs[count] = rows[i], j, apart
+                count += 1
+    row, column, cost = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
+    for k in range(count):
+        row[k], column[k], cost[k] = pairs[k, 0], pairs[k, 1], costs[k]
+    return row, column, cost
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _of_family(label: Any, classes: Any, family: int) -> Any:
-    """Return which labels (N,) are of a family."""
-    found = np.empty(len(label), np.bool_)
-    for k in range(len(label)):
-        found[k] = classes[label[k]].family == family
-    return found
+def _twice(pairs: Any, costs: Any) -> Any:
+    """Return both with twice the room."""
+    more, more_costs = np.empty((2 * len(pairs), 2), np.int64), np.empty(2 * len(costs))
+    for k in range(len(costs)):
+        more[k, 0], more[k, 1], more_costs[k] = pairs[k, 0], pairs[k, 1], costs[k]
+    return more, more_costs
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def _mahalanobis(track: Any, off: Any, position_m: float, height_m: float) -> float:
+def _mahalanobis(track: Any, expected: Any, found: Any, position_m: float, height_m: float) -> float:
     """Return how far off a detection's centre is, given standard deviations of it along x or y, and along z."""
+    dx, dy, dz = found[0] - expected[0], found[1] - expected[1], found[2] - expected[2]
     xx, yy, xy = track.cov[0, 0] + position_m**2, track.cov[1, 1] + position_m**2, track.cov[0, 1]
-    squared = (yy * off[0] * off[0] - 2 * xy * off[0] * off[1] + xx * off[1] * off[1]) / (xx * yy - xy * xy)
-    return math.sqrt(squared + off[2] * off[2] / (track.height[1] + height_m**2))
+    squared = (yy * dx * dx - 2 * xy * dx * dy + xx * dy * dy) / (xx * yy - xy * xy)
+    return math.sqrt(squared + dz * dz / (track.height[1] + height_m**2))
 
 
 __all__ = ["GIOU", "MAHALANOBIS", "matched"]

@@ -47,7 +47,9 @@ def add_evidence(evidence: Any, said: Any, label: int, sure: float) -> int:
         evidence[i] += math.log(sure * said[i, label] + (1 - sure) / count)
         if evidence[i] > evidence[best]:
             best = i
-    evidence -= evidence[best]
+    highest = evidence[best]
+    for i in range(count):
+        evidence[i] -= highest
     return best
 
 

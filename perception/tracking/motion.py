@@ -253,8 +253,9 @@ def convert(mean: Any, cov: Any, before: int, after: int) -> None:
         mean[3], mean[4] = cosine * mean[3] + sine * mean[4], 0.0
     else:
         mean[3], mean[4] = cosine * mean[3], sine * mean[3]
-    cov[3:, :] = 0.0
-    cov[:, 3:] = 0.0
+    for i in range(5):
+        for k in range(3, 5):
+            cov[i, k] = cov[k, i] = 0.0
     cov[3, 3], cov[4, 4] = spread, TURN_RADPS**2 if after == TURNING else spread
 
 

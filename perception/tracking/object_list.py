@@ -102,8 +102,9 @@ def _columns(
     pose, spread, states = np.empty((count, 7)), np.empty((count, 3)), np.empty((count, 15))
     shares, pushed, stamps = np.empty((count, len(model))), np.empty((count, 2)), np.empty((2, count), np.int64)
     of_turning, of_straight, by_state = np.eye(5), np.eye(5), np.zeros((2, 5))
-    block = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-    of_turning[:2, :2] = of_straight[:2, :2] = of_straight[3:, 3:] = block
+    for axes, at in ((of_turning, 0), (of_straight, 0), (of_straight, 3)):
+        axes[at, at] = axes[at + 1, at + 1] = math.cos(turn)
+        axes[at, at + 1], axes[at + 1, at] = -math.sin(turn), math.sin(turn)
     for k in range(count):
         track = tracks[k]
         mean, cov = track.mean, track.cov
@@ -111,8 +112,12 @@ def _columns(
         stamps[0, k], stamps[1, k] = t_ns - track.born_ns, track.seen_ns
         orientation[k] = (track.heading >= ANY_HEADING) + (track.heading >= SURE_HEADING)
         turns[k], rate[k] = model[track.label] == TURNING, mean[4]
-        shares[k] = np.exp(track.evidence)
-        shares[k] /= shares[k].sum()
+        whole = 0.0
+        for i in range(len(model)):
+            shares[k, i] = math.exp(track.evidence[i])
+            whole += shares[k, i]
+        for i in range(len(model)):
+            shares[k, i] /= whole
         yaw[k] = mean[2] + turn
         for i in range(3):
             size[k, i] = track.size[i]

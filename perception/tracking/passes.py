@@ -103,15 +103,20 @@ def observe(
     """
     match = matched(tracks, seen, classes, widen)
     _take(tracks, match, seen, said, classes, widen, weight, source, t_ns)
-    new = np.ones(len(seen.label), np.bool_)
+    old, count = np.zeros(len(seen.label), np.bool_), 0
     for k in range(len(tracks)):
         track = tracks[k]
         if match[k] >= 0:
-            new[match[k]] = False
+            old[match[k]] = True
         elif sought[track.label] and in_sector(track.mean[0], track.mean[1], sector):
             lost = weight * math.log1p(-classes[track.label].detection_probability)
             track.existence = max(track.existence + lost, -MAX_ODDS)
-    return np.flatnonzero(new)
+    new = np.empty(len(old), np.int64)
+    for j in range(len(old)):
+        if not old[j]:
+            new[count] = j
+            count += 1
+    return new[:count]
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -201,13 +206,18 @@ def shown(tracks: Any, classes: Any, t_ns: int, overlap_max: float) -> Any:
         given[k] = recent and track.existence >= kind.shown_odds
     if overlap_max >= 1:
         return given
-    rows = np.flatnonzero(given)
-    ground, sure = np.empty((len(rows), 5)), np.empty(len(rows))
-    for k in range(len(rows)):
-        track = tracks[rows[k]]
-        ground[k, 0], ground[k, 1], ground[k, 4] = track.mean[0], track.mean[1], track.mean[2]
-        ground[k, 2], ground[k, 3], sure[k] = track.size[0], track.size[1], track.existence
-    given[rows] = apart(ground, sure, overlap_max)
+    ground, sure, row = np.empty((given.sum(), 5)), np.empty(given.sum()), 0
+    for k in range(len(tracks)):
+        if given[k]:
+            track = tracks[k]
+            ground[row, 0], ground[row, 1], ground[row, 4] = track.mean[0], track.mean[1], track.mean[2]
+            ground[row, 2], ground[row, 3], sure[row] = track.size[0], track.size[1], track.existence
+            row += 1
+    alone, row = apart(ground, sure, overlap_max), 0
+    for k in range(len(tracks)):
+        if given[k]:
+            given[k] = alone[row]
+            row += 1
     return given
 
 

@@ -48,7 +48,9 @@ class PastPlaces:
             self._t_ns = np.concatenate((self._t_ns, np.full((new, PLACES), NEVER)))
             self._places = np.concatenate((self._places, np.zeros((new, PLACES, 3))))
         flat = base_link.rotation[:2], base_link.translation_m[:2]
-        return PastPoses(*_noted(self._t_ns, self._places, rows, places, t_ns, *flat, base_link.yaw_rad()))
+        return PastPoses(
+            *_noted(self._t_ns, self._places, rows, np.ascontiguousarray(places), t_ns, *flat, base_link.yaw_rad())
+        )
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -72,8 +74,12 @@ def _noted(t_ns: Any, kept: Any, rows: Any, places: Any, now_ns: int, axes: Any,
         row = rows[n]
         if t_ns[row, last] <= now_ns - STEP_NS or t_ns[row, last] == NEVER:
             for k in range(last):
-                t_ns[row, k], kept[row, k] = t_ns[row, k + 1], kept[row, k + 1]
-            t_ns[row, last], kept[row, last] = now_ns, places[n]
+                t_ns[row, k] = t_ns[row, k + 1]
+                for i in range(3):
+                    kept[row, k, i] = kept[row, k + 1, i]
+            t_ns[row, last] = now_ns
+            for i in range(3):
+                kept[row, last, i] = places[n, i]
         for k in range(last + 1):
             if t_ns[row, k] >= now_ns:
                 continue
