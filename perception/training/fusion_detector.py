@@ -23,7 +23,7 @@ from perception.errors import WeightsError
 from perception.geometry.rig import Rig
 from perception.geometry.transforms import Transform
 from perception.networks.card import Card, find_card
-from perception.networks.deepinteraction import DeepInteraction, decode_boxes
+from perception.networks.deepinteraction import DeepInteraction
 from perception.networks.layers.boxes import Boxes3D
 from perception.networks.layers.interaction_decoder import Decoded
 from perception.networks.load import build_network
@@ -81,7 +81,7 @@ class SurroundSample:
 
 DEEPINTERACTION_RECIPE = Recipe(
     "deepinteraction_compact", seed=1, steps=6400, batch_size=1, learning_rate=1e-3, average_decay=0.98, warm_up=0.2,
-    limit_mb=12.2,
+    limit_mb=12.2, further_steps=4000, further_rate=2e-4,
 )  # fmt: skip
 
 
@@ -189,8 +189,7 @@ class SurroundDetection:
     def detect(self, sample: SurroundSample) -> Boxes3D:
         """Return what the network, in evaluation mode, finds, in the house's convention and the frame of the card."""
         with torch.inference_mode(), as_learned():
-            decoded = self._decoded(sample)
-            found = decode_boxes(decoded, self.network.pts_bbox_head, self.network.config.keep_box_range)[0].cpu()
+            found = self.network.boxes(self._decoded(sample))[0].cpu()
         boxes = found.upright_boxes()
         return Boxes3D(
             torch.from_numpy(boxes.center_m), torch.from_numpy(boxes.size_lwh_m), torch.from_numpy(boxes.yaw_rad),

@@ -51,6 +51,7 @@ TINY = replace(
     image_size=(64, 96),
     point_range=(-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
     keep_box_range=(-60.0, -60.0, -10.0, 60.0, 60.0, 10.0),
+    apart_m=(),
     voxel_size=(1.6, 1.6, 0.4),
     pillar_size=(6.4, 6.4, 8.0),
     sparse=replace(DEEPINTERACTION_COMPACT.sparse, grid=(21, 64, 64)),
@@ -197,6 +198,27 @@ def test_a_batch_does_not_mix_its_samples(network: DeepInteraction, scene: Scene
         both = network.detect(images, [scene.points, other], rig[0], rig[1], run_in_torch(network.parts(2, 4)))
     alone = detect(network, scene, [0, 1, 2, 3])
     torch.testing.assert_close(both[0].boxes, alone.boxes, rtol=1e-4, atol=1e-4)
+
+
+def test_of_boxes_of_one_class_that_lie_together_the_surest_stays(network: DeepInteraction, scene: Scene) -> None:
+    classes = network.config.decoder.classes
+    every = detect(network, scene, [0, 1, 2, 3])
+    together = DeepInteraction(replace(network.config, apart_m=(0.0, *(20.0,) * (classes - 1)))).eval()
+    together.load_state_dict(network.state_dict())
+    kept = detect(together, scene, [0, 1, 2, 3])
+    expected: list[int] = []
+    for k in torch.argsort(every.scores, descending=True, stable=True).tolist():  # by the plain definition
+        same = [j for j in expected if every.labels[j] == every.labels[k] and every.labels[k] > 0]
+        if all((every.boxes[j, :2] - every.boxes[k, :2]).norm() >= 20.0 for j in same):
+            expected.append(k)
+    assert len(expected) < len(every.scores)
+    expected.sort()
+    torch.testing.assert_close(kept.boxes, every.boxes[expected], rtol=0, atol=0)
+    torch.testing.assert_close(kept.scores, every.scores[expected], rtol=0, atol=0)
+    assert kept.labels.tolist() == every.labels[expected].tolist()
+    short = DeepInteraction(replace(network.config, apart_m=(1.0,))).eval()
+    with pytest.raises(ShapeError, match="one for each class"):
+        detect(short, scene, [0, 1, 2, 3])
 
 
 def test_what_does_not_fit_together_is_refused(network: DeepInteraction, scene: Scene) -> None:
