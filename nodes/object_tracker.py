@@ -67,6 +67,8 @@ class ReliabilityConfig(BaseModel):
     """Of that line."""
     noise: Annotated[float, Field(gt=0, le=20)] = 1.0
     """How many times further than usual its boxes scatter."""
+    score_min: Annotated[float, Field(ge=0, le=1)] | None = None
+    """In place of the tracker's: below which score its detections are not looked at."""
     confusion: dict[str, dict[str, Annotated[float, Field(ge=0, le=1)]]] = Field(default_factory=dict)
     """How often it calls what is truly of the first class by the second's name, of boxes that are in their place."""
 
@@ -236,11 +238,11 @@ class ObjectTracker(Node):
         frame = pose @ self.rig.base_link_from(header.frame_id)
         over_ground = velocity is not None and self.has_ego
         fast = np.full((len(yaw), 2), np.nan) if velocity is None else velocity
+        source = _detector(header)
         kept, center, size, yaw, fast = admitted(
-            center, size, yaw, fast, score, frame.matrix, self.config.score_min, self.config.overlap_max
+            center, size, yaw, fast, score, frame.matrix, self._score_min(source), self.config.overlap_max
         )
         view = FieldOfView(float(pose.translation_m[0]), float(pose.translation_m[1]), range_m=self.config.range_m)
-        source = _detector(header)
         batch = DetectionBatch(
             t_ns=header.t_sensor_ns, source=source, classes=_known(names), center_m=center, size_lwh_m=size,
             yaw_rad=yaw, label=label[kept], score=score[kept], velocity_mps=fast if over_ground else None, seen=view,
@@ -254,6 +256,11 @@ class ObjectTracker(Node):
             ids = self.tracker.tracks["id"][seen]
             self._memory.looks.note(ids, batch.t_ns, looks.looks, looks.share[rows], looks.num_points[rows])
         return pose
+
+    def _score_min(self, source: str) -> float:
+        settings: ObjectTrackerConfig = self.config
+        trust = settings.reliability.get(source) or settings.reliability.get("default")
+        return settings.score_min if trust is None or trust.score_min is None else trust.score_min
 
     def _list(self, header: Header, pose: Transform) -> TrackedObjects:
         """Return all objects at the newest stamp of the tracker, given the vehicle's pose at the header's."""

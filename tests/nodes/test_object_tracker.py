@@ -292,6 +292,19 @@ def test_a_detector_that_boasts_is_taken_at_its_settings_word() -> None:
     assert said.objects[0].existence_probability == pytest.approx(1 / (1 + np.exp(-(0.5 * np.log(9) - 1))), abs=1e-6)
 
 
+def test_a_modest_detector_has_a_least_score_of_its_own() -> None:
+    modest = {"slope": 1.0, "offset": 4.0, "score_min": 0.1}
+    node = tracker(score_min=0.3, reliability={"deepinteraction": modest})
+    for k in range(5):
+        said = node.on_detections(detections(START_NS + k * STEP_NS, [20.0, 1.0], score=0.2, model="dsvt@1"))
+    assert not said.objects
+    for k in range(5, 10):
+        said = node.on_detections(detections(START_NS + k * STEP_NS, [20.0, 1.0], score=0.2, model="deepinteraction@1"))
+    assert len(said.objects) == 1
+    low = detections(START_NS + 10 * STEP_NS, [[20.0, 1.0], [40.0, 1.0]], score=0.05, model="deepinteraction@1")
+    assert len(node.on_detections(low).objects) == 1
+
+
 def test_a_class_that_planners_do_not_know_is_unknown() -> None:
     said = tracker().on_detections(detections(START_NS, [20.0, 5.0], classes=("zeppelin",)))
     assert said.objects[0].classes[0].label == "unknown"
