@@ -76,7 +76,7 @@ class Subscription:
 
     Args:
         endpoint: the graph's endpoint; `perception launch` prints it.
-        topics: whole topic names; none means all.
+        topics: whole topic names, or one by itself; none means all.
         keep: "latest" per topic, or "all".
         timeout_s: how long iteration waits for a message before it raises; None waits for ever.
         keys: folder with this client's CURVE keys, for a publisher that asks for them.
@@ -88,12 +88,13 @@ class Subscription:
     def __init__(
         self,
         endpoint: str,
-        topics: Sequence[str] = (),
+        topics: str | Sequence[str] = (),
         *,
         keep: Literal["latest", "all"] = "latest",
         timeout_s: float | None = None,
         keys: str | Path | None = None,
     ) -> None:
+        topics = (topics,) if isinstance(topics, str) else topics  # else its letters were the topics, which never come
         self.endpoint, self._topics, self._keep, self._timeout_s = endpoint, frozenset(topics), keep, timeout_s
         self.unreadable = 0
         self._waiting: deque[Received] = deque()
@@ -259,7 +260,7 @@ class Subscription:
 
 def subscribe(
     endpoint: str,
-    topics: Sequence[str] = (),
+    topics: str | Sequence[str] = (),
     *,
     keep: Literal["latest", "all"] = "latest",
     timeout_s: float | None = None,
@@ -271,7 +272,8 @@ def subscribe(
     PERCEPTION_ENDPOINT, or at the default one.
     """
     if endpoint in PLANNER_TOPICS:
-        endpoint, topics = os.environ.get("PERCEPTION_ENDPOINT", DEFAULT_ENDPOINT), (endpoint, *topics)
+        more = (topics,) if isinstance(topics, str) else topics
+        endpoint, topics = os.environ.get("PERCEPTION_ENDPOINT", DEFAULT_ENDPOINT), (endpoint, *more)
     return Subscription(endpoint, topics, keep=keep, timeout_s=timeout_s, keys=keys)
 
 

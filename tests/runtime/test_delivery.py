@@ -319,3 +319,13 @@ def test_a_planner_may_name_a_topic_alone(publisher: Publisher, monkeypatch: pyt
     monkeypatch.setenv("PERCEPTION_ENDPOINT", publisher.endpoint)
     with perception.subscribe("objects") as planner:
         assert planner.endpoint == publisher.endpoint
+
+
+def test_one_topic_may_be_given_by_itself(publisher: Publisher) -> None:
+    with perception.subscribe(publisher.endpoint, "objects") as planner:
+        settle(publisher)
+        publisher.publish("mask", state(0))
+        publisher.publish("objects", encode(objects(5, seq=9)).to_bytes())
+        found = planner.receive(5.0)
+    assert found is not None
+    assert found.topic == "objects"
