@@ -94,8 +94,7 @@ class Subscription:
         timeout_s: float | None = None,
         keys: str | Path | None = None,
     ) -> None:
-        topics = (topics,) if isinstance(topics, str) else topics  # else its letters were the topics, which never come
-        self.endpoint, self._topics, self._keep, self._timeout_s = endpoint, frozenset(topics), keep, timeout_s
+        self.endpoint, self._topics, self._keep, self._timeout_s = endpoint, frozenset(_named(topics)), keep, timeout_s
         self.unreadable = 0
         self._waiting: deque[Received] = deque()
         self._last: dict[str, tuple[str, int, int]] = {}
@@ -272,9 +271,13 @@ def subscribe(
     PERCEPTION_ENDPOINT, or at the default one.
     """
     if endpoint in PLANNER_TOPICS:
-        more = (topics,) if isinstance(topics, str) else topics
-        endpoint, topics = os.environ.get("PERCEPTION_ENDPOINT", DEFAULT_ENDPOINT), (endpoint, *more)
+        endpoint, topics = os.environ.get("PERCEPTION_ENDPOINT", DEFAULT_ENDPOINT), (endpoint, *_named(topics))
     return Subscription(endpoint, topics, keep=keep, timeout_s=timeout_s, keys=keys)
+
+
+def _named(topics: str | Sequence[str]) -> Sequence[str]:
+    """Return names of topics; one by itself is no row of letters."""
+    return (topics,) if isinstance(topics, str) else topics
 
 
 __all__ = ["Received", "Safety", "Subscription", "subscribe"]

@@ -19,7 +19,6 @@ import math
 from typing import Any
 
 import numba
-import numpy as np
 
 TURNING, STRAIGHT = 0, 1
 SLOW_TURN_RADPS = 1e-3
@@ -79,10 +78,21 @@ def _spread(cov: Any, step: Any, half: Any) -> None:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def predict_one(
+def predict(
     mean: Any, cov: Any, model: int, acceleration_mps2: float, turn: float, dt: float, step: Any, room: Any
 ) -> None:
-    """Move one track; arguments as in `predict`. `step` and `room` (5, 5) are room to work in."""
+    """Move a track on by `dt` seconds, in place.
+
+    Args:
+        mean: (5,), see the module's text.
+        cov: (5, 5) its covariance.
+        model: TURNING or STRAIGHT.
+        acceleration_mps2: standard deviation of the acceleration.
+        turn: that of the turn acceleration in rad/s2 (turning), or of the drift of the heading in rad/s (straight).
+        dt: seconds, may be negative for a look back.
+        step: (5, 5) room to work in.
+        room: (5, 5) another.
+    """
     step[:] = 0
     for i in range(5):
         step[i, i] = 1.0
@@ -114,23 +124,6 @@ def predict_one(
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def predict(mean: Any, cov: Any, model: Any, noise: Any, dt: float) -> None:
-    """Move tracks on by `dt` seconds, in place.
-
-    Args:
-        mean: (N, 5), see the module's text.
-        cov: (N, 5, 5) its covariance.
-        model: (N,) TURNING or STRAIGHT.
-        noise: (N, 2) standard deviation of the acceleration in m/s2, and of the turn acceleration in rad/s2 (turning)
-            or the drift of the heading in rad/s (straight).
-        dt: seconds, may be negative for a look back.
-    """
-    step, room = np.empty((5, 5)), np.empty((5, 5))
-    for k in range(len(mean)):
-        predict_one(mean[k], cov[k], model[k], noise[k, 0], noise[k, 1], dt, step, room)
-
-
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def _take(mean: Any, cov: Any, seen: Any, rest: float, variance: float, crossed: Any) -> None:
     """Take one measured number: `seen` (5,) is its derivative by the state, `rest` measured minus expected.
 
@@ -151,7 +144,7 @@ def _take(mean: Any, cov: Any, seen: Any, rest: float, variance: float, crossed:
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def update_one(
+def update(
     mean: Any, cov: Any, model: int, measured: Any, position_m: float, heading_rad: float, velocity_mps: float,
     seen: Any, room: Any,
 ) -> int:  # fmt: skip
@@ -193,25 +186,6 @@ def update_one(
             _take(mean, cov, seen, measured[3 + i] - expected, velocity_mps**2, room)
     mean[2] = wrapped(mean[2])
     return agrees
-
-
-@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
-def update(mean: Any, cov: Any, model: Any, measured: Any, spread: Any, agrees: Any) -> None:
-    """Take one detection each into tracks, in place; see `update_one`.
-
-    Args:
-        mean: (N, 5).
-        cov: (N, 5, 5).
-        model: (N,).
-        measured: (N, 5).
-        spread: (N, 3) standard deviations of the position in m, the heading in rad, the velocity in m/s.
-        agrees: (N,) out.
-    """
-    seen, room = np.zeros(5), np.empty(5)
-    for k in range(len(mean)):
-        agrees[k] = update_one(
-            mean[k], cov[k], model[k], measured[k], spread[k, 0], spread[k, 1], spread[k, 2], seen, room
-        )
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
@@ -260,6 +234,5 @@ def convert(mean: Any, cov: Any, before: int, after: int) -> None:
 
 
 __all__ = [
-    "STRAIGHT", "TURNING", "TURN_RADPS", "convert", "predict", "predict_one", "turn_around", "update", "update_alone",
-    "update_one", "wrapped",
+    "STRAIGHT", "TURNING", "TURN_RADPS", "convert", "predict", "turn_around", "update", "update_alone", "wrapped",
 ]  # fmt: skip

@@ -15,15 +15,7 @@ from numpy.typing import NDArray
 from perception.ops.boxes_bev import apart
 from perception.tracking.association import matched
 from perception.tracking.class_evidence import add_evidence
-from perception.tracking.motion import (
-    TURN_RADPS,
-    TURNING,
-    convert,
-    predict_one,
-    turn_around,
-    update_alone,
-    update_one,
-)
+from perception.tracking.motion import TURN_RADPS, TURNING, convert, predict, turn_around, update, update_alone
 from perception.tracking.tracks import MAX_ODDS, in_sector, odds, probability, within
 
 HEADING_VOTES = 5.0
@@ -56,7 +48,7 @@ def move(tracks: Any, classes: Any, seconds: float, memory_s: float) -> None:
     left = math.exp(-max(0.0, seconds) / memory_s)
     for track in tracks:
         kind = classes[track.label]
-        predict_one(track.mean, track.cov, kind.model, kind.acceleration_mps2, kind.turn, seconds, step, room)
+        predict(track.mean, track.cov, kind.model, kind.acceleration_mps2, kind.turn, seconds, step, room)
         track.height[1] += (2 * kind.height_m * seconds) ** 2
         for i in range(3):
             track.size_variance[i] += (kind.size_drift_mps * seconds) ** 2
@@ -131,9 +123,8 @@ def _take(
         if j < 0:
             continue
         kind = classes[track.label]
-        measured[0], measured[1], measured[2] = seen.center_m[j, 0], seen.center_m[j, 1], seen.yaw_rad[j]
-        measured[3], measured[4] = seen.velocity_mps[j, 0], seen.velocity_mps[j, 1]
-        agrees = update_one(
+        _measure(seen, j, measured)
+        agrees = update(
             track.mean, track.cov, kind.model, measured, widen * kind.position_m, widen * kind.heading_rad,
             widen * kind.velocity_mps, derivative, room,
         )  # fmt: skip
@@ -153,6 +144,13 @@ def _take(
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _measure(seen: Any, j: int, measured: Any) -> None:
+    """Write what detection `j` measured, as `update` takes it, into `measured` (5,)."""
+    measured[0], measured[1], measured[2] = seen.center_m[j, 0], seen.center_m[j, 1], seen.yaw_rad[j]
+    measured[3], measured[4] = seen.velocity_mps[j, 0], seen.velocity_mps[j, 1]
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
 def begin(tracks: Any, index: Any, seen: Any, said: Any, classes: Any, widen: float, source: int, t_ns: int) -> None:
     """Begin tracks (N,), all zeros but for their ids, with the detections `index` (N,); the rest as in `observe`."""
     measured, derivative, room = np.empty(5), np.empty(5), np.empty(5)
@@ -163,8 +161,7 @@ def begin(tracks: Any, index: Any, seen: Any, said: Any, classes: Any, widen: fl
         track.label, track.detection, track.heading, track.sources = seen.label[j], j, 1, 1 << source
         add_evidence(track.evidence, said, seen.label[j], probability(seen.score[j]))
         track.existence = track.score = seen.score[j]
-        measured[0], measured[1], measured[2] = seen.center_m[j, 0], seen.center_m[j, 1], seen.yaw_rad[j]
-        measured[3], measured[4] = seen.velocity_mps[j, 0], seen.velocity_mps[j, 1]
+        _measure(seen, j, measured)
         for i in range(3):
             track.mean[i] = measured[i]
             track.size[i], track.size_variance[i] = seen.size_lwh_m[j, i], (widen * kind.size_m) ** 2
@@ -174,7 +171,7 @@ def begin(tracks: Any, index: Any, seen: Any, said: Any, classes: Any, widen: fl
         cov[2, 2], cov[3, 3] = (widen * kind.heading_rad) ** 2, kind.speed_mps**2
         cov[4, 4] = TURN_RADPS**2 if kind.model == TURNING else kind.speed_mps**2
         if np.isfinite(measured[3]) and np.isfinite(measured[4]):  # of a turning object, its speed along the heading
-            update_one(
+            update(
                 track.mean, cov, kind.model, measured, widen * kind.position_m, widen * kind.heading_rad,
                 widen * kind.velocity_mps, derivative, room,
             )  # fmt: skip

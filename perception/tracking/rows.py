@@ -41,9 +41,9 @@ class Rows:
     def keep(self, ids: Ids) -> NDArray[np.int64]:
         """Forget all but these, and return which rows are left, in their new order."""
         wanted = np.isin(self._ids, ids)
-        left, place = self._row[wanted], np.argsort(self._row[wanted])
-        self._ids, self._row = self._ids[wanted], np.argsort(place)
-        return left[place]
+        left = np.sort(self._row[wanted])
+        self._ids, self._row = self._ids[wanted], np.searchsorted(left, self._row[wanted])
+        return left
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]

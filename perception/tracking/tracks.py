@@ -140,7 +140,7 @@ class FieldOfView:
 
     def contains(self, xy_m: NDArray[np.float64]) -> NDArray[np.bool_]:
         """True for each of (N, 2) positions in the sector."""
-        return np.array([in_sector(x, y, self.sector) for x, y in xy_m.tolist()], np.bool_)
+        return np.asarray(_in_sector(xy_m, self.sector))
 
     @property
     def sector(self) -> tuple[float, float, float, float, float]:
@@ -156,10 +156,19 @@ def in_sector(x: float, y: float, sector: tuple[float, float, float, float, floa
     """Return whether a place lies in a field of view."""
     from_x, from_y, yaw, half_angle, reach = sector
     dx, dy = x - from_x, y - from_y
-    if math.sqrt(dx * dx + dy * dy) > reach:
+    if dx * dx + dy * dy > reach * reach:
         return False
-    aside = (math.atan2(dy, dx) - yaw + math.pi) % (2 * math.pi) - math.pi
-    return half_angle >= math.pi or abs(aside) <= half_angle
+    if half_angle >= math.pi:
+        return True
+    return abs((math.atan2(dy, dx) - yaw + math.pi) % (2 * math.pi) - math.pi) <= half_angle
+
+
+@numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]
+def _in_sector(xy_m: Any, sector: tuple[float, float, float, float, float]) -> Any:
+    inside = np.empty(len(xy_m), np.bool_)
+    for k in range(len(xy_m)):
+        inside[k] = in_sector(xy_m[k, 0], xy_m[k, 1], sector)
+    return inside
 
 
 @numba.njit(cache=True)  # type: ignore[misc,untyped-decorator,unused-ignore]

@@ -307,12 +307,12 @@ def test_planners_move_objects_as_the_tracker_does(kind: str) -> None:
     thing = car(velocity_mps=(*speed.tolist(), 0.0), motion=motion,
                 rotation_xyzw=(0.0, 0.0, float(np.sin(yaw / 2)), float(np.cos(yaw / 2))))  # fmt: skip
     (moved,) = objects_at(objects(0, thing), 400_000_000).objects
-    mean = np.array([[10.0, 2.0, yaw, 6.0, rate] if kind == "turning" else [10.0, 2.0, yaw, *speed]])
-    expected = cov[None].copy()
-    predict(mean, expected, np.array([TURNING if kind == "turning" else STRAIGHT]), np.array([[2.0, 0.5]]), 0.4)
-    np.testing.assert_allclose(moved.center_m[:2], mean[0, :2], atol=1e-9)
+    mean = np.array([10.0, 2.0, yaw, 6.0, rate] if kind == "turning" else [10.0, 2.0, yaw, *speed])
+    expected, model = cov.copy(), TURNING if kind == "turning" else STRAIGHT
+    predict(mean, expected, model, 2.0, 0.5, 0.4, np.empty((5, 5)), np.empty((5, 5)))
+    np.testing.assert_allclose(moved.center_m[:2], mean[:2], atol=1e-9)
     assert moved.motion is not None
-    np.testing.assert_allclose(moved.motion.covariance, expected[0][np.triu_indices(5)], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(moved.motion.covariance, expected[np.triu_indices(5)], rtol=1e-7, atol=1e-9)
 
 
 def test_a_planner_may_name_a_topic_alone(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:

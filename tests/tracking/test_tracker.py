@@ -236,7 +236,8 @@ def moved(truth: Float, model: int, dt: float, settings: ClassSettings, random: 
     after = truth.copy()
     turn = settings.turn_radps2 if model == TURNING else settings.heading_drift_radps
     push = random.normal(0, 1, (len(truth), 2)) * settings.acceleration_mps2
-    predict(after, np.zeros((len(truth), 5, 5)), np.full(len(truth), model), np.zeros((len(truth), 2)), dt)
+    for mean in after:
+        predict(mean, np.zeros((5, 5)), model, 0.0, 0.0, dt, np.empty((5, 5)), np.empty((5, 5)))
     if model == STRAIGHT:
         after[:, :2] += push * dt**2 / 2
         after[:, 3:] += push * dt
@@ -253,13 +254,11 @@ def moved(truth: Float, model: int, dt: float, settings: ClassSettings, random: 
 
 def test_one_measured_place_halves_the_doubt_of_an_equal_one() -> None:
     """Two equally good positions: the mean lies between and the variance is half."""
-    mean, cov = np.zeros((1, 5)), np.eye(5)[None].copy()
-    agrees = np.zeros(1, np.int64)
-    measured = np.array([[2.0, 0.0, 0.0, np.nan, np.nan]])
-    update(mean, cov, np.array([STRAIGHT]), measured, np.ones((1, 3)), agrees)
-    assert mean[0, 0] == pytest.approx(1.0)
-    assert cov[0, 0, 0] == pytest.approx(0.5)
-    assert agrees[0] == 1
+    mean, cov, measured = np.zeros(5), np.eye(5), np.array([2.0, 0.0, 0.0, np.nan, np.nan])
+    agrees = update(mean, cov, STRAIGHT, measured, 1.0, 1.0, 1.0, np.empty(5), np.empty(5))
+    assert mean[0] == pytest.approx(1.0)
+    assert cov[0, 0] == pytest.approx(0.5)
+    assert agrees == 1
 
 
 @pytest.mark.parametrize("affinity", ["giou", "mahalanobis"])
