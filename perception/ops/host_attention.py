@@ -20,10 +20,8 @@ from torch import Tensor
 
 from perception.ops.host_sampling import REORDERED, Floats, exp, in_threads
 from perception.ops.small_floats import FloatsOrBits, floats_or_bits, narrowed, tensor_of, widened
-from perception.ops.vector_rows import add_products
+from perception.ops.vector_rows import LANES, ROWS, add_products, panel_of
 
-LANES, ROWS = 64, 6
-"""Keys and queries that are worked on at a time, see `host_convolution`."""
 Places: TypeAlias = NDArray[np.int64]
 
 
@@ -88,6 +86,8 @@ def _attention(share: int) -> Callable[..., None]:
 
     Logits stand key by key, the queries side by side: so each step of their softmax is one of whole rows.
     """
+    lanes = panel_of(share)
+    parts = share // lanes
 
     @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
     def attention(
@@ -101,6 +101,7 @@ def _attention(share: int) -> Callable[..., None]:
         scale = np.float32(1 / np.sqrt(share))
         query, key = np.zeros((panels, share, LANES), np.float32), np.zeros((keys_up, share), np.float32)
         value, found = np.empty((most, share), np.float32), np.empty((queries_up, share), np.float32)
+        values = np.empty((parts, most, lanes), np.float32)
         logits, whole = np.empty((keys_up, wide), np.float32), np.empty(wide, np.float32)
         of_logits, of_keys = np.arange(keys_up) * wide, np.arange(keys_up) * share
         of_queries, of_found = np.arange(queries_up), np.arange(queries_up) * share
@@ -123,15 +124,18 @@ def _attention(share: int) -> Callable[..., None]:
                         add_products(flat, targets, key.reshape(-1), of_keys, 1, i, right, share, ROWS, LANES)
                 _exponents(logits[:most], whole)
                 found[:] = 0
-                answers, right = found.reshape(-1), value.reshape(-1)
-                for i in range(0, queries_up, ROWS):
-                    add_products(answers, of_found, flat, of_queries, wide, i, right, most, ROWS, share)
+                answers = found.reshape(-1)
+                for part in range(parts):
+                    values[part] = value[:, part * lanes : (part + 1) * lanes]
+                    targets, right = of_found + part * lanes, values[part].reshape(-1)
+                    for i in range(0, queries_up, ROWS):
+                        add_products(answers, targets, flat, of_queries, wide, i, right, most, ROWS, lanes)
                 for i in range(length):
-                    place, part = asking[sequence, i], np.float32(1) / whole[i]
+                    place, scaled = asking[sequence, i], np.float32(1) / whole[i]
                     if place >= 0:
                         row = out[place, at : at + share]
                         for channel in range(share):
-                            row[channel] = narrowed(found[i, channel] * part, out)
+                            row[channel] = narrowed(found[i, channel] * scaled, out)
 
     return attention  # type: ignore[no-any-return]
 

@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.ops.host_sampling import Floats, in_threads
-from perception.ops.vector_rows import add_products
-
-LANES, ROWS = 64, 6
-"""Output channels and rows that are worked on at a time: 24 sums of 16 floats fill a processor's 32 registers."""
+from perception.ops.vector_rows import ROWS, add_products, panel_of
 
 
 def convolved_on_host(
@@ -39,7 +36,7 @@ def convolved_on_host(
         (M, Cout) float32.
     """
     positions, channels, out_channels = kernels.shape
-    lanes = next(width for width in (LANES, 32, 16, 8, 4, 2, 1) if out_channels % width == 0)
+    lanes = panel_of(out_channels)
     panels = kernels.reshape(positions, channels, -1, lanes).transpose(1, 2).contiguous().numpy()
     total, read = np.zeros((rows, out_channels), np.float32), features.contiguous().numpy()
     where, work = [x.contiguous().numpy() for x in (outputs, inputs, begins)], _convolution(lanes)

@@ -9,11 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 CORNERS = 4
+ROWS = 6
+LANES = 64 if binding.get_host_cpu_features().get("avx512f", False) else 16
+"""Rows, and floats of each, that `add_products` works on at a time: 24 sums of 16 floats in AVX-512's 32 registers, 12
+of 8 in AVX2's 16, 24 of 4 in NEON's 32. With more sums than there are registers, each goes to memory and back.
+"""
+
+
+def panel_of(width: int) -> int:
+    """Return the most floats, up to `LANES`, of which rows of `width` are a multiple: a power of two."""
+    return min(LANES, width & -width)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -118,4 +128,4 @@ def add_products(
     return types.void(total, targets, left, rows, *places, count, lanes), generate
 
 
-__all__ = ["CORNERS", "add_products", "add_samples"]
+__all__ = ["CORNERS", "LANES", "ROWS", "add_products", "add_samples", "panel_of"]
