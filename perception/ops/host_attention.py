@@ -71,96 +71,166 @@ def attended_in_sequences(
         padded = F.pad(biases.values.float(), (0, wide - length))
         added, sorts = padded.contiguous().numpy(), biases.sorts
     out = np.empty((len(asked), channels), asked.dtype)
-    attend = _attention(channels // heads)
+    share = channels // heads
+    lanes = panel_of(share)
+    attend = _attention(lanes)
 
     def work(some: slice) -> None:
-        attend(out, asked, read, row, queries.places[some], keys.places[some], added, sorts[some], heads)
+        own, theirs = queries.places[some], keys.places[some]
+        scratch = _Scratch.of(own.shape[1], theirs.shape[1], share, lanes)
+        attend(out, asked, read, row, own, theirs, added, sorts[some], heads, scratch)
 
     in_threads(work, count)
     return tensor_of(out)
 
 
-@lru_cache(maxsize=16)
-def _attention(share: int) -> Callable[..., None]:
-    """Compile the attention of heads of `share` channels each.
+class _Scratch(NamedTuple):
+    """What one head of one sequence is worked out in. Rows are filled up to `ROWS`; what is beyond is never read."""
 
-    Logits stand key by key, the queries side by side: so each step of their softmax is one of whole rows.
+    queries: Floats
+    """(panels, C / h, LANES)."""
+    keys: Floats
+    """(K, C / h)."""
+    values: Floats
+    """(K, C / h)."""
+    parts: Floats
+    """(parts, K, lanes) of the values."""
+    logits: Floats
+    """(K, panels * LANES)."""
+    whole: Floats
+    """(panels * LANES,) sums of the weights."""
+    found: Floats
+    """(Q, C / h)."""
+
+    @classmethod
+    def of(cls, queries: int, keys: int, share: int, lanes: int) -> _Scratch:
+        queries_up, keys_up = -(-queries // ROWS) * ROWS, -(-keys // ROWS) * ROWS
+        panels = -(-queries_up // LANES)
+        shapes = [
+            (panels, share, LANES), (keys_up, share), (keys, share), (share // lanes, keys, lanes),
+            (keys_up, panels * LANES), (panels * LANES,), (queries_up, share),
+        ]  # fmt: skip
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+@lru_cache(maxsize=8)
+def _attention(lanes: int) -> Callable[..., None]:
+    """Compile the attention of heads whose channels are a multiple of `lanes`.
+
+    Logits stand key by key, the queries side by side: so each step of their softmax is one of whole rows. What does not
+    depend on the channels, or on the type of what is read, is compiled once, in functions of its own.
     """
-    lanes = panel_of(share)
-    parts = share // lanes
+    add_answers = _answering(lanes)
 
-    @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
+    @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def attention(
         out: FloatsOrBits, queries: FloatsOrBits, keys: FloatsOrBits, absent: FloatsOrBits,
-        asking: Places, asked: Places, biases: Floats, sorts: Places, heads: int,
+        asking: Places, asked: Places, biases: Floats, sorts: Places, heads: int, scratch: _Scratch,
     ) -> None:  # fmt: skip
-        channels, length, most = share * heads, asking.shape[1], asked.shape[1]
-        keys_up, queries_up = -(-most // ROWS) * ROWS, -(-length // ROWS) * ROWS  # what is beyond is never read
-        panels = -(-queries_up // LANES)
-        wide, first = panels * LANES, keys.shape[1] - 2 * channels
-        scale = np.float32(1 / np.sqrt(share))
-        query, key = np.zeros((panels, share, LANES), np.float32), np.zeros((keys_up, share), np.float32)
-        value, found = np.empty((most, share), np.float32), np.empty((queries_up, share), np.float32)
-        values = np.empty((parts, most, lanes), np.float32)
-        logits, whole = np.empty((keys_up, wide), np.float32), np.empty(wide, np.float32)
-        of_logits, of_keys = np.arange(keys_up) * wide, np.arange(keys_up) * share
-        of_queries, of_found = np.arange(queries_up), np.arange(queries_up) * share
+        length, most, share = asking.shape[1], asked.shape[1], out.shape[1] // heads
+        first, scale = keys.shape[1] - 2 * out.shape[1], np.float32(1 / np.sqrt(share))
         for sequence in range(len(asking)):
             for head in range(heads):
                 at = head * share
-                _read(found[:length], queries, absent, asking[sequence], at)
-                for i in range(length):
-                    for channel in range(share):
-                        query[i // LANES, channel, i % LANES] = found[i, channel] * scale
-                _read(key[:most], keys, absent, asked[sequence], first + at)
-                _read(value, keys, absent, asked[sequence], first + channels + at)
-                logits[:] = 0
-                if len(biases) > 0:
-                    logits[:most] = biases[sorts[sequence], head]
-                flat = logits.reshape(-1)
-                for panel in range(panels):
-                    targets, right = of_logits + panel * LANES, query[panel].reshape(-1)
-                    for i in range(0, keys_up, ROWS):
-                        add_products(flat, targets, key.reshape(-1), of_keys, 1, i, right, share, ROWS, LANES)
-                _exponents(logits[:most], whole)
-                found[:] = 0
-                answers = found.reshape(-1)
-                for part in range(parts):
-                    values[part] = value[:, part * lanes : (part + 1) * lanes]
-                    targets, right = of_found + part * lanes, values[part].reshape(-1)
-                    for i in range(0, queries_up, ROWS):
-                        add_products(answers, targets, flat, of_queries, wide, i, right, most, ROWS, lanes)
-                for i in range(length):
-                    place, scaled = asking[sequence, i], np.float32(1) / whole[i]
-                    if place >= 0:
-                        row = out[place, at : at + share]
-                        for channel in range(share):
-                            row[channel] = narrowed(found[i, channel] * scaled, out)
+                _read(scratch.found, queries, absent, asking[sequence], at)
+                _in_panels(scratch.queries, scratch.found, length, scale)
+                _read(scratch.keys, keys, absent, asked[sequence], first + at)
+                _read(scratch.values, keys, absent, asked[sequence], first + out.shape[1] + at)
+                _begin(scratch.logits, biases, sorts[sequence], head)
+                _add_logits(scratch.logits, scratch.keys, scratch.queries)
+                _exponents(scratch.logits, most, scratch.whole)
+                _in_parts(scratch.parts, scratch.values)
+                add_answers(scratch.found, scratch.logits, scratch.parts)
+                _write(out, scratch.found, scratch.whole, asking[sequence], at)
 
     return attention  # type: ignore[no-any-return]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")  # type: ignore[untyped-decorator]
+@lru_cache(maxsize=8)
+def _answering(lanes: int) -> Callable[..., None]:
+    """Compile the products of weights and values, whose channels come in parts of so many."""
+
+    @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+    def add_answers(found: Floats, weights: Floats, values: Floats) -> None:
+        found.fill(0)
+        answers, flat, wide = found.reshape(-1), weights.reshape(-1), weights.shape[1]
+        places, starts = np.arange(len(found)), np.arange(len(found)) * found.shape[1]
+        for part in range(len(values)):
+            targets, right = starts + part * lanes, values[part].reshape(-1)
+            for i in range(0, len(found), ROWS):
+                add_products(answers, targets, flat, places, wide, i, right, values.shape[1], ROWS, lanes)
+
+    return add_answers  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _begin(logits: Floats, biases: Floats, sort: int, head: int) -> None:
+    logits.fill(0)
+    if len(biases) > 0:
+        for row in range(biases.shape[2]):
+            for i in range(logits.shape[1]):
+                logits[row, i] = biases[sort, head, row, i]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _in_parts(parts: Floats, values: Floats) -> None:
+    lanes = parts.shape[2]
+    for part in range(len(parts)):
+        for row in range(len(values)):
+            for lane in range(lanes):
+                parts[part, row, lane] = values[row, part * lanes + lane]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _add_logits(logits: Floats, keys: Floats, queries: Floats) -> None:
+    flat, left = logits.reshape(-1), keys.reshape(-1)
+    share, of_logits = keys.shape[1], np.arange(len(logits)) * logits.shape[1]
+    of_keys = np.arange(len(keys)) * share
+    for panel in range(len(queries)):
+        targets, right = of_logits + panel * LANES, queries[panel].reshape(-1)
+        for i in range(0, len(keys), ROWS):
+            add_products(flat, targets, left, of_keys, 1, i, right, share, ROWS, LANES)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _in_panels(panels: Floats, queries: Floats, count: int, scale: np.float32) -> None:
+    for i in range(count):
+        for channel in range(queries.shape[1]):
+            panels[i // LANES, channel, i % LANES] = queries[i, channel] * scale
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _write(out: FloatsOrBits, found: Floats, whole: Floats, places: Places, at: int) -> None:
+    for i in range(len(places)):
+        place, part = places[i], np.float32(1) / whole[i]
+        if place >= 0:
+            for channel in range(found.shape[1]):
+                out[place, at + channel] = narrowed(found[i, channel] * part, out)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _read(rows: Floats, values: FloatsOrBits, absent: FloatsOrBits, places: Places, at: int) -> None:
-    for i in range(len(rows)):
+    for i in range(len(places)):
         row = values[places[i], at : at + rows.shape[1]] if places[i] >= 0 else absent[at : at + rows.shape[1]]
         for channel in range(rows.shape[1]):
             rows[i, channel] = widened(row[channel])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)  # type: ignore[untyped-decorator]
-def _exponents(logits: Floats, whole: Floats) -> None:
-    """Replace each column by its exponentials, over the highest of them, and sum them up."""
-    highest = logits[0].copy()
-    for row in range(1, len(logits)):
-        for i in range(len(highest)):
-            highest[i] = max(highest[i], logits[row, i])
-    whole[:] = 0
-    for row in range(len(logits)):
-        for i in range(len(highest)):
-            power = exp(logits[row, i] - highest[i])
-            logits[row, i] = power
-            whole[i] += power
+def _exponents(logits: Floats, count: int, whole: Floats) -> None:
+    """Replace each column of the first rows by its exponentials, over the highest of them, and sum them up."""
+    for i in range(len(whole)):
+        whole[i] = logits[0, i]
+    for row in range(1, count):
+        for i in range(len(whole)):
+            whole[i] = max(whole[i], logits[row, i])
+    for row in range(count):
+        for i in range(len(whole)):
+            logits[row, i] = exp(logits[row, i] - whole[i])
+    whole.fill(0)
+    for row in range(count):
+        for i in range(len(whole)):
+            whole[i] += logits[row, i]
 
 
 __all__ = ["Biases", "PlacedRows", "attended_in_sequences"]
