@@ -122,7 +122,7 @@ def coverage(
     for path in find_cases(cases):
         measured = measure_coverage(read_case(path))
         print(
-            f"{path.stem}: {measured.mac_share:.1%} of {measured.total_macs / 1e9:.2f} G multiply-adds and "
+            f"{path.stem}: {measured.macs.share:.1%} of {measured.macs.total / 1e9:.2f} G multiply-adds and "
             f"{measured.time_share:.1%} of {measured.total_s * 1e3:.0f} ms inside exported parts"
         )
 

@@ -32,7 +32,7 @@ class Built:
 
     def as_json(self) -> dict[str, object]:
         shares = {} if self.coverage is None else {
-            "mac_share": self.coverage.mac_share, "macs": self.coverage.total_macs,
+            "mac_share": self.coverage.macs.share, "macs": self.coverage.macs.total,
             "time_share": self.coverage.time_share, "time_ms": self.coverage.total_s * 1e3,
         }  # fmt: skip
         engines = {name: engine.name for name, engine in self.engines.items()}
@@ -42,7 +42,7 @@ class Built:
         lines = [f"{self.name}.{name}: {engine.name}" for name, engine in self.engines.items()]
         if self.coverage is not None:
             lines.append(
-                f"{self.name}: {self.coverage.mac_share:.1%} of {self.coverage.total_macs / 1e9:.2f} G multiply-adds "
+                f"{self.name}: {self.coverage.macs.share:.1%} of {self.coverage.macs.total / 1e9:.2f} G multiply-adds "
                 f"and {self.coverage.time_share:.1%} of {self.coverage.total_s * 1e3:.1f} ms inside exported parts"
             )
         if self.around:
@@ -145,7 +145,7 @@ def _build_node(
     from perception.engines.bench import find_fastest
     from perception.engines.choose import compile_part
     from perception.engines.compiled_by import compiled_by
-    from perception.engines.coverage import CountedEngine, Coverage
+    from perception.engines.coverage import CountedEngine, Coverage, MultiplyAdds
     from perception.engines.torch_engine import TorchEngine
     from perception.engines.whole_runs import AROUND
     from perception.runtime.node_factory import make_node
@@ -181,8 +181,8 @@ def _build_node(
     counted.clear()
     with compiled_by(count), counter:
         make_node(spec, graph)
-    inside = sum(engine.flops for engine in counted)
-    built.coverage = Coverage(inside // 2, counter.get_total_flops() // 2, inside_s, total_s)
+    macs = MultiplyAdds(sum(engine.flops for engine in counted) // 2, counter.get_total_flops() // 2)
+    built.coverage = Coverage(macs, inside_s, total_s)
     built.network = getattr(getattr(node, "card", None), "network", "")
     built.around = AROUND.get(built.network, ())
     return built

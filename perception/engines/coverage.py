@@ -16,20 +16,31 @@ from perception.networks.parity.case import ParityCase
 from perception.networks.parity.verify import adapter_of, load_filled
 from perception.networks.part import Part, RunPart, run_in_torch
 
+Use = Callable[[RunPart], object]
+"""Runs a whole network on one input, its parts by the runner that it is given."""
+
+
+@dataclass(frozen=True)
+class MultiplyAdds:
+    """Of convolutions, matrix products and attention, in torch, on one input."""
+
+    inside: int
+    """In parts."""
+    total: int
+    """Wherever they ran."""
+
+    @property
+    def share(self) -> float:
+        return self.inside / self.total if self.total else 1.0
+
 
 @dataclass(frozen=True)
 class Coverage:
-    """What ran inside parts and what ran around them, in torch, on one input."""
+    """What ran inside parts and what ran around them, on one input."""
 
-    inside_macs: int
-    total_macs: int
-    """Of convolutions, matrix products and attention, wherever they ran."""
+    macs: MultiplyAdds
     inside_s: float
     total_s: float
-
-    @property
-    def mac_share(self) -> float:
-        return self.inside_macs / self.total_macs if self.total_macs else 1.0
 
     @property
     def time_share(self) -> float:
@@ -42,23 +53,24 @@ def measure_coverage(case: ParityCase) -> Coverage:
     Raises:
         CaseError: as `perception verify`.
     """
+    return coverage_of(*_parts_and_use(case))
+
+
+def macs_of_case(case: ParityCase) -> MultiplyAdds:
+    """Count the multiply-adds of the case's network; errors as `measure_coverage`."""
+    return macs_of(*_parts_and_use(case))
+
+
+def _parts_and_use(case: ParityCase) -> tuple[Mapping[str, Part], Use]:
     adapter = adapter_of(case)
     network = adapter.build(case)
     load_filled(network, case)
-    return coverage_of(adapter.parts(case, network), lambda run: adapter.outputs(case, network, run))
+    return adapter.parts(case, network), lambda run: adapter.outputs(case, network, run)
 
 
-def coverage_of(parts: Mapping[str, Part], use: Callable[[RunPart], object], timed: RunPart | None = None) -> Coverage:
-    """Call `use`, which runs a network on one input: once counting multiply-adds, twice on the clock.
-
-    Args:
-        parts: of the network.
-        use: runs the whole network, its parts by the runner that it is given.
-        timed: what the parts run on for the clock; torch if None.
-    """
-    bare = run_in_torch(parts)
-    clocked = timed or bare
-    inside_flops, inside_s = 0, 0.0
+def macs_of(parts: Mapping[str, Part], use: Use) -> MultiplyAdds:
+    """Run a network of these parts once, in torch, and count its multiply-adds."""
+    bare, inside_flops = run_in_torch(parts), 0
 
     def counting(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         nonlocal inside_flops
@@ -66,6 +78,21 @@ def coverage_of(parts: Mapping[str, Part], use: Callable[[RunPart], object], tim
         outputs = bare(name, inputs)
         inside_flops += counter.get_total_flops() - before
         return outputs
+
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        use(counting)
+    return MultiplyAdds(inside_flops // 2, counter.get_total_flops() // 2)
+
+
+def coverage_of(parts: Mapping[str, Part], use: Use, timed: RunPart | None = None) -> Coverage:
+    """Run a network of these parts once to count, and twice on the clock.
+
+    Args:
+        parts: of the network.
+        use: see there.
+        timed: what the parts run on for the clock; torch if None.
+    """
+    macs, clocked, inside_s = macs_of(parts, use), timed or run_in_torch(parts), 0.0
 
     def timing(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         nonlocal inside_s
@@ -75,14 +102,12 @@ def coverage_of(parts: Mapping[str, Part], use: Callable[[RunPart], object], tim
         return outputs
 
     with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
-            use(counting)
         use(timing)
         inside_s = 0.0
         start = time.perf_counter()
         use(timing)
         total_s = time.perf_counter() - start
-    return Coverage(inside_flops // 2, counter.get_total_flops() // 2, inside_s, total_s)
+    return Coverage(macs, inside_s, total_s)
 
 
 class CountedEngine:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.engines.choose import EngineSettings, compile_parts
-from perception.engines.coverage import coverage_of
+from perception.engines.coverage import macs_of
 from perception.engines.engine import run_on
 from perception.networks.card import find_card
 from perception.networks.dsvt import DSVT, Attention, DSVTConfig, StageConfig
@@ -181,7 +181,7 @@ def test_onnx_runtime_gives_the_maps_of_torch_for_the_voxel_variant(
 def test_nearly_all_multiply_adds_of_the_compact_network_are_in_parts() -> None:
     network = filled(build_network(find_card("dsvt_compact"), DSVT))
     points = (torch.rand(20_000, 5, generator=torch.Generator().manual_seed(1)) - 0.5) * torch.tensor([51, 51, 4, 1, 1])
-    assert coverage_of(network.parts(), lambda run: network.detect(points, run)).mac_share >= 0.95
+    assert macs_of(network.parts(), lambda run: network.detect(points, run)).share >= 0.95
 
 
 def test_a_box_is_read_out_of_its_cell() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perception.engines.coverage import coverage_of
+from perception.engines.coverage import macs_of
 from perception.networks.card import find_card
 from perception.networks.flatformer import BasicLayer, FlatFormer, FlatFormerConfig, Second
 from perception.networks.import_weights import import_weights
@@ -196,7 +196,7 @@ def test_scores_at_or_below_the_least_are_left_out() -> None:
 def test_nearly_all_multiply_adds_of_the_compact_network_are_in_parts() -> None:
     network = filled(build_network(find_card("flatformer_compact"), FlatFormer))
     points = (torch.rand(20_000, 5, generator=torch.Generator().manual_seed(1)) - 0.5) * torch.tensor([51, 51, 4, 1, 1])
-    assert coverage_of(network.parts(), lambda run: network.detect(points, run)).mac_share >= 0.95
+    assert macs_of(network.parts(), lambda run: network.detect(points, run)).share >= 0.95
 
 
 def test_trained_weights_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
