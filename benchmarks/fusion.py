@@ -1,6 +1,6 @@
 """DeepInteraction++ stage by stage: time and peak memory of ours beside the published loops, in one run.
 
-Ours is eager torch in float32 and, where the node takes it, in bfloat16, and ONNX Runtime; the loops
+Ours is eager torch in float32 and, where node and processor take it, in bfloat16, and ONNX Runtime; the loops
 (`published_fusion`) have the same weights and are compared before they are timed. Weights are filled, images noise,
 sweeps made up. Medians of runs in turn.
 """
@@ -48,6 +48,7 @@ from perception.networks.layers.interaction_parts import (
 from perception.networks.layers.sparse_encoder import sparse_tables
 from perception.networks.load import load_network
 from perception.networks.part import RunPart, run_in_torch
+from perception.ops.processor import MULTIPLIES_BFLOAT16
 from perception.ops.sparse_backend import sparse_backend
 
 VIEWS = 6
@@ -93,7 +94,7 @@ class FusionRow:
     peak_gib: float
     """Of the whole process while ours runs a frame in torch."""
     bfloat16_frame_ms: float
-    """The same frame with `IN_BFLOAT16` in bfloat16."""
+    """The same frame with `IN_BFLOAT16` in bfloat16; 0 where the processor does not multiply it."""
     bfloat16_boxes: float
     """Share of the boxes of float32 that are found in bfloat16, too."""
 
@@ -102,11 +103,13 @@ class FusionRow:
         factor = self.stages[-1].published_ms / self.frame_ms
         in_torch = ", ".join(IN_TORCH) if self.stages[-1].onnx_ms else "all of it"
         frame = f"  a frame as the node runs it: {self.frame_ms:.1f} ms, {factor:.2f}x; in torch {in_torch}"
-        small = self.stages[-1].published_ms / self.bfloat16_frame_ms
-        also = (
-            f"  with {', '.join(IN_BFLOAT16)} in bfloat16: {self.bfloat16_frame_ms:.1f} ms, {small:.2f}x; "
-            f"{self.bfloat16_boxes:.1%} of the boxes"
-        )
+        also = "  in bfloat16 not measured: this processor does not multiply it"
+        if self.bfloat16_frame_ms:
+            small = self.stages[-1].published_ms / self.bfloat16_frame_ms
+            also = (
+                f"  with {', '.join(IN_BFLOAT16)} in bfloat16: {self.bfloat16_frame_ms:.1f} ms, {small:.2f}x; "
+                f"{self.bfloat16_boxes:.1%} of the boxes"
+            )
         return "\n".join([head, *(stage.line() for stage in self.stages), frame, also])
 
 
@@ -127,13 +130,14 @@ def fusion(card: str, points: int, threads: int, repeats: int, cache: Path | Non
         onnx = run_on(engines)
         as_the_node = mixed_runner({name: engines[name] for name in parts if name not in IN_TORCH}, eager)
     with torch.inference_mode():
-        small = mixed_runner(bfloat16_engines(parts), as_the_node)
+        small = mixed_runner(bfloat16_engines(parts), as_the_node) if MULTIPLIES_BFLOAT16 else None
         stages = _stages(scene, eager, onnx, small, repeats)
-        frames = {"float32": partial(scene.frame, as_the_node), "bfloat16": partial(scene.frame, small)}
+        frames = {"float32": partial(scene.frame, as_the_node)}
+        frames |= {} if small is None else {"bfloat16": partial(scene.frame, small)}
         times, _, found = _measured(frames, repeats, warm=True)
-    boxes = found_boxes(found["bfloat16"], found["float32"]).share
+    boxes = 0.0 if small is None else found_boxes(found["bfloat16"], found["float32"]).share
     what = f"{VIEWS} x {' x '.join(str(side) for side in network.config.image_size)}, {points} points"
-    return FusionRow(card, what, threads, stages, times["float32"], peak, times["bfloat16"], boxes)
+    return FusionRow(card, what, threads, stages, times["float32"], peak, times.get("bfloat16", 0.0), boxes)
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,9 @@ class _Scene:
         return run("decoder", {**maps, "image_from_lidar": self.projection})
 
 
-def _stages(scene: _Scene, eager: RunPart, onnx: RunPart | None, small: RunPart, repeats: int) -> tuple[StageRow, ...]:
+def _stages(
+    scene: _Scene, eager: RunPart, onnx: RunPart | None, small: RunPart | None, repeats: int
+) -> tuple[StageRow, ...]:
     rows = []
     ours: dict[str, Callable[[RunPart], Mapping[str, Tensor]]] = {
         "image": scene.image, "voxels, sparse encoder": scene.sparse, "bird's-eye map": scene.map,
@@ -209,7 +215,8 @@ def _stages(scene: _Scene, eager: RunPart, onnx: RunPart | None, small: RunPart,
         functions: dict[str, Callable[[], Any]] = {"torch": partial(use, eager)}
         functions |= {} if onnx is None else {"onnx": partial(use, onnx)}
         functions |= {} if looped is None else {"published": looped}
-        functions |= {"bfloat16": partial(use, small)} if any(name in stage for name in IN_BFLOAT16) else {}
+        if small is not None and any(name in stage for name in IN_BFLOAT16):
+            functions["bfloat16"] = partial(use, small)
         times, memory, found = _measured(functions, repeats)
         if looped is not None:
             _compare(stage, found["published"], found["torch"])
@@ -227,7 +234,7 @@ def _stages(scene: _Scene, eager: RunPart, onnx: RunPart | None, small: RunPart,
         sum(row.published_ms or row.torch_ms for row in rows),
         max(row.torch_mib for row in rows),
         max(row.published_mib for row in rows),
-        sum(row.bfloat16_ms or row.torch_ms for row in rows),
+        0.0 if small is None else sum(row.bfloat16_ms or row.torch_ms for row in rows),
     )
     return (*rows, total)
 

@@ -31,6 +31,7 @@ from perception.messages import PointCloud, host
 from perception.networks.card import find_card
 from perception.networks.load import load_network
 from perception.networks.part import RunPart, run_in_torch
+from perception.ops.processor import MULTIPLIES_BFLOAT16
 from perception.runtime.launch_file.files import CALIBRATION
 from perception.simulation.drive import Drive
 
@@ -99,7 +100,7 @@ def rows(
 def alone_rows(card: str, threads: int, points: Sequence[int], limit_gib: float) -> Iterator[AloneRow]:
     """Run a fusion network alone in processes that may have so much memory."""
     for count in points or [FUSION_CARDS[card]]:
-        for precision in ("fp32", "bf16"):
+        for precision in ("fp32", "bf16") if MULTIPLIES_BFLOAT16 else ("fp32",):
             yield alone(card, count, threads, precision, limit_gib)
 
 

@@ -25,6 +25,7 @@ from perception.engines.whole_runs import whole_run
 from perception.errors import EngineError
 from perception.networks.layers.interaction_parts import IN_TORCH
 from perception.networks.part import Part, RunPart, run_in_torch
+from perception.ops.processor import MULTIPLIES_BFLOAT16
 
 if TYPE_CHECKING:
     from perception.networks.deepinteraction import DeepInteraction
@@ -40,7 +41,8 @@ def compile_fusion(
     Args:
         network: weights loaded, in evaluation mode.
         views: that the parts are built for.
-        settings: as for `compile_parts`. In bf16 on a CPU "auto" and "torch" compute `IN_BFLOAT16` in it.
+        settings: as for `compile_parts`. In bf16 on a CPU "torch" computes `IN_BFLOAT16` in it, and so does "auto",
+            unless the processor cannot multiply such numbers: there it would be slower.
         cache: where compiled engines are kept; the user's cache if None.
         say: is told what happens.
 
@@ -52,7 +54,10 @@ def compile_fusion(
     on_cpu = not torch.cuda.is_available() and settings.engine in ("auto", "torch")
     # Whoever builds or watches in our place needs every part
     if on_cpu and settings.precision == "bf16" and not is_compiled_by_another():
-        small = _in_bfloat16(network, parts, views, settings, say)
+        if settings.engine == "auto" and not MULTIPLIES_BFLOAT16:
+            say("this processor does not multiply in bfloat16, which would be slower: the network runs in float32")
+        else:
+            small = _in_bfloat16(network, parts, views, settings, say)
         settings = replace(settings, precision="fp32")
     rest = {name: part for name, part in parts.items() if name not in small}
     engines = compile_parts({n: p for n, p in rest.items() if n not in IN_TORCH}, settings, cache, say)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from perception.ops.processor import HAS_AVX512
+
 CORNERS = 4
 ROWS = 6
-LANES = 64 if binding.get_host_cpu_features().get("avx512f", False) else 16
+LANES = 64 if HAS_AVX512 else 16
 """Rows, and floats of each, that `add_products` works on at a time: 24 sums of 16 floats in AVX-512's 32 registers, 12
 of 8 in AVX2's 16, 24 of 4 in NEON's 32. With more sums than there are registers, each goes to memory and back.
 """

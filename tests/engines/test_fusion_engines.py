@@ -74,10 +74,24 @@ def test_where_boxes_are_lost_auto_says_so_and_a_named_engine_raises(
         return {}
 
     monkeypatch.setattr(fusion_engines, "compile_parts", compiled)
+    monkeypatch.setattr(fusion_engines, "MULTIPLIES_BFLOAT16", True)
     said: list[str] = []
     assert compile_fusion(network, 2, replace(IN_BF16, engine="auto"), say=said.append) == {}
     assert {settings.precision for settings in asked} == {"fp32"}
     assert said[0].endswith("the network runs in float32")
+
+
+def test_a_processor_without_bfloat16_stays_in_float32_unless_torch_is_named(
+    network: DeepInteraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusion_engines, "MULTIPLIES_BFLOAT16", False)
+    monkeypatch.setattr(fusion_engines, "compile_parts", lambda parts, *_: {})
+    said: list[str] = []
+    assert compile_fusion(network, 2, replace(IN_BF16, engine="auto"), say=said.append) == {}
+    assert said == ["this processor does not multiply in bfloat16, which would be slower: the network runs in float32"]
+    monkeypatch.setattr(fusion_engines, "found_boxes", lambda *_: TaskFigure("boxes", 1.0, 0.98))
+    assert set(compile_fusion(network, 2, IN_BF16, say=said.append)) == set(IN_BFLOAT16)
+    assert len(said) == 1
 
 
 def test_boxes_count_as_found_by_place_label_and_score() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -237,21 +238,30 @@ def test_what_does_not_fit_together_is_refused(network: DeepInteraction, scene: 
         fill_views(images, image_from_lidar, lidar_from_camera, 3)
 
 
+@pytest.fixture(scope="module")
+def engine_of(network: DeepInteraction, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], OnnxRuntimeEngine]:
+    folder, parts = tmp_path_factory.mktemp("engines"), network.parts(views=4)
+
+    @lru_cache
+    def built(name: str) -> OnnxRuntimeEngine:
+        export_onnx(parts[name], folder / f"{name}.onnx")
+        return OnnxRuntimeEngine(parts[name], folder / f"{name}.onnx", threads=1)
+
+    return built
+
+
 @pytest.mark.parametrize("name", ["image", "sparse_encoder", "bev_backbone", "interaction", "decoder"])
-def test_every_part_runs_in_onnx_runtime_like_in_torch(network: DeepInteraction, name: str, tmp_path: Path) -> None:
-    part = network.parts(views=3)[name]
-    export_onnx(part, tmp_path / "graph.onnx")
-    confirm_agreement(OnnxRuntimeEngine(part, tmp_path / "graph.onnx", threads=1), part)
+def test_every_part_runs_in_onnx_runtime_like_in_torch(
+    network: DeepInteraction, engine_of: Callable[[str], OnnxRuntimeEngine], name: str
+) -> None:
+    confirm_agreement(engine_of(name), network.parts(views=4)[name])
 
 
 def test_the_engines_take_a_frame_with_other_counts_of_voxels_and_pillars(
-    network: DeepInteraction, scene: Scene, tmp_path: Path
+    network: DeepInteraction, scene: Scene, engine_of: Callable[[str], OnnxRuntimeEngine]
 ) -> None:
     parts = network.parts(views=4)
-    engines = {}
-    for name in ("sparse_encoder", "interaction"):
-        export_onnx(parts[name], tmp_path / f"{name}.onnx")
-        engines[name] = OnnxRuntimeEngine(parts[name], tmp_path / f"{name}.onnx", threads=1)
+    engines = {name: engine_of(name) for name in ("sparse_encoder", "interaction")}
     in_torch = run_in_torch(parts)
 
     def run(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
