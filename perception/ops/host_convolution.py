@@ -18,8 +18,10 @@ from torch import Tensor
 from perception.ops.host_sampling import Floats, in_threads
 from perception.ops.vector_rows import ROWS, add_products, panel_of
 
-PAIRS = 8 * ROWS
-"""Pairs whose input rows stay in the nearest cache while all output channels are worked on."""
+OUTPUTS, PAIRS = 1024, 8 * ROWS
+"""Output rows that stay in a core's own cache while all kernel positions are added, and pairs whose input rows stay in
+the nearest one while all output channels are.
+"""
 
 
 def convolved_on_host(
@@ -59,23 +61,25 @@ def _convolution(lanes: int) -> Callable[..., None]:
         width, channels = total.shape[1], features.shape[1]
         flat, read = total.reshape(-1), features.reshape(-1)
         targets, sources = np.empty(PAIRS, np.int64), np.empty(PAIRS, np.int64)
-        for position in range(len(panels)):
-            own = outputs[begins[position] : begins[position + 1]]
-            first, last = int(np.searchsorted(own, low)), int(np.searchsorted(own, high))
-            met = inputs[begins[position] : begins[position + 1]]
-            for begin in range(first, last, PAIRS):
-                count = min(PAIRS, last - begin)
-                for i in range(count):
-                    targets[i], sources[i] = own[begin + i] * width, met[begin + i] * channels
-                for panel in range(panels.shape[1]):
-                    kernel = panels[position, panel].reshape(-1)
-                    whole = count // ROWS * ROWS
-                    for i in range(0, whole, ROWS):
-                        add_products(flat, targets, read, sources, 1, i, kernel, channels, ROWS, lanes)
-                    for i in range(whole, count):
-                        add_products(flat, targets, read, sources, 1, i, kernel, channels, 1, lanes)
+        for start in range(low, high, OUTPUTS):
+            end = min(start + OUTPUTS, high)
+            for position in range(len(panels)):
+                own = outputs[begins[position] : begins[position + 1]]
+                met = inputs[begins[position] : begins[position + 1]]
+                first, last = int(np.searchsorted(own, start)), int(np.searchsorted(own, end))
+                for pair in range(first, last, PAIRS):
+                    count = min(PAIRS, last - pair)
                     for i in range(count):
-                        targets[i] += lanes
+                        targets[i], sources[i] = own[pair + i] * width, met[pair + i] * channels
+                    whole = count // ROWS * ROWS
+                    for panel in range(panels.shape[1]):
+                        kernel = panels[position, panel].reshape(-1)
+                        for i in range(0, whole, ROWS):
+                            add_products(flat, targets, read, sources, 1, i, kernel, channels, ROWS, lanes)
+                        for i in range(whole, count):
+                            add_products(flat, targets, read, sources, 1, i, kernel, channels, 1, lanes)
+                        for i in range(count):
+                            targets[i] += lanes
 
     return convolution  # type: ignore[no-any-return]
 
