@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeAlias
 
 import numba
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from perception.ops.host_sampling import Floats, in_threads
 from perception.ops.vector_rows import ROWS, add_products, panel_of
 
+Places: TypeAlias = NDArray[np.int64]
 OUTPUTS, PAIRS = 1024, 8 * ROWS
 """Output rows that stay in a core's own cache while all kernel positions are added, and pairs whose input rows stay in
 the nearest one while all output channels are.
@@ -54,9 +56,21 @@ def _convolution(lanes: int) -> Callable[..., None]:
     """Compile the products of kernels in panels of so many output channels, (K, Cout / lanes, Cin, lanes)."""
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+    def add_pairs(total: Floats, targets: Places, read: Floats, sources: Places, count: int, panels: Floats) -> None:
+        whole, channels = count // ROWS * ROWS, panels.shape[1]
+        for panel in range(len(panels)):
+            kernel = panels[panel].reshape(-1)
+            for i in range(0, whole, ROWS):
+                add_products(total, targets, read, sources, 1, i, kernel, channels, ROWS, lanes)
+            for i in range(whole, count):
+                add_products(total, targets, read, sources, 1, i, kernel, channels, 1, lanes)
+            for i in range(count):
+                targets[i] += lanes
+
+    @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def convolution(
-        total: Floats, features: Floats, panels: Floats,
-        outputs: NDArray[np.int64], inputs: NDArray[np.int64], begins: NDArray[np.int64], low: int, high: int,
+        total: Floats, features: Floats, panels: Floats, outputs: Places, inputs: Places, begins: Places,
+        low: int, high: int,
     ) -> None:  # fmt: skip
         width, channels = total.shape[1], features.shape[1]
         flat, read = total.reshape(-1), features.reshape(-1)
@@ -71,15 +85,7 @@ def _convolution(lanes: int) -> Callable[..., None]:
                     count = min(PAIRS, last - pair)
                     for i in range(count):
                         targets[i], sources[i] = own[pair + i] * width, met[pair + i] * channels
-                    whole = count // ROWS * ROWS
-                    for panel in range(panels.shape[1]):
-                        kernel = panels[position, panel].reshape(-1)
-                        for i in range(0, whole, ROWS):
-                            add_products(flat, targets, read, sources, 1, i, kernel, channels, ROWS, lanes)
-                        for i in range(whole, count):
-                            add_products(flat, targets, read, sources, 1, i, kernel, channels, 1, lanes)
-                        for i in range(count):
-                            targets[i] += lanes
+                    add_pairs(flat, targets, read, sources, count, panels[position])
 
     return convolution  # type: ignore[no-any-return]
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from perception.errors import ShapeError
+from perception.ops.host_convolution import OUTPUTS
 from perception.ops.sparse_conv import (
     SparseGrid,
     kernel_table,
@@ -135,10 +136,13 @@ def test_the_exported_form_equals_the_eager_one() -> None:
     torch.testing.assert_close(exported(features, table), sparse_conv(features, table, weight), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("share", "batch", "threads"), [(0.2, 2, 1), (0.2, 2, 2), (0.95, 4, 1)])
 @pytest.mark.parametrize(("channels", "out_channels"), [(5, 16), (3, 6), (7, 96), (16, 128)])
-def test_compiled_for_the_host_it_is_the_one_that_learns(channels: int, out_channels: int, threads: int) -> None:
-    grid, order = sparse_grid(random_voxels(5, 0.2), SHAPE, batch=2)
+def test_compiled_for_the_host_it_is_the_one_that_learns(
+    channels: int, out_channels: int, share: float, batch: int, threads: int
+) -> None:
+    grid, order = sparse_grid(random_voxels(5, share, batch), SHAPE, batch)
+    assert share < 0.5 or len(order) > 3 * OUTPUTS  # which is more than it works on at a time
     below = strided_grid(grid, (3, 3, 3), (2, 2, 2), (1, 1, 1))
     features, weight = torch.randn(len(order), channels), torch.randn(3, 3, 3, channels, out_channels)
     for table in (submanifold_table(grid), kernel_table(grid, below, (3, 3, 3), (2, 2, 2), (1, 1, 1))):
