@@ -20,7 +20,7 @@ from torch import Tensor
 
 from perception.ops.host_sampling import REORDERED, Floats, exp, in_threads
 from perception.ops.small_floats import FloatsOrBits, floats_or_bits, narrowed, tensor_of, widened
-from perception.ops.vector_rows import LANES, ROWS, add_products, panel_of
+from perception.ops.vector_rows import LANES, ROWS, add_products
 
 Places: TypeAlias = NDArray[np.int64]
 
@@ -72,7 +72,7 @@ def attended_in_sequences(
         added, sorts = padded.contiguous().numpy(), biases.sorts
     out = np.empty((len(asked), channels), asked.dtype)
     share = channels // heads
-    lanes = panel_of(share)
+    lanes = min(LANES, 1 << (share - 1).bit_length())  # what is beyond the channels is zeros
     attend = _attention(lanes)
 
     def work(some: slice) -> None:
@@ -94,28 +94,28 @@ class _Scratch(NamedTuple):
     values: Floats
     """(K, C / h)."""
     parts: Floats
-    """(parts, K, lanes) of the values."""
+    """(parts, K, lanes) of the values, zeros beyond them."""
     logits: Floats
     """(K, panels * LANES)."""
     whole: Floats
     """(panels * LANES,) sums of the weights."""
     found: Floats
-    """(Q, C / h)."""
+    """(Q, parts * lanes), first the queries, then the answers."""
 
     @classmethod
     def of(cls, queries: int, keys: int, share: int, lanes: int) -> _Scratch:
         queries_up, keys_up = -(-queries // ROWS) * ROWS, -(-keys // ROWS) * ROWS
-        panels = -(-queries_up // LANES)
+        panels, parts = -(-queries_up // LANES), -(-share // lanes)
         shapes = [
-            (panels, share, LANES), (keys_up, share), (keys, share), (share // lanes, keys, lanes),
-            (keys_up, panels * LANES), (panels * LANES,), (queries_up, share),
+            (panels, share, LANES), (keys_up, share), (keys, share), (parts, keys, lanes),
+            (keys_up, panels * LANES), (panels * LANES,), (queries_up, parts * lanes),
         ]  # fmt: skip
         return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
 @lru_cache(maxsize=8)
 def _attention(lanes: int) -> Callable[..., None]:
-    """Compile the attention of heads whose channels are a multiple of `lanes`.
+    """Compile the attention of heads whose channels come in parts of `lanes`.
 
     Logits stand key by key, the queries side by side: so each step of their softmax is one of whole rows. What does not
     depend on the channels, or on the type of what is read, is compiled once, in functions of its own.
@@ -132,16 +132,16 @@ def _attention(lanes: int) -> Callable[..., None]:
         for sequence in range(len(asking)):
             for head in range(heads):
                 at = head * share
-                _read(scratch.found, queries, absent, asking[sequence], at)
+                _read(scratch.found, queries, absent, asking[sequence], at, share)
                 _in_panels(scratch.queries, scratch.found, length, scale)
-                _read(scratch.keys, keys, absent, asked[sequence], first + at)
-                _read(scratch.values, keys, absent, asked[sequence], first + out.shape[1] + at)
+                _read(scratch.keys, keys, absent, asked[sequence], first + at, share)
+                _read(scratch.values, keys, absent, asked[sequence], first + out.shape[1] + at, share)
                 _begin(scratch.logits, biases, sorts[sequence], head)
                 _add_logits(scratch.logits, scratch.keys, scratch.queries)
                 _exponents(scratch.logits, most, scratch.whole)
                 _in_parts(scratch.parts, scratch.values)
                 add_answers(scratch.found, scratch.logits, scratch.parts)
-                _write(out, scratch.found, scratch.whole, asking[sequence], at)
+                _write(out, scratch.found, scratch.whole, asking[sequence], at, share)
 
     return attention  # type: ignore[no-any-return]
 
@@ -177,7 +177,7 @@ def _in_parts(parts: Floats, values: Floats) -> None:
     lanes = parts.shape[2]
     for part in range(len(parts)):
         for row in range(len(values)):
-            for lane in range(lanes):
+            for lane in range(min(lanes, values.shape[1] - part * lanes)):
                 parts[part, row, lane] = values[row, part * lanes + lane]
 
 
@@ -195,24 +195,24 @@ def _add_logits(logits: Floats, keys: Floats, queries: Floats) -> None:
 @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _in_panels(panels: Floats, queries: Floats, count: int, scale: np.float32) -> None:
     for i in range(count):
-        for channel in range(queries.shape[1]):
+        for channel in range(panels.shape[1]):
             panels[i // LANES, channel, i % LANES] = queries[i, channel] * scale
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _write(out: FloatsOrBits, found: Floats, whole: Floats, places: Places, at: int) -> None:
+def _write(out: FloatsOrBits, found: Floats, whole: Floats, places: Places, at: int, share: int) -> None:
     for i in range(len(places)):
         place, part = places[i], np.float32(1) / whole[i]
         if place >= 0:
-            for channel in range(found.shape[1]):
+            for channel in range(share):
                 out[place, at + channel] = narrowed(found[i, channel] * part, out)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _read(rows: Floats, values: FloatsOrBits, absent: FloatsOrBits, places: Places, at: int) -> None:
+def _read(rows: Floats, values: FloatsOrBits, absent: FloatsOrBits, places: Places, at: int, share: int) -> None:
     for i in range(len(places)):
-        row = values[places[i], at : at + rows.shape[1]] if places[i] >= 0 else absent[at : at + rows.shape[1]]
-        for channel in range(rows.shape[1]):
+        row = values[places[i], at : at + share] if places[i] >= 0 else absent[at : at + share]
+        for channel in range(share):
             rows[i, channel] = widened(row[channel])
 
 
