@@ -73,11 +73,11 @@ def main() -> None:
     for path in arguments.logs:
         log = open_log(path)
         detectors = [topic for topic, kind in log.topics().items() if issubclass(kind, Detections3D)]
-        print(f"{path.name}\n{'':<28}" + "".join(f"{name:>11}" for name in SHOWN) + "  AP by class")
+        print(f"{path.name}\n{'':<28}" + "".join(f"  {name:>8}" for name in SHOWN) + "  AP by class")
         for chosen in [*([topic] for topic in detectors), detectors]:
             scores = tracked(log, chosen, settings)
             name = chosen[0] if len(chosen) == 1 else "all together"
-            figures = "".join(f"{scores.summary[key]:>11.3f}" for key in SHOWN)
+            figures = "".join(f"  {scores.summary[key]:>{max(8, len(key))}.3f}" for key in SHOWN)
             classes = ", ".join(f"{kind} {table['AP']:.2f}" for kind, table in scores.by_class.items())
             print(f"  {name:<26}{figures}  {classes}", flush=True)
 
