@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numba
 import numpy as np
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from perception.ops.host_sampling import REORDERED, Floats, exp, in_threads
+from perception.ops.host_sampling import REORDERED, Floats, Places, exp, in_threads
 from perception.ops.small_floats import FloatsOrBits, floats_or_bits, narrowed, tensor_of, widened
 from perception.ops.vector_rows import LANES, ROWS, add_products
-
-Places: TypeAlias = NDArray[np.int64]
 
 
 class Biases(NamedTuple):
@@ -66,10 +62,7 @@ def attended_in_sequences(
     if biases is None:
         added, sorts = np.zeros((0, heads, 0, 0), np.float32), np.zeros(count, np.int64)
     else:
-        length = queries.places.shape[1]
-        wide = -(-(length + -length % ROWS) // LANES) * LANES
-        padded = F.pad(biases.values.float(), (0, wide - length))
-        added, sorts = padded.contiguous().numpy(), biases.sorts
+        added, sorts = biases.values.float().contiguous().numpy(), biases.sorts
     out = np.empty((len(asked), channels), asked.dtype)
     share = channels // heads
     lanes = min(LANES, 1 << (share - 1).bit_length())  # what is beyond the channels is zeros
@@ -168,7 +161,7 @@ def _begin(logits: Floats, biases: Floats, sort: int, head: int) -> None:
     logits.fill(0)
     if len(biases) > 0:
         for row in range(biases.shape[2]):
-            for i in range(logits.shape[1]):
+            for i in range(biases.shape[3]):
                 logits[row, i] = biases[sort, head, row, i]
 
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeAlias
 
 import numba
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from perception.ops.host_sampling import Floats, in_threads
-from perception.ops.vector_rows import ROWS, add_products, panel_of
+from perception.ops.host_sampling import Floats, Places, in_threads
+from perception.ops.vector_rows import LANES, ROWS, add_products
 
-Places: TypeAlias = NDArray[np.int64]
 OUTPUTS, PAIRS = 1024, 8 * ROWS
 """Output rows that stay in a core's own cache while all kernel positions are added, and pairs whose input rows stay in
 the nearest one while all output channels are.
@@ -43,7 +40,7 @@ def convolved_on_host(
         (M, Cout) float32.
     """
     positions, channels, out_channels = kernels.shape
-    lanes = panel_of(out_channels)
+    lanes = min(LANES, out_channels & -out_channels)  # a power of two, of which they are a multiple
     panels = kernels.reshape(positions, channels, -1, lanes).transpose(1, 2).contiguous().numpy()
     total, read = np.zeros((rows, out_channels), np.float32), features.contiguous().numpy()
     where, work = [x.contiguous().numpy() for x in (outputs, inputs, begins)], _convolution(lanes)
@@ -65,7 +62,7 @@ def _convolution(lanes: int) -> Callable[..., None]:
             for i in range(whole, count):
                 add_products(total, targets, read, sources, 1, i, kernel, channels, 1, lanes)
             for i in range(count):
-                targets[i] += lanes
+                targets[i] += lanes  # to where the next panel is added
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def convolution(

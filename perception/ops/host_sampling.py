@@ -24,6 +24,7 @@ from perception.ops.small_floats import FloatsOrBits, floats_or_bits
 from perception.ops.vector_rows import CORNERS, add_samples
 
 Floats: TypeAlias = NDArray[np.float32]
+Places: TypeAlias = NDArray[np.int64]
 
 COMPILED = True
 """Sample in compiled code on a host, where nothing is learned."""

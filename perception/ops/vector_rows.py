@@ -23,11 +23,6 @@ of 8 in AVX2's 16, 24 of 4 in NEON's 32. With more sums than there are registers
 """
 
 
-def panel_of(width: int) -> int:
-    """Return the most floats, up to `LANES`, of which rows of `width` are a multiple: a power of two."""
-    return min(LANES, width & -width)
-
-
 @intrinsic  # type: ignore[untyped-decorator]
 def add_samples(
     _: Any, total: Any, at: Any, values: Any, places: Any, weights: Any, first: Any, last: Any, length: Any
@@ -130,4 +125,4 @@ def add_products(
     return types.void(total, targets, left, rows, *places, count, lanes), generate
 
 
-__all__ = ["CORNERS", "LANES", "ROWS", "add_products", "add_samples", "panel_of"]
+__all__ = ["CORNERS", "LANES", "ROWS", "add_products", "add_samples"]
