@@ -50,6 +50,7 @@ from perception.networks.load import load_network
 from perception.networks.part import RunPart, run_in_torch
 from perception.ops.processor import MULTIPLIES_BFLOAT16
 from perception.ops.sparse_backend import sparse_backend
+from perception.runtime.allocator import keep_freed_memory
 
 VIEWS = 6
 MIB = 1 << 20
@@ -115,6 +116,7 @@ class FusionRow:
 
 def fusion(card: str, points: int, threads: int, repeats: int, cache: Path | None) -> FusionRow:
     """Measure one network; engines are built in `cache`, without it all runs in torch."""
+    keep_freed_memory()  # as every process of a graph does, ours and the loops alike
     torch.set_num_threads(threads)
     network = load_network(f"filled:{find_card(card).name}", DeepInteraction).network
     parts, scene = network.parts(1, VIEWS), _Scene(network, points)

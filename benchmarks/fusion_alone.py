@@ -65,7 +65,9 @@ def _run(card: str, points: int, threads: int, precision: str, limit_gib: float)
     from perception.networks.deepinteraction import DeepInteraction
     from perception.networks.load import load_network
     from perception.networks.part import run_in_torch
+    from perception.runtime.allocator import keep_freed_memory
 
+    keep_freed_memory()
     torch.set_num_threads(threads)
     network = load_network(f"filled:{find_card(card).name}", DeepInteraction).network
     parts, frame = network.parts(1, VIEWS), made_up_frame(network.config, points)

@@ -13,7 +13,7 @@ from perception.engines.mixed_precision import MixedModule, wide_calls
 from perception.engines.tensor_array import host_tensor
 from perception.errors import EngineError
 from perception.messages.array import Array, host
-from perception.networks.part import Part
+from perception.networks.part import Part, TensorSpec
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -31,6 +31,7 @@ class TorchEngine:
         self.inputs, self.outputs = part.inputs, part.outputs
         self.name = f"torch {torch.__version__} cpu {precision}"
         self._part_name, self._module = part.name, part.module
+        self._widened: dict[str, Tensor] = {}
         if precision != "fp32":
             dtype = _DTYPES[precision]
             self._module = MixedModule(
@@ -47,4 +48,14 @@ class TorchEngine:
         except RuntimeError as error:
             raise EngineError(f"part '{self._part_name}' failed in torch: {error}") from error
         named = zip(self.outputs.items(), (values,) if isinstance(values, Tensor) else values, strict=True)
-        return {name: value.to(getattr(torch, spec.dtype)).numpy() for (name, spec), value in named}
+        return {name: self._promised(name, value, spec).numpy() for (name, spec), value in named}
+
+    def _promised(self, name: str, value: Tensor, spec: TensorSpec) -> Tensor:
+        """Return an output in the type that its spec states, in memory that this engine keeps for the next run."""
+        dtype = getattr(torch, spec.dtype)
+        if value.dtype == dtype:
+            return value
+        before = self._widened.get(name)
+        if before is None or (before.shape, before.stride()) != (value.shape, value.stride()):
+            before = self._widened[name] = torch.empty_like(value, dtype=dtype)
+        return before.copy_(value)

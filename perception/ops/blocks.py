@@ -13,6 +13,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+HOST_ROWS = 2048
+"""Rows that a feed-forward network on a host takes at a time, where nothing is learned: few enough to stay in a core's
+own cache with all that it makes of them, many enough that what begins a step does not count.
+"""
+
 
 def in_blocks(function: Callable[..., Tensor], tensors: Sequence[Tensor], rows: int) -> Tensor:
     """Return function(*tensors), worked out for `rows` rows at a time.

@@ -78,8 +78,8 @@ def test_pillars_aligned_on_a_host_are_those_that_are_learned_in_tensors(threads
     expected = alignment(bev, image, frame)
     assert expected.requires_grad
     with torch.no_grad(), threads_of_torch(threads):
-        cells, pixels = (Rows(x.flatten(2).transpose(1, 2), ((x.shape[2], x.shape[3]),)) for x in (bev, image))
-        found = aligned(alignment, cells, pixels, frame).as_map()
+        cells, pixels = (Rows(x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])) for x in (bev, image))
+        found = bev + Rows(aligned(alignment, cells, pixels, frame), cells.size).as_map()
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
 
 

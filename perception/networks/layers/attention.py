@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.ops.host_attention import PlacedRows, attended_in_sequences
+from perception.ops.host_norms import normed_on_host
+from perception.ops.host_products import linear_on_host, product_on_host
 from perception.ops.host_sampling import may_round_otherwise
 
 SHORT = 128
@@ -49,7 +51,7 @@ class Attention(nn.Module):
         batch, queries, channels = query.shape
         short = key.shape[1] <= SHORT and key is value and mask is None
         if short and may_round_otherwise(query):
-            return self.out_proj(self._attended(query, key).reshape(query.shape))  # type: ignore[no-any-return]
+            return linear_on_host(self.out_proj, self._attended(query, key)).reshape(query.shape)
         q, k, v = (self._split(x) for x in self._projected(query, key, value))
         asked = None if mask is None else mask[:, None]
         if may_round_otherwise(query):  # torch attends faster in float32 there
@@ -65,7 +67,8 @@ class Attention(nn.Module):
         parts = [(key, slice(None))] if query is key else [(query, slice(channels)), (key, slice(channels, None))]
         rows = [
             PlacedRows(
-                F.linear(x.flatten(0, 1), weight[part], bias[part]), np.arange(x[..., 0].numel()).reshape(x.shape[:2])
+                product_on_host(x.flatten(0, 1), weight[part], bias[part]),
+                np.arange(x[..., 0].numel()).reshape(x.shape[:2]),
             )
             for x, part in parts
         ]
@@ -107,8 +110,18 @@ class TransformerDecoderLayer(nn.Module):
         def placed(x: Tensor, position: Tensor | None) -> Tensor:
             return x if position is None else x + position
 
+        def normed(norm: nn.LayerNorm, x: Tensor, added: Tensor) -> Tensor:
+            return normed_on_host(norm, x, added) if on_host else norm(x + added)
+
+        on_host = may_round_otherwise(query)
         own = placed(query, query_position)
-        query = self.norm1(query + self.self_attn(own, own, own))
+        query = normed(self.norm1, query, self.self_attn(own, own, own))
         keys = placed(memory, key_position)
-        query = self.norm2(query + self.multihead_attn(placed(query, query_position), keys, keys))
-        return self.norm3(query + self.linear2(self.linear1(query).relu()))  # type: ignore[no-any-return]
+        query = normed(self.norm2, query, self.multihead_attn(placed(query, query_position), keys, keys))
+        return normed(self.norm3, query, self._fed(query, on_host))
+
+    def _fed(self, query: Tensor, on_host: bool) -> Tensor:
+        if not on_host:
+            return self.linear2(self.linear1(query).relu())  # type: ignore[no-any-return]
+        hidden = linear_on_host(self.linear1, query.flatten(0, 1), relu=True)
+        return linear_on_host(self.linear2, hidden).reshape(query.shape)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from perception.ops.blocks import in_blocks
 from perception.ops.deformable_attention import deformable_attention
+from perception.ops.host_products import linear_on_host, product_on_host
 from perception.ops.host_sampling import on_host, sampled_on_host, softmax_on_host
 
 QUERIES = 2048
@@ -85,8 +86,8 @@ class MultiScaleDeformableAttention(nn.Module):
             attended.append(in_blocks(attend, [query[sample], reference], QUERIES))
         return torch.stack(attended)
 
-    def attend_rows(self, cells: Tensor, sizes: tuple[tuple[int, int], ...]) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return what does the same for some queries of one sample on a host, offsets and weights in one product.
+    def answers(self, cells: Tensor, sizes: tuple[tuple[int, int], ...]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return what says what is added to some queries of one sample on a host, offsets and weights in one product.
 
         Args:
             cells: (sum of H_l * W_l, C), the values of all levels, projected.
@@ -100,10 +101,11 @@ class MultiScaleDeformableAttention(nn.Module):
         bias = torch.cat([offset.bias[0::2], offset.bias[1::2], weight.bias])
 
         def attend(query: Tensor, reference: Tensor) -> Tensor:
-            given = F.linear(query, matrix, bias)
+            given = product_on_host(query, matrix, bias)
             moved, logits = torch.split(given, [offset.out_features, weight.out_features], -1)
             places = (reference, moved.reshape(len(query), 2, -1), softmax_on_host(logits, self.heads))
-            return query + self.output_proj(sampled_on_host(cells, sizes, *places, self.heads))  # type: ignore[no-any-return]
+            sampled = sampled_on_host(cells, sizes, *places, self.heads)
+            return linear_on_host(self.output_proj, sampled)
 
         return attend
 

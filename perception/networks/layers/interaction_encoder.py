@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ from perception.networks.layers.interaction_geometry import FrameGeometry, ViewG
 from perception.networks.layers.interaction_on_host import fused_on_host
 from perception.networks.layers.swin import FeedForward
 from perception.ops.blocks import in_blocks
+from perception.ops.host_norms import normed_on_host
+from perception.ops.host_products import product_type
 from perception.ops.host_sampling import may_round_otherwise
 
 COLUMNS, PILLARS = 32, 512
@@ -105,8 +108,10 @@ class PolarTransformer(nn.Module):
     def forward(self, query: Tensor, memory: Tensor) -> Tensor:
         layers = self.decoder["layers"]
         assert isinstance(layers, nn.ModuleList)
-        decoded = layers[0](query, self.encoder["norm"](memory))
-        return self.decoder["norm"](decoded)  # type: ignore[no-any-return]
+        norms: Any = self.encoder["norm"], self.decoder["norm"]
+        if may_round_otherwise(query):
+            return normed_on_host(norms[1], layers[0](query, normed_on_host(norms[0], memory, dtype=product_type())))
+        return norms[1](layers[0](query, norms[0](memory)))  # type: ignore[no-any-return]
 
 
 class PolarAttention(nn.Module):

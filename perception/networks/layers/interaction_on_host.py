@@ -11,16 +11,19 @@ Shapes     as in `interaction_encoder`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from perception.networks.layers.deformable_attention import reference_points
 from perception.networks.layers.interaction_geometry import FrameGeometry, ViewGeometry
-from perception.ops.blocks import in_blocks
+from perception.ops.blocks import HOST_ROWS
+from perception.ops.host_norms import normed_on_host
+from perception.ops.host_products import linear_on_host
 from perception.ops.host_sampling import attended_on_host, bilinear_on_host
+from perception.ops.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from perception.networks.layers.interaction_encoder import (
@@ -31,31 +34,25 @@ if TYPE_CHECKING:
         PolarAttention,
     )
 
-ROWS, COLUMNS = 4096, 100
-"""Cells and image columns that are worked on at a time."""
+COLUMNS = 100
+"""Image columns that are worked on at a time."""
 
 
 class Rows(NamedTuple):
-    """Maps, row by row."""
+    """Maps of one size, row by row."""
 
     values: Tensor
-    """(N, cells, C)."""
-    sizes: tuple[tuple[int, int], ...]
-    """H and W of each level; the cells of a level follow those of the one before."""
-
-    @property
-    def first(self) -> Rows:
-        """The first level alone."""
-        height, width = self.sizes[0]
-        return Rows(self.values[:, : height * width], self.sizes[:1])
+    """(N, H * W, C)."""
+    size: tuple[int, int]
+    """H and W."""
 
     @property
     def cells(self) -> Tensor:
-        """One level as (N, H, W, C)."""
-        return self.values.reshape(len(self.values), *self.sizes[0], -1)
+        """The maps as (N, H, W, C)."""
+        return self.values.reshape(len(self.values), *self.size, -1)
 
     def as_map(self) -> Tensor:
-        """One level as (N, C, H, W), channels last in memory."""
+        """The maps as (N, C, H, W), channels last in memory."""
         return self.cells.permute(0, 3, 1, 2)
 
 
@@ -67,9 +64,9 @@ def fused_on_host(
     frame: FrameGeometry,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Do what `InteractionEncoder.forward` does; returns the fields of `Fused`."""
-    image_levels = _convolved(encoder.multi_scale_conv_img, images)
-    bev_levels = _convolved(encoder.multi_scale_conv_pts, bevs)
-    image, bev = image_levels.first, bev_levels.first
+    image_levels = [_rows(encoder.multi_scale_conv_img(x)) for x in images]
+    bev_levels = [_rows(encoder.multi_scale_conv_pts(x)) for x in bevs]
+    image, bev = image_levels[0], bev_levels[0]
     image_block: Any
     lidar_block: Any
     for image_block, lidar_block in zip(encoder.img_fusion_blocks, encoder.pts_fusion_blocks, strict=True):
@@ -80,86 +77,116 @@ def fused_on_host(
     return image.as_map(), encoder.shared_conv_pts(torch.cat(list(bevs), 1)), bev.as_map()
 
 
-def _convolved(convolution: nn.Conv2d, levels: Sequence[Tensor]) -> Rows:
-    found = [convolution(level) for level in levels]
-    rows = torch.cat([level.flatten(2).transpose(1, 2) for level in found], 1)
-    return Rows(rows, tuple((level.shape[2], level.shape[3]) for level in found))
+def _rows(maps: Tensor) -> Rows:
+    return Rows(maps.flatten(2).transpose(1, 2), (maps.shape[2], maps.shape[3]))
 
 
-def _image_block(block: ImageBlock, image: Rows, bev: Rows, levels: Rows, frame: FrameGeometry) -> Rows:
+def _attending(attend: Any, levels: Sequence[Rows], index: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the deformable attention to one map of each level."""
+    values = [_projected(attend, level.values[index]) for level in levels]
+    return attend.answers(torch.cat(values), tuple(level.size for level in levels))  # type: ignore[no-any-return]
+
+
+def _projected(attend: Any, values: Tensor) -> Tensor:
+    return linear_on_host(attend.value_proj, values)
+
+
+def _in_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(torch.split(x, HOST_ROWS) for x in tensors), strict=True)
+
+
+def _image_block(block: ImageBlock, image: Rows, bev: Rows, levels: Sequence[Rows], frame: FrameGeometry) -> Rows:
     """Do what `ImageBlock.forward` does, view by view."""
-    places = reference_points(*image.sizes[0], image.values)
-    attend: Any = block.attentions[0]
+    places = reference_points(*image.size, image.values)
     local: Any = block.attentions[1].Local
+    norms: Any
+    ffns: Any
+    norms, ffns = block.norms, block.ffns
     per_sample = len(image.values) // len(bev.values)
-    out = torch.empty(image.values.shape, dtype=torch.float32)
-    for view, rows in enumerate(image.values):
+    out = torch.empty(image.values.shape)
+
+    def update(view: int) -> None:
         sample, camera = divmod(view, per_sample)
         grid, inside = frame.warp_grid[sample, camera].flatten(0, 1), frame.warp_inside[sample, camera].flatten()
-        lifted = local.value_proj(bilinear_on_host(bev.cells[sample : sample + 1], grid[None], inside[None]))
-        own_rows = attend.attend_rows(attend.value_proj(levels.values[view]), levels.sizes)
-        lifted_rows = local.attend_rows(lifted, image.sizes)
+        lifted = _projected(local, bilinear_on_host(bev.cells[sample : sample + 1], grid[None], inside[None]))
+        from_own, from_lifted = _attending(block.attentions[0], levels, view), local.answers(lifted, (image.size,))
+        for query, at, target in _in_blocks(image.values[view], places, out[view]):
+            own = torch.empty(query.shape)
+            met = normed_on_host(norms[0], query, from_own(query, at), own)
+            met = normed_on_host(norms[1], met, from_lifted(met, at))
+            met = normed_on_host(norms[2], met, ffns[0].on_host(met))
+            _join(target, block, own, met, ffns[1])
 
-        for block_of_rows, at, target in zip(*(torch.split(x, ROWS) for x in (rows, places, out[view])), strict=True):
-            own = own_rows(block_of_rows, at)
-            met = lifted_rows(block.norms[0](own), at)
-            target.copy_(block.joined(own, met))
-    return Rows(out, image.sizes)
+    side_by_side(update, range(len(out)))
+    return Rows(out, image.size)
 
 
 def _lidar_block(
-    block: LidarBlock, bev: Rows, image: Rows, levels: Rows, views: ViewGeometry, frame: FrameGeometry
+    block: LidarBlock, bev: Rows, image: Rows, levels: Sequence[Rows], views: ViewGeometry, frame: FrameGeometry
 ) -> Rows:
     """Do what `LidarBlock.forward` does."""
-    attend: Any
-    polar: Any
-    align: Any
-    attend, polar, align = block.attentions
-    places = reference_points(*bev.sizes[0], bev.values)
-    own = torch.empty(bev.values.shape, dtype=torch.float32)
+    attentions: Any
+    norms: Any
+    attentions, norms = block.attentions, block.norms
+    places = reference_points(*bev.size, bev.values)
+    own, met = (torch.empty(bev.values.shape) for _ in range(2))
     for sample, rows in enumerate(bev.values):
-        attend_rows = attend.attend_rows(attend.value_proj(levels.values[sample]), levels.sizes)
-        for block_of_rows, at, target in zip(*(torch.split(x, ROWS) for x in (rows, places, own[sample])), strict=True):
-            target.copy_(attend_rows(block_of_rows, at))
-    met = _polar(polar, Rows(block.norms[0](own), bev.sizes), image, views)
-    met = aligned(align, Rows(block.norms[1](met.values), bev.sizes), image, frame)
-    joined = in_blocks(block.joined, [own.flatten(0, 1), met.values.flatten(0, 1)], ROWS)
-    return Rows(joined.reshape(bev.values.shape), bev.sizes)
+        answers = _attending(attentions[0], levels, sample)
+
+        def attend(given: tuple[Tensor, ...], answers: Callable[[Tensor, Tensor], Tensor] = answers) -> None:
+            query, at, total, target = given
+            target.copy_(normed_on_host(norms[0], query, answers(query, at), total))
+
+        side_by_side(attend, _in_blocks(rows, places, own[sample], met[sample]))
+    met = normed_on_host(norms[1], met, _polar(attentions[1], Rows(met, bev.size), image, views))
+    said = aligned(attentions[2], Rows(met, bev.size), image, frame)
+    out = torch.empty(bev.values.shape)
+
+    def join(given: tuple[Tensor, ...]) -> None:
+        target, own_rows, met_rows, said_rows = given
+        _join(target, block, own_rows, normed_on_host(norms[2], met_rows, said_rows), block.ffns[0])
+
+    side_by_side(join, _in_blocks(*(x.flatten(0, 1) for x in (out, own, met, said))))
+    return Rows(out, bev.size)
 
 
-def _polar(attention: PolarAttention, bev: Rows, image: Rows, views: ViewGeometry) -> Rows:
-    """Do what `PolarAttention.forward` does."""
+def _join(out: Tensor, block: Any, own: Tensor, met: Tensor, feed_forward: Any) -> None:
+    """Write what both blocks end with: the own branch after its feed-forward network, and the other one scaled."""
+    out.copy_(normed_on_host(block.norms[3], own, feed_forward.on_host(own))).add_(met, alpha=float(block.scale))
+
+
+def _polar(attention: PolarAttention, bev: Rows, image: Rows, views: ViewGeometry) -> Tensor:
+    """Return what `PolarAttention.forward` adds, (B, cells, C)."""
     maps, columns = bev.cells, image.cells.transpose(1, 2)  # (B, S_y, S_x, C), (B * V, w, h, C)
     columns = columns.reshape(len(maps), -1, *columns.shape[1:])
     share = views.cell_seen[:, :, 0] / views.cell_seen.sum(1).clamp(min=1.0)
-    shape = (columns.shape[2], columns.shape[4], bev.values)
+    shape = (columns.shape[2], columns.shape[4], share)
     on_rays, on_columns = (attention.encoding(rows, *shape) for rows in (attention.radii, columns.shape[3]))
 
-    def attend(rays: Tensor, encoding: Tensor, pixels: Tensor, column_encoding: Tensor) -> Tensor:
-        return attention.transformer_layers(rays + encoding, pixels + column_encoding)  # type: ignore[no-any-return]
+    def attend(given: tuple[Tensor, Tensor, Tensor]) -> None:
+        blocks = (torch.split(x, COLUMNS) for x in (*given, on_rays, on_columns))
+        for target, rays, pixels, encoding, column_encoding in zip(*blocks, strict=True):
+            target.copy_(attention.transformer_layers(rays + encoding, pixels + column_encoding))
 
     found = []
     for sample, own in enumerate(maps):
         grid = views.polar_grid[sample].transpose(1, 2)  # (V, w, R, 2)
         rays = bilinear_on_host(own[None], grid.reshape(1, -1, 2)).reshape(*grid.shape[:3], -1)
-        polar = torch.empty(rays.shape, dtype=torch.float32)
-        for view, ray, pixels in zip(polar, rays, columns[sample], strict=True):
-            blocks = (torch.split(x, COLUMNS) for x in (view, ray, on_rays, pixels, on_columns))
-            for block, *given in zip(*blocks, strict=True):
-                block.copy_(attend(*given))
+        polar = torch.empty(rays.shape)
+        side_by_side(attend, zip(polar, rays, columns[sample], strict=True))
         places = views.cell_grid[sample].flip(-1).flatten(1, 2)  # radius, column: the columns are the rows of this map
         found.append(bilinear_on_host(polar, places, share[sample].flatten(1)))
-    return Rows(bev.values + torch.stack(found), bev.sizes)
+    return torch.stack(found)
 
 
-def aligned(attention: PillarAlignment, bev: Rows, image: Rows, frame: FrameGeometry) -> Rows:
-    """Do what `PillarAlignment.forward` does."""
+def aligned(attention: PillarAlignment, bev: Rows, image: Rows, frame: FrameGeometry) -> Tensor:
+    """Return what `PillarAlignment.forward` adds, (B, cells, C)."""
     align, cells = attention.learnedAlign, bev.values.flatten(0, 1)
     queries = align.asked(cells[frame.pillar_cells])
     pixels = image.values.flatten(0, 1)
     summed = attended_on_host(pixels, frame.sample_cells, frame.sample_weights, frame.pillar_samples, queries)
     said = torch.cat([align.said(summed), summed.new_zeros(1, summed.shape[1])])
-    return Rows((cells + said[frame.cell_pillar]).reshape(bev.values.shape), bev.sizes)
+    return said[frame.cell_pillar].reshape(bev.values.shape)
 
 
 __all__ = ["Rows", "aligned", "fused_on_host"]

@@ -34,6 +34,7 @@ from perception.networks.layers.second import Second, SecondConfig, SecondNeck
 from perception.networks.layers.sparse_encoder import SparseEncoder, SparseTables, sparse_tables
 from perception.networks.layers.swin import SwinTransformer
 from perception.networks.part import Axis, Part, TensorSpec
+from perception.ops.side_by_side import side_by_side
 from perception.ops.sparse_conv import Triple
 
 VIEW_INPUTS = ("polar_grid", "cell_grid", "cell_seen")
@@ -64,7 +65,7 @@ class ImagePart(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if images.is_cuda or torch.compiler.is_exporting():
             return tuple(self.neck(self.backbone(images), 2))
-        each = [self.neck(self.backbone(some), 2) for some in torch.split(images, images_at_once(images))]
+        each = side_by_side(lambda some: self.neck(self.backbone(some), 2), torch.split(images, images_at_once(images)))
         return tuple(torch.cat(levels) for levels in zip(*each, strict=True))
 
 

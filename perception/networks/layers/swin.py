@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,12 +22,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from perception.ops.blocks import in_blocks
+from perception.ops.blocks import HOST_ROWS, in_blocks
 from perception.ops.host_attention import Biases, PlacedRows, attended_in_sequences
+from perception.ops.host_norms import normed_on_host
+from perception.ops.host_products import linear_on_host, product_type
 from perception.ops.host_sampling import may_round_otherwise
 
 ROWS = 4096
-"""Positions that a feed-forward network works on at a time."""
+"""Positions that a feed-forward network works on at a time where it learns: another number sums in another order."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ class WindowAttention(nn.Module):
 
     def attend_rows(self, rows: Tensor, windows: WindowRows, biases: Biases) -> Tensor:
         """Attend on a host: rows (N, C) of the positions of a map, (N, C)."""
-        there = PlacedRows(self.qkv(rows), windows.places)
+        there = PlacedRows(linear_on_host(self.qkv, rows), windows.places)
         found = attended_in_sequences(there, there, self.heads, biases, self.qkv.bias)  # of zeros comes the bias
-        return self.proj(found)  # type: ignore[no-any-return]
+        return linear_on_host(self.proj, found)
 
     def _bias(self) -> Tensor:
         """Return the bias of each pair of positions, (h, N, N)."""
@@ -185,6 +187,14 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return in_blocks(lambda rows: rows + self.layers(rows), [x.flatten(0, -2)], ROWS).reshape(x.shape)
 
+    def on_host(self, rows: Tensor) -> Tensor:
+        """Return what is added to rows (N, C) on a host."""
+        layers: Any = self.layers
+        (first, activation), second = layers
+        cut = isinstance(activation, nn.ReLU)
+        hidden = linear_on_host(first, rows, relu=cut)
+        return linear_on_host(second, hidden if cut else activation(hidden))
+
 
 class SwinBlock(nn.Module):
     """Window attention and a feed-forward network, both with pre-norm and a residual."""
@@ -208,10 +218,11 @@ class SwinBlock(nn.Module):
         The sums stay float32 where products are of less.
         """
         out, attend = torch.empty(x.shape, dtype=torch.float32), self.attn.on_host(x.shape[1], x.shape[2])
+        small = product_type()
         for own, found in zip(x.flatten(1, 2), out.flatten(1, 2), strict=True):
-            torch.add(own.float(), attend(self.norm1(own)), out=found)
-            for rows in torch.split(found, ROWS):
-                rows.add_(self.ffn.layers(self.norm2(rows)))
+            attended = attend(normed_on_host(self.norm1, own, dtype=small))
+            for rows, met, total in zip(*(torch.split(y, HOST_ROWS) for y in (own, attended, found)), strict=True):
+                total.add_(self.ffn.on_host(normed_on_host(self.norm2, rows, met, total, small)))
         return out
 
 
