@@ -113,7 +113,6 @@ def _attention(lanes: int) -> Callable[..., None]:
     Logits stand key by key, the queries side by side: so each step of their softmax is one of whole rows. What does not
     depend on the channels, or on the type of what is read, is compiled once, in functions of its own.
     """
-    add_answers = _answering(lanes)
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def attention(
@@ -122,6 +121,8 @@ def _attention(lanes: int) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         length, most, share = asking.shape[1], asked.shape[1], out.shape[1] // heads
         first, scale = keys.shape[1] - 2 * out.shape[1], np.float32(1 / np.sqrt(share))
+        rows, wide = np.arange(len(scratch.found)), scratch.logits.shape[1]
+        starts = rows * scratch.found.shape[1]
         for sequence in range(len(asking)):
             for head in range(heads):
                 at = head * share
@@ -133,27 +134,15 @@ def _attention(lanes: int) -> Callable[..., None]:
                 _add_logits(scratch.logits, scratch.keys, scratch.queries)
                 _exponents(scratch.logits, most, scratch.whole)
                 _in_parts(scratch.parts, scratch.values)
-                add_answers(scratch.found, scratch.logits, scratch.parts)
+                scratch.found.fill(0)
+                answers, weights = scratch.found.reshape(-1), scratch.logits.reshape(-1)
+                for part in range(len(scratch.parts)):
+                    targets, right = starts + part * lanes, scratch.parts[part].reshape(-1)
+                    for i in range(0, len(rows), ROWS):
+                        add_products(answers, targets, weights, rows, wide, i, right, most, ROWS, lanes)
                 _write(out, scratch.found, scratch.whole, asking[sequence], at, share)
 
     return attention  # type: ignore[no-any-return]
-
-
-@lru_cache(maxsize=8)
-def _answering(lanes: int) -> Callable[..., None]:
-    """Compile the products of weights and values, whose channels come in parts of so many."""
-
-    @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-    def add_answers(found: Floats, weights: Floats, values: Floats) -> None:
-        found.fill(0)
-        answers, flat, wide = found.reshape(-1), weights.reshape(-1), weights.shape[1]
-        places, starts = np.arange(len(found)), np.arange(len(found)) * found.shape[1]
-        for part in range(len(values)):
-            targets, right = starts + part * lanes, values[part].reshape(-1)
-            for i in range(0, len(found), ROWS):
-                add_products(answers, targets, flat, places, wide, i, right, values.shape[1], ROWS, lanes)
-
-    return add_answers  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

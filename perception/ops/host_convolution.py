@@ -50,19 +50,10 @@ def convolved_on_host(
 
 @lru_cache(maxsize=8)
 def _convolution(lanes: int) -> Callable[..., None]:
-    """Compile the products of kernels in panels of so many output channels, (K, Cout / lanes, Cin, lanes)."""
+    """Compile the products of kernels in panels of so many output channels, (K, Cout / lanes, Cin, lanes).
 
-    @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-    def add_pairs(total: Floats, targets: Places, read: Floats, sources: Places, count: int, panels: Floats) -> None:
-        whole, channels = count // ROWS * ROWS, panels.shape[1]
-        for panel in range(len(panels)):
-            kernel = panels[panel].reshape(-1)
-            for i in range(0, whole, ROWS):
-                add_products(total, targets, read, sources, 1, i, kernel, channels, ROWS, lanes)
-            for i in range(whole, count):
-                add_products(total, targets, read, sources, 1, i, kernel, channels, 1, lanes)
-            for i in range(count):
-                targets[i] += lanes  # to where the next panel is added
+    In one function: what holds another compiled one in a closure is compiled anew by every process (see `vector_rows`).
+    """
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def convolution(
@@ -80,9 +71,17 @@ def _convolution(lanes: int) -> Callable[..., None]:
                 first, last = int(np.searchsorted(own, start)), int(np.searchsorted(own, end))
                 for pair in range(first, last, PAIRS):
                     count = min(PAIRS, last - pair)
+                    whole = count // ROWS * ROWS
                     for i in range(count):
                         targets[i], sources[i] = own[pair + i] * width, met[pair + i] * channels
-                    add_pairs(flat, targets, read, sources, count, panels[position])
+                    for panel in range(panels.shape[1]):
+                        kernel = panels[position, panel].reshape(-1)
+                        for i in range(0, whole, ROWS):
+                            add_products(flat, targets, read, sources, 1, i, kernel, channels, ROWS, lanes)
+                        for i in range(whole, count):
+                            add_products(flat, targets, read, sources, 1, i, kernel, channels, 1, lanes)
+                        for i in range(count):
+                            targets[i] += lanes  # to where the next panel is added
 
     return convolution  # type: ignore[no-any-return]
 

@@ -28,9 +28,9 @@ from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, 
 
 ESTF_RECIPE = Recipe(
     card="estf_cabin", seed=0, steps=1200, batch_size=8, learning_rate=2e-3, warm_up=0.15, weight_decay=0.02,
-    average_decay=0.99,
+    average_decay=0.99, further_steps=1200, further_rate=1e-3,
 )  # fmt: skip
-WORLDS = 48
+WORLDS = 192
 VALIDATION_WORLDS = 8
 RUN = 15
 """Images that follow each other in a run: eight clips of eight."""

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,24 @@ def test_an_input_outside_the_profile_is_a_shape_error(
     engine = TorchEngine(part) if name == "torch" else FakeEngine(part.inputs, part.outputs, lambda inputs: {})
     with pytest.raises(ShapeError, match=what.replace(".", r"\.")):
         engine.run(sample(4) | change)
+
+
+def test_torch_below_float32_answers_in_the_promised_type_in_memory_that_it_keeps(part: Part) -> None:
+    module = nn.Conv2d(1, 2, 3, padding=1).eval()
+    convolved = replace(
+        part, module=nn.Sequential(nn.Unflatten(0, (-1, 1)), module), inputs={"x": part.inputs["x"]},
+        outputs={"y": part.outputs["y"]}, example=lambda: (torch.rand(4, 6, 5),),
+    )  # fmt: skip
+    engine = TorchEngine(convolved, "bf16")
+    for rows in (4, 4, 2):
+        given = {"x": sample(rows)["x"]}
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(given["x"])[:, None]).numpy()
+        got = np.asarray(engine.run(given)["y"])
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, expected, atol=2e-2)
+    first, second = (np.asarray(engine.run({"x": sample(4)["x"]})["y"]) for _ in range(2))
+    assert np.shares_memory(first, second)
 
 
 def test_onnx_runtime_writes_into_its_own_buffers_once_it_knows_the_shapes(part: Part, cache: EngineCache) -> None:

@@ -70,9 +70,12 @@ class ImagePart(nn.Module):
 
 
 def images_at_once(images: Tensor) -> int:
-    """Return how many images (N, 3, H, W) a host works on together: large ones alone, for the reason of `in_blocks`."""
+    """Return how many images (N, 3, H, W) a host works on together: small ones as many as each thread has to take.
+
+    Large ones alone, for the reason of `in_blocks`.
+    """
     patches = images.shape[2] * images.shape[3] // 16
-    return max(1, PATCHES // patches)
+    return max(1, min(PATCHES // patches, -(-len(images) // torch.get_num_threads())))
 
 
 class SparsePart(nn.Module):
