@@ -4,8 +4,9 @@ A row of a head's channels is as long as one or two registers. Written as a loop
 every row, and is checked for overlap with what is read; here it stays in registers until it is whole. `add_samples`
 adds rows that lie scattered in memory, `add_products` the rows of a matrix, for a few rows of another at a time.
 
-Their widths are constants of the code, so a function that calls them is compiled in a closure for each. Such a closure may
-hold numbers alone: numba finds what it stored by what a closure holds, and a compiled function is another in every process.
+Their widths are constants of the code, so a function that calls them is compiled in a closure for each. Such a closure
+may hold numbers alone: numba finds what it stored by what a closure holds, and a compiled function is another in every
+process.
 """
 
 from __future__ import annotations
