@@ -28,7 +28,7 @@ from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, 
 
 ESTF_RECIPE = Recipe(
     card="estf_cabin", seed=0, steps=1200, batch_size=8, learning_rate=2e-3, warm_up=0.15, weight_decay=0.02,
-    average_decay=0.99, further_steps=1200, further_rate=1e-3,
+    average_decay=0.99, further_steps=3000, further_rate=1.5e-3,
 )  # fmt: skip
 WORLDS = 192
 VALIDATION_WORLDS = 8
