@@ -9,12 +9,12 @@ No clock is read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 
 from perception.messages import EventPacket, Image, Message, PointCloud
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
-from perception.runtime.histories import BEFORE_ALL
+from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.inputs import CLOCK_JUMP_NS
 from perception.runtime.node import Join, On
 from perception.runtime.node_factory import node_class
@@ -121,6 +121,13 @@ class Pacer:
                 self.held_back[topic] += 1
         return sorted(out, key=lambda item: item[1].header.t_sensor_ns)
 
+    def has_ended(self, ended: Set[str]) -> bool:
+        """Return whether nothing goes out any more, once the source has no more of some topics.
+
+        What is held back then finds no instant.
+        """
+        return self._instant is None and self._references <= ended
+
     def bound_ns(self, topic: str, newest_ns: int) -> int:
         """Return the stamp below which nothing of a topic goes out any more, `newest_ns` being the source's newest."""
         if topic in self._references or topic == self._stand_in:
@@ -166,6 +173,7 @@ class PacedSource:
         self.pacer = Pacer(references, frames - references)
         self._readers = [_Reader(node, frames | references) for node in paced_readers(spec, graph)]
         self._free: list[Item] = []
+        self._ended: set[str] = set()
         self._newest_ns = BEFORE_ALL
         self._admitted_ns: int | None = None
         self._longest_ns = 0
@@ -177,6 +185,10 @@ class PacedSource:
         self._newest_ns = max(self._newest_ns, message.header.t_sensor_ns)
         self._free += self.pacer.offer(topic, message)
 
+    def end(self, topic: str) -> None:
+        """Take that the source has no more of a topic."""
+        self._ended.add(topic)
+
     def begin_anew(self) -> None:
         """Give up what waits, and wait for nobody."""
         self.pacer.held_back.update(topic for topic, _ in self._free)
@@ -185,6 +197,7 @@ class PacedSource:
 
     def _forget(self) -> None:
         self.pacer.forget()
+        self._ended.clear()
         self._newest_ns, self._admitted_ns, self._longest_ns = BEFORE_ALL, None, 0
         for reader in self._readers:
             reader.given_ns, reader.given_up_at_ns = BEFORE_ALL, None
@@ -204,7 +217,8 @@ class PacedSource:
                     reader.given_ns = max(reader.given_ns, message.header.t_sensor_ns)
             group.source_message(self.spec.name, topic, message)
         for topic in self.spec.outputs.values():
-            group.source_bound(topic, self.pacer.bound_ns(topic, self._newest_ns))
+            done = topic in self._ended and self.pacer.has_ended(self._ended)
+            group.source_bound(topic, AFTER_ALL if done else self.pacer.bound_ns(topic, self._newest_ns))
         return bool(items)
 
     def _all_ready(self, group: Group, bounds: Sequence[int], ranks: Mapping[str, int]) -> bool:

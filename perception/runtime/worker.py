@@ -298,14 +298,18 @@ class Worker:
         self.group.offer(topic, message)
 
     def _take_bounds(self, row: NDArray[np.int64]) -> None:
-        """Take the bounds of one process' topics, then which have ended; of other topics it says nothing."""
-        topics = self.topology.topics
-        for place, t_ns in enumerate(row.tolist()):
-            if t_ns > BEFORE_ALL:
-                rank = place % len(topics)
-                self._newest_bounds[rank] = t_ns
-                if topics[rank] in self._channels.readers:
-                    self.group.bound(topics[rank], t_ns)
+        """Take the bounds of one process' topics, and which have ended; of other topics it says nothing.
+
+        Of what has ended the last bound is told once, before the end: behind it, it would be a clock that was set back.
+        """
+        topics, bounds = self.topology.topics, row.tolist()
+        for rank, topic in enumerate(topics):
+            known = self._newest_bounds[rank] == AFTER_ALL == bounds[len(topics) + rank]
+            for t_ns in () if known else (bounds[rank], bounds[len(topics) + rank]):
+                if t_ns > BEFORE_ALL:
+                    self._newest_bounds[rank] = t_ns
+                    if topic in self._channels.readers:
+                        self.group.bound(topic, t_ns)
 
     def _take_inbox(self) -> bool:
         """Publish what the sources of this process measured."""
@@ -314,10 +318,13 @@ class Worker:
             spec, topic, item, beginning = self._inbox.popleft()
             if spec.name in self._playbacks and beginning != self._playbacks[spec.name].beginning:
                 continue  # from before everything began anew
-            if isinstance(item, Bound):
-                self.group.source_bound(topic, item.t_ns)
-                continue
             took_from = self._pacers.get(spec.name)
+            if isinstance(item, Bound):
+                if took_from is not None and item.t_ns == AFTER_ALL:
+                    took_from.end(topic)  # it says so itself, once it holds nothing back
+                else:
+                    self.group.source_bound(topic, item.t_ns)
+                continue
             if took_from is not None:
                 took_from.offer(topic, item)
                 continue

@@ -253,3 +253,14 @@ def test_arrays_that_planners_get_are_finite(drive: tuple[dict[str, object], lis
         if isinstance(item.message, Detections3D):
             assert np.isfinite(host(item.message.center_m)).all()
             assert np.isfinite(host(item.message.size_lwh_m)).all()
+
+
+def test_a_log_of_one_instant_gives_what_follows_from_it_in_real_time_too(data_folder: Path, tmp_path: Path) -> None:
+    given = ["--set", f"endpoint=ipc://{tmp_path}/out.ipc", "--set", "nodes.fusion.settings.engine=torch"]
+    log = data_folder / "nuscenes_keyframe"
+    done = subprocess.run(
+        [*COMMAND, "launch", "surround_replay.yaml", "--replay", log, *given],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "detections                         1 messages" in done.stdout

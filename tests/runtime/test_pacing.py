@@ -56,6 +56,16 @@ def test_bounds_say_what_is_held_back() -> None:
     assert [paced.bound_ns(topic, 120 * MS) // MS for topic in ("lidar/points", "cam/image", "ego")] == [100, 90, 120]
 
 
+def test_a_source_has_ended_once_its_last_instant_is_out_whatever_is_held_back() -> None:
+    paced, all_topics = pacer(), {"lidar/points", "cam/image"}
+    paced.offer("lidar/points", cloud(100))
+    paced.offer("cam/image", image(300))  # of an instant that never comes
+    assert not paced.has_ended(all_topics)
+    paced.admit(100 * MS)
+    assert paced.has_ended(all_topics)
+    assert not paced.has_ended({"cam/image"})
+
+
 def test_pictures_make_the_instants_while_the_sweeps_are_lost() -> None:
     paced = Pacer({"lidar/points"}, {"cam/image", "rear/image"})
     paced.offer("lidar/points", cloud(0))
