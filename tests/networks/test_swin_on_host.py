@@ -29,7 +29,7 @@ def test_windows_attend_where_they_lie_as_in_copies(size: tuple[int, int], shift
 @pytest.mark.parametrize("shift", [0, 3])
 def test_a_block_does_map_by_map_what_it_does_to_all(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
-    monkeypatch.setattr(swin, "ROWS", 37)  # of 90 rows
+    monkeypatch.setattr(swin, "HOST_ROWS", 37)  # of 90 rows
     block = SwinBlock(24, heads=2, window=7, shift=shift, mlp_ratio=2)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.5)
