@@ -68,8 +68,9 @@ def test_actions_are_learned_in_equal_bytes_and_never_on_a_seed_of_the_metrics(
 ) -> None:
     monkeypatch.setattr(action_training, "VALIDATION_WORLDS", 2)
     worlds = MadeUp(made_up_events)
-    first = train(action_task(worlds), replace(ESTF_RECIPE, steps=2), tmp_path / "a.safetensors", provenance=PROVENANCE)
-    again = train(action_task(worlds), replace(ESTF_RECIPE, steps=2), tmp_path / "b.safetensors", provenance=PROVENANCE)
+    recipe = replace(ESTF_RECIPE, steps=2, further_steps=1)
+    first = train(action_task(worlds), recipe, tmp_path / "a.safetensors", provenance=PROVENANCE)
+    again = train(action_task(worlds), recipe, tmp_path / "b.safetensors", provenance=PROVENANCE)
     assert first.path.read_bytes() == again.path.read_bytes()
     assert {seed for seed in worlds.seeds if seed < 1_000_000} == {900_000, 900_001}
     assert {seed for seed in worlds.seeds if seed >= 1_000_000} <= {1_000_000, 1_000_001, 1_000_002}
