@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from perception.errors import GraphError, PerceptionError
-from perception.messages import Header, Message, Status
+from perception.messages import Message, Status
 from perception.messages.codec import decode, decode_envelope
 from perception.runtime.deadlines import stand_ins
 from perception.runtime.graph import Graph
 from perception.runtime.lossless_channels import CreditGiver
+from perception.runtime.sequence_gaps import SequenceGaps
 from perception.runtime.shared_memory import Reader, SharedMemoryHost
 from perception.runtime.tcp_edges import TcpReader, TcpTopic
 from perception.runtime.topology import LAUNCHER, Topology
@@ -34,7 +35,7 @@ class LauncherReading:
         memory = SharedMemoryHost(run, LAUNCHER, topology.limits(), topology.processes())
         self._sleeper = memory.sleeper(LAUNCHER)
         self.sleep = self._sleeper.sleep
-        self._last_seq: dict[str, tuple[int, int]] = {}
+        self._gaps = SequenceGaps()
         self._publisher_of, self._epochs = topology.publisher, dict[str, int]()
         far = topology.far_readings(LAUNCHER)
         self._tcp_reader = TcpReader(far, (), memory.waker(LAUNCHER).wake) if far else None
@@ -81,7 +82,7 @@ class LauncherReading:
                     continue
                 if message.header.epoch < self._epochs.get(self._publisher_of[reader.topic], 0):
                     continue
-                lost = self._gap(reader.topic, message.header)
+                lost = self._gaps.lost(reader.topic, message.header)
                 if lost and self._giver is not None and not isinstance(message, Status):
                     raise GraphError(f"the launcher lost {lost} messages of '{reader.topic}'")
                 missed.update({reader.topic: lost} if lost > 0 else {})
@@ -96,11 +97,6 @@ class LauncherReading:
         if reader.topic in self._passed_on:
             return decode_envelope(record, reader.cuts)
         return decode(record, self._graph.message_types.get(reader.topic, Status))
-
-    def _gap(self, topic: str, header: Header) -> int:
-        epoch, seq = self._last_seq.get(topic, (header.epoch, -1))
-        self._last_seq[topic] = (header.epoch, header.seq)
-        return header.seq - (seq if epoch == header.epoch else -1) - 1
 
 
 __all__ = ["LauncherReading"]

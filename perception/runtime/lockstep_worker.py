@@ -8,7 +8,6 @@ it takes nothing, but from processes that wait for it in turn, which would stand
 from __future__ import annotations
 
 from perception.errors import GraphError
-from perception.messages import Header
 from perception.runtime.graph import Graph
 from perception.runtime.lockstep import Again, end_sources, give, source_items
 from perception.runtime.lossless_channels import LosslessChannels
@@ -77,10 +76,8 @@ class LockstepWorker(Worker):
         give(self.group, self.nodes, spec, topic, given if isinstance(given, Bound) else received(given))
         return True
 
-    def _count_gap(self, topic: str, header: Header) -> None:
-        _, seq = self._last_seq.get(topic, (0, -1))
-        if header.seq != seq + 1:
-            raise GraphError(f"process '{self.process}' lost {header.seq - seq - 1} messages of '{topic}'")
+    def _take_gap(self, topic: str, lost: int) -> None:
+        raise GraphError(f"process '{self.process}' lost {lost} messages of '{topic}'")
 
     def sources_ended(self) -> bool:
         """True where all sources of this process have given their last message."""

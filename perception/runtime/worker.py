@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import PerceptionError
-from perception.messages import Header, Message
+from perception.messages import Message
 from perception.messages.codec import decode
 from perception.runtime.channels import Channels
 from perception.runtime.cores import keep_to_cores
@@ -31,6 +31,7 @@ from perception.runtime.node_factory import make_node
 from perception.runtime.output_stamper import RunContext, received
 from perception.runtime.pacing import PacedSource, paced_topics
 from perception.runtime.playback import Playback, PlaybackState
+from perception.runtime.sequence_gaps import SequenceGaps
 from perception.runtime.status_teller import StatusTeller
 from perception.runtime.topology import Topology, status_topic
 
@@ -89,7 +90,7 @@ class Worker:
         self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
         self._next_status_s = self._bounds_due_s = 0.0
         self._has_bounds = self._channels.has_bounds or bool(self._pacers) or len(self.group.executors) > 1
-        self._last_seq: dict[str, tuple[int, int]] = {}
+        self._gaps = SequenceGaps()
         self.failure: PerceptionError | None = None
 
     def _opened_channels(self, run: str) -> Channels:
@@ -292,9 +293,8 @@ class Worker:
         if self._began_by and self._channels.is_outdated(topic, header):
             self.group.count_drop(topic, self._began_by, 1)
             return
-        if self._last_seq.get(topic) != (header.epoch, header.seq - 1):
-            self._count_gap(topic, header)
-        self._last_seq[topic] = header.epoch, header.seq
+        if lost := self._gaps.lost(topic, header, was_there=self._context.epoch == 0):
+            self._take_gap(topic, lost)
         self.group.offer(topic, message)
 
     def _take_bounds(self, row: NDArray[np.int64]) -> None:
@@ -349,14 +349,7 @@ class Worker:
         if self.group.executors:
             self._channels.wake()
 
-    def _count_gap(self, topic: str, header: Header) -> None:
-        """Count what the channel replaced before it was read: it reports nothing itself.
-
-        Who publishes begins at 0, after its readers; only a reader that was itself started anew comes in between.
-        """
-        was_there = topic in self._last_seq or self._context.epoch == 0
-        epoch, seq = self._last_seq.get(topic, (header.epoch, -1 if was_there else header.seq - 1))
-        lost = header.seq - (seq if epoch == header.epoch else -1) - 1
+    def _take_gap(self, topic: str, lost: int) -> None:
         if lost > 0:
             self.group.count_drop(topic, "channel full", lost)
 

@@ -303,7 +303,7 @@ def test_a_paced_source_gives_every_branch_exactly_the_instants_that_the_slowest
 
 
 def test_what_the_launcher_was_too_slow_for_is_counted(tmp_path: Path) -> None:
-    built = graph(tmp_path, [], [], "busy", PulseConfig(count=150, period_ms=5, points=10))
+    built = graph(tmp_path, [], [], "busy", PulseConfig(count=300, period_ms=5, points=10))
     slept: list[float] = []
 
     def on_status(summary: Summary) -> None:
