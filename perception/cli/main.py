@@ -8,6 +8,7 @@ becomes its text on stderr and its exit code: 2 for the user's mistake, 1 for a 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -48,15 +49,25 @@ USAGE = "Usage: perception [--version] COMMAND [ARGUMENTS]...\n\nStreaming perce
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _main(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as `perception echo ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say is said to nobody
+        code = 0
+    sys.exit(code)
+
+
+def _main(given: list[str]) -> int:
     if not given or given[0] in ("--help", "-h", "help"):
         print(_overview())
-        sys.exit(0 if given else 2)
+        return 0 if given else 2
     if given[0] == "--version":
         from perception import __version__
 
         print(f"perception {__version__}")
-        sys.exit(0)
-    sys.exit(_run(given[0], given[1:]))
+        return 0
+    return _run(given[0], given[1:])
 
 
 def _overview() -> str:
@@ -79,9 +90,6 @@ def _run(name: str, arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # such as `perception echo ... | head`
-        sys.stderr.close()
-        return 0
     except (
         Exception
     ) as error:  # what typer's own click raises for wrong usage; anything else is a bug and shows its traceback
