@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -55,20 +54,25 @@ def write_trained(
         raise PerceptionError(f"{out}: {size_mb:.1f} MB of weights; the recipe allows {recipe.limit_mb:g}")
     trained_by = {
         **provenance,
-        "recipe": asdict(recipe),
+        "recipe": recipe.told(),
         "metrics": dict(metrics),
-        "versions": {
-            "perception": __version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
     save_weights(out, state, {"card": card.model_dump(mode="json"), "trained": trained_by})
+
+
+def versions() -> dict[str, str]:
+    """Return those of which a training's last bits are functions."""
+    return {
+        "perception": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _half(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() else value
 
 
-__all__ = ["rounded", "write_trained"]
+__all__ = ["rounded", "versions", "write_trained"]

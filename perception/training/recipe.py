@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from perception.errors import UserError
 
@@ -52,6 +52,13 @@ class Recipe:
                 f"batches of {self.batch_size}; expected a seed of 0 to 999, no further step or more, and at least one "
                 "of the others"
             )
+
+    def told(self) -> dict[str, Any]:
+        """Return what a file says of it: of a second cycle only where there is one, as files from before it do."""
+        fields = asdict(self)
+        if not self.further_steps:
+            del fields["further_steps"], fields["further_rate"]
+        return fields
 
     @property
     def all_steps(self) -> int:

@@ -12,8 +12,8 @@ from perception.networks.address import BUNDLED, file_sha256
 from perception.networks.card import find_card
 from perception.networks.load import SYNTHETIC, load_network
 from perception.networks.weights import read_weights
+from perception.training.file import versions, write_trained
 from perception.training.pictures import street_pictures
-from perception.training.recipe import Recipe
 from perception.training.segmentation import SegmentationTask
 from perception.training.tasks import TASKS, training_of
 from perception.training.world import Samples, world_rig
@@ -41,9 +41,23 @@ def test_a_bundled_file_was_made_by_the_recipe_that_the_code_holds(network: str)
     _, metadata = read_weights(NAMES[recipe.card])
     trained = metadata["trained"]
     assert trained["command"] == f"perception train {network} --world simulated_car"
-    assert Recipe(**trained["recipe"]) == recipe
+    assert trained["recipe"] == recipe.told()
     assert {"perception", "torch", "numpy", "python"} <= set(trained["versions"])
     assert trained["metrics"]
+
+
+@pytest.mark.parametrize("network", TASKS)
+def test_what_a_bundled_file_holds_gives_its_bytes_when_written_again(network: str, tmp_path: Path) -> None:
+    recipe, _ = training_of(network)
+    loaded = load_network(f"bundled:{recipe.card}", nn.Module)
+    _, metadata = read_weights(NAMES[recipe.card])
+    trained = metadata["trained"]
+    if trained["versions"] != versions():
+        pytest.skip(f"made with {trained['versions']}, here are {versions()}: the file would name these")
+    provenance = {key: trained[key] for key in ("command", "world", "world_version")}
+    again = tmp_path / "again.safetensors"
+    write_trained(again, loaded.network, loaded.card, recipe, trained["metrics"], provenance)
+    assert file_sha256(again) == file_sha256(NAMES[recipe.card])
 
 
 @pytest.mark.parametrize("name", ["ddrnet_compact", "p2at_compact"])
