@@ -1,4 +1,8 @@
-"""Bring messages that arrive a little out of order into the order of their stamps.
+"""Bring messages that arrive out of order into the order of their stamps.
+
+What a network says of an instant is recorded long after the sensors' messages of that instant: a second and more on a
+small machine. So messages are held back until others are ten seconds younger, or half a second where so many bytes come
+between that memory would run short.
 
 A stamp far ahead of those before it is believed only if the next message follows it: one flipped bit costs one message,
 and not all that come after it.
@@ -10,29 +14,33 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from perception.messages import Message
+from perception.messages import Message, array_bytes
 
-WINDOW_NS = 500_000_000
+LONGEST_NS, SHORTEST_NS = 10_000_000_000, 500_000_000
+MAX_HELD_BYTES = 128 << 20
+"""Of arrays; beyond them a message waits for the shortest time alone."""
 LEAP_NS = 10_000_000_000
-LATE = "message that came later than half a second after younger ones"
+LATE = "message that came long after younger ones"
 AHEAD = "message whose stamp is far ahead of those around it"
 
 
 def in_stamp_order(
-    messages: Iterable[tuple[str, Message]], skipped: Counter[str], *, window_ns: int = WINDOW_NS
+    messages: Iterable[tuple[str, Message]], skipped: Counter[str], *, max_held_bytes: int = MAX_HELD_BYTES
 ) -> Iterator[tuple[str, Message]]:
-    """Yield (topic, message) by stamp, topic and seq; what comes later than the window is left out and counted."""
+    """Yield (topic, message) by stamp, topic and seq; what comes after younger ones left is left out and counted."""
     waiting: list[tuple[int, str, int, int, Message]] = []
     newest = given = -(2**63)
+    held = 0
     for count, (topic, message) in enumerate(_believed(messages, skipped)):
         t_ns = message.header.t_sensor_ns
-        if t_ns < given:
+        if t_ns < max(given, newest - LONGEST_NS):
             skipped[f"{topic}: {LATE}"] += 1
             continue
         heapq.heappush(waiting, (t_ns, topic, message.header.seq, count, message))
-        newest = max(newest, t_ns)
-        while waiting and waiting[0][0] < newest - window_ns:
+        newest, held = max(newest, t_ns), held + array_bytes(message)
+        while waiting and waiting[0][0] < newest - (SHORTEST_NS if held > max_held_bytes else LONGEST_NS):
             given, topic, _, _, message = heapq.heappop(waiting)  # noqa: PLW2901 - the one that leaves
+            held -= array_bytes(message)
             yield topic, message
     while waiting:
         _, topic, _, _, message = heapq.heappop(waiting)

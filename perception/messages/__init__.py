@@ -2,7 +2,7 @@
 
 from perception.messages.array import Array, DeviceArray, host
 from perception.messages.masks import mask_labels, runs_of
-from perception.messages.message import Header, Message, ModelId, SensorState, Span, Timing, derived
+from perception.messages.message import Header, Message, ModelId, SensorState, Span, Timing, array_bytes, derived
 from perception.messages.outputs import (
     Detections2D,
     Detections3D,
@@ -40,5 +40,5 @@ __all__ = [
     "Gnss", "GraphState", "Header", "Image", "Imu", "InputStatus", "LinkStatus", "Message", "ModelId", "NodeStatus",
     "ObjectClass", "ObjectMotion", "Odometry", "PaintedPoints", "PastPose", "PointCloud", "Pose3D", "RawPackets",
     "Recognition", "SegmentationMask", "SensorState", "Skeleton", "Span", "Status", "Timing", "TrackedObjects",
-    "Trigger", "derived", "host", "mask_labels", "runs_of",
+    "Trigger", "array_bytes", "derived", "host", "mask_labels", "runs_of",
 ]  # fmt: skip

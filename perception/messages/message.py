@@ -81,6 +81,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, **changes) if changes else self
 
 
+def array_bytes(message: Message) -> int:
+    """Return the bytes of a message's arrays on the host: what a queue of such messages holds on to."""
+    return sum(
+        value.nbytes for name in message.__struct_fields__ if isinstance(value := getattr(message, name), np.ndarray)
+    )
+
+
 def derived(*sources: Header, frame_id: str | None = None, t_sensor_ns: int | None = None) -> Header:
     """Return the header of an output made from messages with these headers; the first is the reference.
 
@@ -108,4 +115,4 @@ def derived(*sources: Header, frame_id: str | None = None, t_sensor_ns: int | No
     )
 
 
-__all__ = ["Array", "Header", "Message", "ModelId", "SensorState", "Span", "Timing", "derived"]
+__all__ = ["Array", "Header", "Message", "ModelId", "SensorState", "Span", "Timing", "array_bytes", "derived"]

@@ -189,7 +189,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     inputs: tuple[InputStatus, ...]
     published: dict[str, int]  # topic -> messages since the start
-    latency_p50_ms: float
+    latency_p50_ms: float  # of its calls that gave something out; of all where it has no outputs
     latency_p99_ms: float
     memory_mb: float
     age_ms: float | None = None  # of the sensor data in its last output, when that was published; None for a source

@@ -117,7 +117,8 @@ class NodeExecutor:
             self._drop(one_topic or self.inputs.topics_of(call), drop.reason)
         self._crashes = 0
         duration_ns = self.context.clock_ns() - started_ns
-        self._durations_ns.append(duration_ns)
+        if produced or not self._topics:  # pictures that only wait for their sweep would hide what the sweep takes
+            self._durations_ns.append(duration_ns)
         self._is_quick = duration_ns < QUICK_NS and bool(produced)
         span = Span(self.spec.name, started_ns, duration_ns)
         residuals: Mapping[str, int] = {}

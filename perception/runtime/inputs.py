@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from perception.errors import GraphError
-from perception.messages import Message, Odometry
+from perception.messages import Message, Odometry, array_bytes
 from perception.runtime.batches import Batch, sensor_of
 from perception.runtime.counters import InputCounters
 from perception.runtime.graph import Edge, NodeSpec
@@ -24,7 +24,6 @@ from perception.runtime.histories import AFTER_ALL, BEFORE_ALL, History, LookupH
 from perception.runtime.joins import JoinedSet, JoinState
 from perception.runtime.node import Every, Join, Lookup, Node, On
 from perception.runtime.output_stamper import RunContext
-from perception.runtime.ownership import message_bytes
 
 CLOCK_JUMP_NS = 500_000_000
 """Live, an input that goes back by more has a clock that was set back; less is waited out."""
@@ -329,7 +328,7 @@ class NodeInputs:
         return True
 
     def _check_join_size(self, port: str, join: JoinState) -> None:
-        held = join.held_bytes(message_bytes)
+        held = join.held_bytes(array_bytes)
         if held > self.context.max_join_bytes:
             raise GraphError(
                 f"node '{self.spec.name}': its join '{port}' holds {held >> 20} MiB and waits for "

@@ -71,11 +71,4 @@ def _copy(array: NDArray[Any]) -> NDArray[Any]:
     return copy
 
 
-def message_bytes(message: Message) -> int:
-    """Bytes of a message's arrays: what a queue of such messages holds on to."""
-    return sum(
-        value.nbytes for name in message.__struct_fields__ if isinstance(value := getattr(message, name), np.ndarray)
-    )
-
-
-__all__ = ["message_bytes", "on_host", "settled"]
+__all__ = ["on_host", "settled"]

@@ -23,6 +23,7 @@ from perception.networks.egoposeformer import EgoPoseFormer, EgoPoseFormerConfig
 from perception.networks.load import build_network
 from perception.ops.image import Letterbox, Normalization
 from perception.ops.joint_projection import Projection
+from perception.training.precision import convolutions
 from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, world_rig
 from perception.training.worn_pairs import PAIRS, Headset, Photometry, worn_pairs
@@ -87,7 +88,7 @@ class PoseTask:
         return Pairs(torch.stack(images).to(self.device), poses.to(self.device), heatmaps)
 
     def loss(self, batch: Pairs) -> tuple[Tensor, Mapping[str, Tensor]]:
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with convolutions(self.device):
             encoded = self.network.encoder(batch.images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         encoded = encoded.float()  # centimetres in bfloat16 would be half a centimetre wrong
         if batch.heatmaps:

@@ -23,6 +23,7 @@ from perception.networks.card import find_card
 from perception.networks.estf import ESTF
 from perception.networks.load import build_network
 from perception.training.event_clips import CLASSES, STEPS, EventAugmentation, cabin_events, images_of, run_of
+from perception.training.precision import convolutions
 from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, world_rig
 
@@ -77,7 +78,7 @@ class ActionTask:
         return Runs(torch.stack(images).to(self.device), torch.stack(action).to(self.device))
 
     def loss(self, batch: Runs) -> tuple[Tensor, Mapping[str, Tensor]]:
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with convolutions(self.device):
             logits = run_logits(self.network, batch.images).float()
         right = (logits.argmax(-1) == batch.action).float().mean()
         return clip_loss(logits, batch.action), {"top1": right}

@@ -33,6 +33,7 @@ from perception.ops.image import Normalization, normalised
 from perception.ops.pinhole import pinhole_view
 from perception.training.center_losses import STARTS_AT
 from perception.training.detection_scores import detection_scores
+from perception.training.precision import convolutions
 from perception.training.query_losses import query_losses
 from perception.training.recipe import Recipe
 from perception.training.surround import SurroundDrawing, drawing_of, drawn_surround, pasted, street_cameras
@@ -205,7 +206,7 @@ class SurroundDetection:
             """Run a part; in training the map's convolutions in bfloat16, channels last, in half of the time."""
             if name != "bev_backbone" or not training:
                 return parts(name, inputs)
-            with torch.autocast(device.type, torch.bfloat16):
+            with convolutions(device):
                 maps = {key: value.contiguous(memory_format=torch.channels_last) for key, value in inputs.items()}
                 return {key: value.float() for key, value in parts(name, maps).items()}
 

@@ -3,7 +3,7 @@
 Papers     Wang et al., "DSVT", CVPR 2023; Liu et al., "FlatFormer", CVPR 2023, both trained as a CenterPoint:
            center_targets.py, center_losses.py
 Differs    AdamW with one cycle as both, but a step is of few sweeps, and only the compact configurations are trained;
-           convolutions are computed in bfloat16, all else in float32
+           convolutions are computed in bfloat16 (precision.py), all else in float32
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from perception.networks.part import run_in_torch
 from perception.training.center_losses import STARTS_AT, CenterLossWeights, center_losses
 from perception.training.center_targets import DSVT_HEAD, FLATFORMER_HEAD, HeadConvention, center_targets
 from perception.training.detection_scores import detection_scores
+from perception.training.precision import convolutions
 from perception.training.recipe import Recipe
 from perception.training.sweeps import CLASSES, Augmentation, Beams, LabelledSweep, augmented, drawn
 from perception.training.world import VALIDATION_SEEDS, Samples, training_seed, world_rig
@@ -113,7 +114,7 @@ class LidarDetection:
         """
         if name != "bev" or not self.network.training:
             return self._run(name, inputs)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with convolutions(self.device):
             maps = {key: value.contiguous(memory_format=torch.channels_last) for key, value in inputs.items()}
             return self._run(name, maps)
 

@@ -29,6 +29,7 @@ from perception.networks.p2at import P2AT
 from perception.ops.image import Letterbox, Normalization
 from perception.training.losses import boundary_cross_entropy, hard_cross_entropy, rare_class_weights, soft_jaccard
 from perception.training.pictures import PICTURES, Augmentation, Example, TrainingPictures, street_pictures
+from perception.training.precision import convolutions
 from perception.training.recipe import Recipe
 from perception.training.world import VALIDATION_SEEDS, Samples, world_rig
 
@@ -100,7 +101,7 @@ class SegmentationTask:
         return Lectured(Example(image.to(self.device), drawn.labels.to(self.device)), lesson.loss)
 
     def loss(self, batch: Lectured) -> tuple[Tensor, Mapping[str, Tensor]]:
-        with torch.autocast(self.device.type, torch.bfloat16):  # the convolutions; losses are in float32
+        with convolutions(self.device):  # the convolutions; losses are in float32
             return batch.loss(self.network, batch.example, self._weight)
 
     @functools.cached_property

@@ -180,6 +180,7 @@ def moments(*times_s: float) -> list[tuple[str, Message]]:
         ((100.0, 500.0, 500.1), [100.0, 500.0, 500.1], {}),  # a gap in a recording is none
         ((100.0, 100.3, 100.1, 100.2), [100.0, 100.1, 100.2, 100.3], {}),  # a little out of order
         ((100.0, 101.0, 101.1, 50.0, 101.2), [100.0, 101.0, 101.1, 101.2], {LATE: 1}),  # a clock that runs backwards
+        ((100.0, 101.0, 109.0, 102.0), [100.0, 101.0, 102.0, 109.0], {}),  # of a slow network, recorded 7 s later
         ((100.0, 9e8), [100.0, 9e8], {}),  # nothing contradicts the last one
     ],
 )
@@ -190,6 +191,17 @@ def test_stamps_that_nothing_confirms_cost_one_message(
     found = [m.header.t_sensor_ns / 1e9 for _, m in in_stamp_order(moments(*given), skipped)]
     assert found == kept
     assert {reason.removeprefix("imu: "): count for reason, count in skipped.items()} == reasons
+
+
+def test_where_memory_would_run_short_messages_wait_half_a_second() -> None:
+    sweeps = [("lidar/points", cloud(step)) for step in (0, 3, 2, 6, 10, 1, 11)]  # tenths of a second
+    skipped: Counter[str] = Counter()
+    kept = [
+        round((m.header.t_sensor_ns - START_NS) / 1e8) for _, m in in_stamp_order(sweeps, skipped, max_held_bytes=1)
+    ]
+    assert kept == [0, 2, 3, 6, 10, 11]
+    assert skipped == {f"lidar/points: {LATE}": 1}
+    assert len(list(in_stamp_order(sweeps, Counter()))) == len(sweeps)
 
 
 def test_a_rate_is_that_of_the_topic_and_not_of_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,25 @@ def test_lockstep_drops_nothing_whatever_the_queue() -> None:
     assert node.calls == [0, 100, 200]
 
 
+class Seldom(Node):
+    """Says something of every tenth sweep alone."""
+
+    sweep = On[PointCloud](keep="all", bound=20)
+    out = Out[PointCloud]()
+
+    def on_sweep(self, sweep: PointCloud) -> PointCloud | None:
+        return None if sweep.header.t_sensor_ns else sweep
+
+
+def test_the_latency_of_a_node_is_that_of_the_calls_that_gave_something_out() -> None:
+    running = executor(Seldom(), [lidar_edge(keep="all", bound=20)], {"out": "node/out"})
+    for t_ms in range(10):
+        running.offer("lidar/points", cloud(t_ms))
+    run_all(running)
+    running.settle()
+    assert running.latency.count == 1
+
+
 class Fragile(Watcher):
     def on_sweep(self, sweep: PointCloud) -> None:
         if np.isnan(sweep.xyz_m).any():  # type: ignore[arg-type]
