@@ -20,15 +20,18 @@ COUNT = 20_000
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    """0.5 s of EVT2 with an edge in the middle, its last word cut off."""
+    return made(tmp_path / "made.raw", 500_000)
+
+
+def made(file: Path, length_us: int) -> Path:
+    """Write EVT2 with an edge in the middle, its last word cut off."""
     random = np.random.default_rng(1)
-    t = np.sort(random.integers(0, 500_000, COUNT))
+    t = np.sort(random.integers(0, length_us, COUNT))
     x, y, p = random.integers(0, 64, COUNT), random.integers(0, 48, COUNT), random.integers(0, 2, COUNT)
     words = p << 28 | (t & 63) << 22 | x << 11 | y
-    highs = np.arange(0, (500_000 >> 6) + 1)
+    highs = np.arange(0, (length_us >> 6) + 1)
     stream = np.insert(words, np.searchsorted(t >> 6, highs), 0x8 << 28 | highs)
     stream = np.insert(stream, len(stream) // 2, 0xA << 28 | 1)
-    file = tmp_path / "made.raw"
     head = b"% evt 2.0\n% geometry 64x48\n% end\n"
     file.write_bytes(head + stream.astype("<u4").tobytes() + b"\x01\x02")
     return file
@@ -62,9 +65,9 @@ def test_what_is_no_recording_is_one_clear_line(
 
 
 def test_the_shipped_graph_recognises_and_slices_a_recording_the_same_way_twice(
-    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs: list[list[Any]] = []
+    recording, runs = made(tmp_path / "second.raw", 1_000_000), list[list[Any]]()
     for name in ("one", "two"):
         sets = ("nodes.recognizer.settings.engine=torch", f"endpoint=ipc://{tmp_path}/{name}.ipc", f"name=ev_{name}")
         out = tmp_path / f"{name}.mcap"
@@ -75,10 +78,7 @@ def test_the_shipped_graph_recognises_and_slices_a_recording_the_same_way_twice(
         slices = [m for topic, m in messages if topic == "slicer/slices" and isinstance(m, EventPacket)]
         assert sum(len(host(m.t_ns)) + m.dropped for m in slices) == COUNT
     assert runs[0] == runs[1]
-    assert [end for end, _ in runs[0]] == [
-        400_000_000,
-        450_000_000,
-    ]  # a clip of 8 images, 5 apart, is full after 360 ms
+    assert [end for end, _ in runs[0]] == [800_000_000, 900_000_000]  # a clip is 8 images of 100 ms
     assert f"events: {COUNT} in = " in capsys.readouterr().out
 
 
