@@ -12,8 +12,10 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Self
 
+import numpy as np
 from pydantic import Field
 
+from perception.evaluation.assignment import best_assignment
 from perception.evaluation.deliveries import Delivered, offline
 from perception.evaluation.message_scores import score
 from perception.geometry.frames import FrameTree
@@ -55,6 +57,9 @@ class Accuracy(Node):
         super().__init__(self.settings)
         self.frames = frames
         self.reset("start")
+
+    def warm_up(self) -> None:
+        best_assignment(np.zeros((1, 1)))  # loads what would hold the process up at its first objects
 
     def reset(self, reason: str) -> None:
         self._true: dict[str, deque[Message]] = defaultdict(deque)

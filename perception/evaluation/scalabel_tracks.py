@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from perception.errors import UserError
+from perception.evaluation.assignment import best_assignment
 from perception.evaluation.track_frames import Float, TrackFrame, TrackSequence, image_iou
 from perception.evaluation.tracking_clear import ClearCounts, clear
 
@@ -165,7 +165,7 @@ def _of_class(boxes: _Boxes, name: str, side: str, numbers: dict[tuple[str, str]
 def _to_ignore(similarity: Float, boxes: Float, ignored: Float) -> Any:
     """Return (R,) True for reported boxes that match no truth and lie in an ignored region."""
     unmatched = np.ones(len(boxes), bool)
-    rows, columns = linear_sum_assignment(np.where(similarity >= MIN_IOU, 1.0 - similarity, 1e6))
+    rows, columns = best_assignment(np.where(similarity >= MIN_IOU, 1.0 - similarity, 1e6))
     unmatched[columns[similarity[rows, columns] >= MIN_IOU]] = False
     left_top = np.maximum(boxes[:, None, :2], ignored[None, :, :2])
     right_bottom = np.minimum(boxes[:, None, 2:], ignored[None, :, 2:])

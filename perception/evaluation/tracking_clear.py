@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from perception.evaluation.assignment import best_assignment
 from perception.evaluation.track_frames import Float, TrackFrame, TrackSequence, all_ids, dense_ids
 
 _NEVER = 1e6  # the cost of a pair that must not match
@@ -176,7 +176,7 @@ def _match(frame: TrackFrame, last: dict[int, int], min_similarity: float) -> Ma
         if column is not None and cost[row, column] < _NEVER:
             kept.append((row, column))
             cost[row], cost[:, column] = _NEVER, _NEVER
-    rows, found = linear_sum_assignment(cost)
+    rows, found = best_assignment(cost)
     fresh = [(int(r), int(c)) for r, c in zip(rows, found, strict=True) if cost[r, c] < _NEVER]
     switched = [(r, c) for r, c in fresh if last.get(int(frame.truth[r]), frame.results[c]) != frame.results[c]]
     return MatchedFrame(frame, kept + fresh, switched)
@@ -194,7 +194,7 @@ def _id_true_positives(sequence: TrackSequence, min_similarity: float) -> int:
     for frame in sequence:
         rows, columns = dense_ids(frame.truth, truth), dense_ids(frame.results, results)
         together[np.ix_(rows, columns)] += frame.similarity >= min_similarity
-    chosen = linear_sum_assignment(-together)
+    chosen = best_assignment(-together)
     return int(together[chosen].sum())
 
 

@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from perception.evaluation.assignment import best_assignment
 from perception.evaluation.track_frames import Float, TrackFrame, TrackSequence, all_ids, dense_ids
 
 Ids: TypeAlias = NDArray[np.int64]
@@ -67,7 +67,7 @@ def _hota_of(sequence: TrackSequence) -> HotaScores:
     counts = np.zeros((4, len(ALPHAS)))  # true positives, misses, inventions, similarity of the true positives
     for frame in sequence:
         rows, columns = dense_ids(frame.truth, truth), dense_ids(frame.results, results)
-        matched = linear_sum_assignment(-(alignment[np.ix_(rows, columns)] * frame.similarity))
+        matched = best_assignment(-(alignment[np.ix_(rows, columns)] * frame.similarity))
         similarity = frame.similarity[matched]
         near = similarity[None] >= ALPHAS[:, None] - _EPSILON  # (A, matches)
         hits = near.sum(axis=1)

@@ -113,7 +113,7 @@ try:
     main({arguments!r})
 except SystemExit as ended:
     assert ended.code == 0, ended.code
-heavy = {{"torch", "ray", "onnxruntime"}} & set(sys.modules)
+heavy = {{"torch", "ray", "onnxruntime", "scipy.optimize"}} & set(sys.modules)
 assert not heavy, heavy
 """
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=ROOT)
