@@ -98,7 +98,7 @@ def _objects(pairs: Sequence[Pair], *, details: bool) -> TaskScores:
     there = [_boxes_of(pair.truth, place, None, seen_only=True) for place, pair in enumerate(pairs)]
     given = [_boxes_of(pair.output, place, _moved(pair, poses)) for place, pair in enumerate(pairs)]
     truth, results = _joined(there), _joined(given)
-    classes = sorted(set(truth.name.tolist()))
+    classes = sorted(set(truth.name[truth.range_m < RANGE_M].tolist()))  # a bus that is too far is none that was missed
     if not classes:
         return TaskScores("detection", {"mAP": float("nan")}, frames=len(pairs))
     known = results[np.isin(results.name, classes)]

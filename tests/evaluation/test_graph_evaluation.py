@@ -102,6 +102,16 @@ def test_objects_without_a_point_on_them_and_beyond_the_range_do_not_count() -> 
     assert scores.summary["MOTA"] == 1.0
 
 
+def test_a_class_of_which_all_objects_are_beyond_the_range_has_no_part_in_the_mean() -> None:
+    bus = replace(objects(0, (2, 60.0, 0.0)).objects[0], classes=(ObjectClass("bus", 1.0),))
+    truth = [objects(k, (1, 10.0, 0.0)) for k in range(3)]
+    truth = [replace(message, objects=(*message.objects, bus)) for message in truth]
+    scores = score(offline(truth, delivered(truth)))
+    assert scores is not None
+    assert scores.summary["mAP"] == pytest.approx(1.0)
+    assert list(scores.by_class) == ["car"]
+
+
 def test_boxes_are_told_apart_by_distance_and_by_what_can_be_seen_of_them() -> None:
     # A near car that is found, 19.5 m away and reported at 20.5 m; two far ones of which one is missed; one invention.
     truth = [objects(k, (1, 19.5, 0.0), (2, 30.0, 5.0), (3, 40.0, 5.0)) for k in range(10)]
