@@ -26,7 +26,7 @@ from typing import Literal, Self
 import zmq
 
 from perception.errors import ChannelError, MessageError, UserError
-from perception.messages import GraphState, Message, TrackedObjects
+from perception.messages import GraphState, Message, Status, TrackedObjects
 from perception.messages.codec import decode
 from perception.runtime.curve_keys import client_keys
 from perception.runtime.prediction import objects_at
@@ -154,7 +154,7 @@ class Subscription:
             if received is None or not self._noted(received):
                 continue
             if self._keep == "latest":
-                self._take_back(received.topic)
+                self._take_back(_stream(received))
             self._waiting.append(self._judged(received))
 
     def _read(self, frames: list[bytes]) -> Received | None:
@@ -176,8 +176,9 @@ class Subscription:
         elif isinstance(message, TrackedObjects):
             self._objects[topic] = message
         header = message.header
-        same = self._last.get(topic) == (header.run, header.epoch, header.seq)
-        published_ns, self._published_ns[topic] = self._published_ns.get(topic), message.timing.t_published_ns
+        stream = _stream(received)
+        same = self._last.get(stream) == (header.run, header.epoch, header.seq)
+        published_ns, self._published_ns[stream] = self._published_ns.get(stream), message.timing.t_published_ns
         repeated = same and published_ns == message.timing.t_published_ns  # sent again for another, who joined late
         return not repeated and (not self._topics or topic in self._topics)
 
@@ -221,23 +222,23 @@ class Subscription:
             for name, data in zip(frames[::2], frames[1::2], strict=False)
         ]
 
-    def _take_back(self, topic: str) -> None:
-        """Take back what waits of this topic, as if it had never come."""
-        for waiting in [item for item in self._waiting if item.topic == topic]:
+    def _take_back(self, stream: str) -> None:
+        """Take back what waits of this stream, as if it had never come."""
+        for waiting in [item for item in self._waiting if _stream(item) == stream]:
             self._waiting.remove(waiting)
-            self._skipped[topic] = self._skipped.get(topic, 0) + 1 + waiting.gap
+            self._skipped[stream] = self._skipped.get(stream, 0) + 1 + waiting.gap
             if waiting.restarted:
-                self._restarted.add(topic)
+                self._restarted.add(stream)
 
     def _judged(self, received: Received) -> Received:
-        header = received.message.header
-        run, epoch, seq = self._last.get(received.topic, (header.run, header.epoch, header.seq - 1))
-        restarted = (run, epoch) != (header.run, header.epoch) or received.topic in self._restarted
+        header, stream = received.message.header, _stream(received)
+        run, epoch, seq = self._last.get(stream, (header.run, header.epoch, header.seq - 1))
+        restarted = (run, epoch) != (header.run, header.epoch) or stream in self._restarted
         gap = 0 if (run, epoch) != (header.run, header.epoch) else max(0, header.seq - seq - 1)
         repeated = (run, epoch, seq) == (header.run, header.epoch, header.seq)
-        self._restarted.discard(received.topic)
-        self._last[received.topic] = (header.run, header.epoch, header.seq)
-        gap += 0 if repeated else self._skipped.pop(received.topic, 0)
+        self._restarted.discard(stream)
+        self._last[stream] = (header.run, header.epoch, header.seq)
+        gap += 0 if repeated else self._skipped.pop(stream, 0)
         return Received(
             received.topic, received.message, gap, restarted=restarted, t_received_ns=received.t_received_ns,
             size=received.size,
@@ -255,6 +256,12 @@ class Subscription:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _stream(received: Received) -> str:
+    """Return what numbers its messages by itself: a topic; of `status`, each process."""
+    message = received.message
+    return f"{received.topic} {message.process}" if isinstance(message, Status) else received.topic
 
 
 def subscribe(

@@ -12,7 +12,7 @@ import zmq
 
 import perception
 from perception.errors import ChannelError, LaunchFileError, UserError
-from perception.messages import GraphState, Header
+from perception.messages import GraphState, Header, Status
 from perception.messages.codec import encode
 from perception.runtime.publisher import Publisher
 
@@ -58,6 +58,31 @@ def test_lost_messages_are_a_gap_and_a_new_epoch_is_a_restart(publisher: Publish
             assert received is not None
             found.append((received.gap, received.restarted))
         assert found == [(0, False), (2, False), (0, True), (0, False), (0, True)]
+
+
+def status(process: str, seq: int, *, epoch: int = 0) -> bytes:
+    header = Header(frame_id="", t_sensor_ns=time.time_ns(), seq=seq, epoch=epoch, run="a")
+    return encode(Status(header=header, process=process, host="box", pid=1, nodes=())).to_bytes()
+
+
+def test_the_processes_that_share_the_topic_of_statuses_are_counted_apart(publisher: Publisher) -> None:
+    sent = (("a", 8, 0), ("b", 3, 1), ("a", 9, 0), ("b", 6, 1), ("a", 10, 0), ("b", 0, 2))
+    with perception.subscribe(publisher.endpoint, ["status"], keep="all") as subscription:
+        settle(publisher)
+        found = []
+        for process, seq, epoch in sent:
+            publisher.publish("status", status(process, seq, epoch=epoch))
+            received = subscription.receive(2)
+            assert received is not None
+            found.append((received.gap, received.restarted))
+        assert found == [(0, False), (0, False), (0, False), (2, False), (0, False), (0, True)]
+    with perception.subscribe(publisher.endpoint, ["status"]) as subscription:
+        settle(publisher)
+        for process, seq in (("a", 11), ("b", 1), ("a", 12), ("b", 2)):
+            publisher.publish("status", status(process, seq, epoch=2))
+        time.sleep(0.1)
+        newest = [subscription.receive(2), subscription.receive(2)]
+        assert [(m.message.process, m.message.header.seq) for m in newest] == [("a", 12), ("b", 2)]  # type: ignore[union-attr]
 
 
 def test_the_newest_message_wins_and_what_it_replaced_is_counted(publisher: Publisher) -> None:
