@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from perception.messages import GraphState, NodeStatus
     from perception.runtime.launcher import Summary
@@ -73,7 +73,7 @@ class LiveTable:
         with self._lock:
             state = summary.last_state
             title, states = ("", {}) if state is None else (state_line(state, summary), state.nodes)
-            self._live.update(status_table(list(summary.statuses.values()), title, states))
+            self._live.update(status_screen(list(summary.statuses.values()), title, states))
 
     def close(self) -> None:
         self._live.stop()
@@ -86,19 +86,21 @@ def state_line(state: GraphState, summary: Summary) -> str:
     return f"{state.state}{reasons} | {counts or 'nothing published yet'}"
 
 
-def status_table(
+def status_screen(
     statuses: list[NodeStatus],
     title: str,
     states: Mapping[str, str],
     rates_hz: Callable[[str], float] | None = None,
-) -> Table:
-    """Return a table of nodes: state, messages, latency, age, drops, memory, last error.
+) -> Group:
+    """Return a table of nodes: state, messages, latency, age, drops, memory; and below it what they say.
 
     A node that is lost cannot say so itself: `states`, the graph's own, go before.
     """
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", expand=False, box=None, padding=(0, 1, 0, 0))
+    table = Table(expand=False, box=None, padding=(0, 1, 0, 0))
     rate = ["Hz"] if rates_hz else []
     for column in ("node", "state", "sent", *rate, "p50 ms", "p99 ms", "age ms", "drops", "MB"):
         left = column in ("node", "state")
@@ -113,13 +115,16 @@ def status_table(
             f"{status.memory_mb:.0f}",
         ]  # fmt: skip
         table.add_row(*cells)
-    table.caption = "\n".join(f"{status.node}: {text}" for status in statuses for text in _said(status))
-    table.caption_justify = "left"
-    return table
+    return Group(Text(title, style="bold"), table, Text("\n".join(said(statuses))))
 
 
-def _said(status: NodeStatus) -> list[str]:
-    return [*([status.last_error] if status.last_error else []), *status.degraded, *status.notes]
+def said(statuses: Sequence[NodeStatus]) -> list[str]:
+    """Return what nodes say, a line for each text: many say the same."""
+    nodes: dict[str, list[str]] = {}
+    for status in statuses:
+        for text in (*([status.last_error] if status.last_error else []), *status.degraded, *status.notes):
+            nodes.setdefault(text, []).append(status.node)
+    return [f"{', '.join(names)}: {text}" for text, names in nodes.items()]
 
 
 def dropped(status: NodeStatus) -> int:
@@ -172,5 +177,5 @@ def summary_document(summary: Summary) -> dict[str, Any]:
     }  # fmt: skip
 
 
-__all__ = ["LiveTable", "PlainLines", "View", "dropped", "state_line", "status_table", "summary_document",
+__all__ = ["LiveTable", "PlainLines", "View", "dropped", "said", "state_line", "status_screen", "summary_document",
            "summary_lines", "view"]  # fmt: skip

@@ -13,7 +13,7 @@ import typer
 from perception.cli.wire import DEFAULT_ENDPOINT, Endpoint, Keys, Timeout
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from perception.messages import GraphState, NodeStatus
 
@@ -47,15 +47,15 @@ def top(
             return
         console = Console(width=None if sys.stdout.isatty() else WIDE)
         if once:
-            console.print(picture.table())
+            console.print(picture.screen())
             return
-        with Live(picture.table(), console=console, auto_refresh=False) as live:
+        with Live(picture.screen(), console=console, auto_refresh=False) as live:
             drawn_s = 0.0
             for received in subscription:
                 picture.take(received.message, received.t_received_ns)
                 if time.monotonic() - drawn_s >= REFRESH_S:
                     drawn_s = time.monotonic()
-                    live.update(picture.table(), refresh=True)
+                    live.update(picture.screen(), refresh=True)
 
 
 class _Picture:
@@ -83,15 +83,15 @@ class _Picture:
             return 0.0
         return (history[-1][1] - history[0][1]) / ((history[-1][0] - history[0][0]) * 1e-9)
 
-    def table(self) -> Table:
-        from perception.cli.live_view import status_table
+    def screen(self) -> Group:
+        from perception.cli.live_view import status_screen
 
         title = "no state yet"
         if self.state is not None:
             reasons = f": {'; '.join(self.state.reasons)}" if self.state.reasons else ""
             title = f"{self.state.header.run} {self.state.state}{reasons}"
         states = {} if self.state is None else self.state.nodes
-        return status_table(list(self.nodes.values()), title, states, self.rate_hz)
+        return status_screen(list(self.nodes.values()), title, states, self.rate_hz)
 
     def document(self) -> dict[str, object]:
         import msgspec
