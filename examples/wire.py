@@ -22,11 +22,9 @@ while True:
         print(f"{seq - before[2] - 1} messages lost")
     last[topic] = (run, epoch, seq)
     trust = "UNTRAINED, means nothing" if any(not model["trained"] for model in header["models"]) else "ok"
-    age_ms = (timing["t_published_ns"] - header["t_sensor_ns"]) / 1e6 if header["clock"] == "host" else float("nan")
-    print(f"{topic.decode()} at {header['t_sensor_ns']} ns, {age_ms:.0f} ms old, {trust}, {header['degraded']}")
+    since_ns = header["t_sensor_ns"] if header["clock"] == "host" else timing["t_received_ns"]
+    print(f"{topic.decode()} {(timing['t_published_ns'] - since_ns) / 1e6:.0f} ms old, {trust}, {header['degraded']}")
     for thing in body["objects"]:
         name, probability = thing["classes"][0]
         x, y, z = thing["center_m"]
-        print(
-            f"  {name} {probability:.2f} at {x:.1f} {y:.1f} {z:.1f} m, exists with {thing['existence_probability']:.2f}"
-        )
+        print(f"  {name} {probability:.2f} at {x:.1f} {y:.1f} {z:.1f} m")

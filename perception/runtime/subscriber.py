@@ -57,9 +57,9 @@ class Received:
 
     @property
     def age_ms(self) -> float:
-        """Age of the sensor data when it was received, where stamps are host time; else since publication."""
+        """Age of the sensor data when it came here: from its stamp, or from its arrival where that is no host time."""
         header, timing = self.message.header, self.message.timing
-        since = header.t_sensor_ns if header.clock == "host" else timing.t_published_ns
+        since = header.t_sensor_ns if header.clock == "host" else timing.t_received_ns or timing.t_published_ns
         return (self.t_received_ns - since) / 1e6
 
 

@@ -12,7 +12,7 @@ import zmq
 
 import perception
 from perception.errors import ChannelError, LaunchFileError, UserError
-from perception.messages import GraphState, Header, Status
+from perception.messages import GraphState, Header, Status, Timing
 from perception.messages.codec import encode
 from perception.runtime.publisher import Publisher
 
@@ -46,6 +46,19 @@ def test_a_planner_gets_what_it_subscribed_to_with_its_age(publisher: Publisher)
         assert (received.topic, received.gap, received.restarted) == ("state", 0, False)
         assert 0 <= received.age_ms < 2000
         assert subscription.receive(0.05) is None
+
+
+def test_data_without_host_time_is_as_old_as_its_arrival_in_the_graph(publisher: Publisher) -> None:
+    now_ns = time.time_ns()
+    header = Header(frame_id="", t_sensor_ns=5, clock="simulated")
+    timing = Timing(t_received_ns=now_ns - 300_000_000, t_published_ns=now_ns)
+    message = GraphState(header=header, timing=timing, state="ok", reasons=(), sensors={}, nodes={})
+    with perception.subscribe(publisher.endpoint, ["state"]) as subscription:
+        settle(publisher)
+        publisher.publish("state", encode(message).to_bytes())
+        received = subscription.receive(2)
+        assert received is not None
+        assert 300 <= received.age_ms < 2300
 
 
 def test_lost_messages_are_a_gap_and_a_new_epoch_is_a_restart(publisher: Publisher) -> None:
