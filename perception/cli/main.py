@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _main(given)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except BrokenPipeError:  # such as `perception echo ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say is said to nobody
         code = 0

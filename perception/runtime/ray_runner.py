@@ -31,7 +31,6 @@ LOG = logging.getLogger(__name__)
 START_TIMEOUT_S = 3600.0
 """An engine that is compiled for the first time may take long; what is waited for is said every `TELL_S`."""
 TELL_S = 10.0
-ONCE = "engines and code are compiled for this machine once"
 CALL_TIMEOUT_S = 60.0
 STEP_S = 0.2
 LINK_TIMEOUT_S = 5.0
@@ -115,7 +114,9 @@ class RayRunner:
                 raise GraphError(f"process {names} is not ready after {START_TIMEOUT_S:.0f} s")
             if not ready and time.monotonic() > told_s + TELL_S:
                 told_s = time.monotonic()
-                self._progress(f"process {names} is not ready yet ({told_s - began_s:.0f} s); {ONCE}")
+                self._progress(
+                    f"process {names} is not ready yet ({told_s - began_s:.0f} s); engines and code are compiled once"
+                )
             for reference in ready:
                 process = preparing[reference]
                 _take(process, self._result(reference, process.name))
