@@ -44,7 +44,10 @@ def merge(
     from perception.logs.open_log import open_logs
     from perception.logs.rewrite import rewrite
 
-    return _tell(out, rewrite(open_logs(logs, assume_rate_hz=assume_rate), out))
+    opened = open_logs(logs, assume_rate_hz=assume_rate)
+    for note in opened.notes:
+        print(f"  {note}")
+    return _tell(out, rewrite(opened, out))
 
 
 def recover(log: Source, out: Out) -> int:

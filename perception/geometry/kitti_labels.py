@@ -67,7 +67,7 @@ def read_frame(path: Path, *, scored: bool) -> KittiFrame:
     rows = []
     for number, line in enumerate(lines, 1):
         if len(line) < columns:
-            wanted = "the 15 columns of KITTI labels and a score" if scored else "the 15 columns of KITTI labels"
+            wanted = "16, those of KITTI labels and a score" if scored else "the 15 columns of KITTI labels"
             raise UserError(f"{path}:{number}: {len(line)} columns; expected {wanted}")
         try:
             rows.append([float(value) for value in line[1:columns]])

@@ -137,5 +137,5 @@ def test_kitti_folders_are_paired_by_file_name(tmp_path: Path) -> None:
     # The benchmark reads precision at one score per true positive: two cars fill two of 41 recalls, the first unread.
     assert evaluate_kitti(frames, "car", "3d").ap["easy"] == pytest.approx(100 / 40)
     (tmp_path / "results" / "000001.txt").write_text(line + "\n")
-    with pytest.raises(Exception, match="15 columns of KITTI labels and a score"):
+    with pytest.raises(Exception, match="15 columns; expected 16, those of KITTI labels and a score"):
         read_pairs(tmp_path / "truth", tmp_path / "results")

@@ -162,6 +162,14 @@ def test_logs_are_merged_on_one_timeline_and_clashing_topics_refused(drive: Path
         MergedLog([open_log(drive), open_log(drive)])
 
 
+def test_merging_logs_of_clocks_that_have_nothing_in_common_says_so(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = record(tmp_path / "late.mcap", [("c/points", cloud(100_000))])
+    assert run("merge", drive, late, "--out", tmp_path / "both.mcap") == 0
+    assert f"late.mcap: lies 10000 s apart from {drive}; is it one drive?" in capsys.readouterr().out
+
+
 def test_parts_of_one_recording_lie_one_after_the_other_whatever_order_they_are_given_in(
     drive: Path, tmp_path: Path
 ) -> None:
