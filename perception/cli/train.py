@@ -13,7 +13,9 @@ def train(
     world: Annotated[
         str, typer.Option(help="The rig whose sensors are simulated: a shipped one, or a folder.")
     ] = "simulated_car",
-    steps: Annotated[int | None, typer.Option(min=1, help="In place of the recipe's, in one cycle.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="In place of the recipe's, in all its cycles together.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=999, help="In place of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")] = False,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
@@ -41,7 +43,7 @@ def train(
 
     recipe, make_task = training_of(network)
     if steps is not None:
-        recipe = replace(recipe, steps=steps, further_steps=0)
+        recipe = recipe.of_steps(steps)
     recipe = replace(recipe, seed=recipe.seed if seed is None else seed)
     chosen = _device(device)
     options = {"world": world, "steps": steps, "seed": seed, "device": device, "threads": threads}

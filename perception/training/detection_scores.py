@@ -12,7 +12,11 @@ from perception.training.sweeps import CLASSES, NEAR_M, LabelledSweep
 
 
 def detection_scores(truths: Sequence[LabelledSweep], found: Sequence[Boxes3D]) -> dict[str, float]:
-    """Return mAP within 50 m and the AP of each class, of detections in the same sweeps and the same frame."""
+    """Return scores of detections within 50 m, in the same sweeps and the same frame.
+
+    Those are mAP, the AP of each class, and what nuScenes calls mATE (how far centres of boxes within 2 m are off,
+    metres) and mASE (1 - the overlap of boxes moved and turned onto each other): AP alone does not look at sizes.
+    """
     truth = [_scene(k, t.boxes, t.label, t.velocity, np.ones(len(t.label))) for k, t in enumerate(truths)]
     results = []
     for number, boxes in enumerate(found):
@@ -20,7 +24,11 @@ def detection_scores(truths: Sequence[LabelledSweep], found: Sequence[Boxes3D]) 
         velocity = np.full((len(rows), 2), np.nan) if boxes.velocity is None else boxes.velocity.numpy()
         results.append(_scene(number, rows, boxes.label.numpy(), velocity, boxes.score.numpy()))
     scores = evaluate(_joined(truth), _joined(results), CLASSES, dict.fromkeys(CLASSES, NEAR_M))
-    return {"mAP": scores.mean_ap, **{f"AP {name}": scores.class_ap[name] for name in CLASSES}}
+    errors = scores.mean_errors
+    return {
+        "mAP": scores.mean_ap, "mATE": errors["trans_err"], "mASE": errors["scale_err"],
+        **{f"AP {name}": scores.class_ap[name] for name in CLASSES},
+    }  # fmt: skip
 
 
 def _scene(sample: int, boxes: np.ndarray, label: np.ndarray, velocity: np.ndarray, score: np.ndarray) -> SceneBoxes:

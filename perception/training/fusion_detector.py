@@ -199,8 +199,10 @@ class SurroundDetection:
 
     def _decoded(self, sample: SurroundSample) -> Decoded:
         training, device = self.network.training, next(self.network.parameters()).device
+        modes = [(module, module.training) for module in self.network.modules()]
         parts = run_in_torch(self.network.parts(views=len(sample.images)))  # which sets its modules to evaluation
-        self.network.train(training)
+        for module, mode in modes:
+            module.training = mode
 
         def run(name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             """Run a part; in training the map's convolutions in bfloat16, channels last, in half of the time."""

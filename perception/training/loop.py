@@ -24,7 +24,7 @@ from perception.networks.weights import read_weights, save_weights
 from perception.training.average import MovingAverage
 from perception.training.file import rounded, write_trained
 from perception.training.progress import Progress
-from perception.training.recipe import Recipe
+from perception.training.recipe import Cycle, Recipe
 
 BatchT = TypeVar("BatchT")
 
@@ -86,8 +86,9 @@ def train(
         run = _Run(task, recipe)
         first = run.restore(checkpoint) if resume and checkpoint.is_file() else 0
         for step in range(first, recipe.all_steps):
-            if step == recipe.steps:
-                run.begin_again()
+            cycle = recipe.cycle_of(step)
+            if step == cycle.first > 0:
+                run.begin_again(cycle)
             said = run.step(step)
             if progress is not None:
                 progress.step(step + 1, recipe.all_steps, said)
@@ -122,10 +123,18 @@ class _Run:
         decay = self.recipe.average_decay
         self.average = MovingAverage(self.network, decay) if decay else None
 
-    def begin_again(self) -> None:
-        """Start the second cycle from the weights as a file of the first would hold them."""
+    def begin_again(self, cycle: Cycle) -> None:
+        """Start another cycle from the weights as a file of the one before would hold them."""
         self.finish()
         self._begin()
+        self._still_norms(cycle)
+
+    def _still_norms(self, cycle: Cycle) -> None:
+        """Let batch norms take the statistics that they have, if the cycle wants it."""
+        if cycle.still_norms:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def step(self, step: int) -> dict[str, float]:
         """Take one step; return the loss, its parts and the learning rate."""
@@ -147,8 +156,7 @@ class _Run:
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
-            first = self.recipe.steps if step >= self.recipe.steps else 0
-            self.average.update(self.network, step - first)
+            self.average.update(self.network, step - self.recipe.cycle_of(step).first)
         return {**said, "rate": rate}
 
     def finish(self) -> None:
@@ -184,7 +192,9 @@ class _Run:
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        return int(metadata["step"])
+        step = int(metadata["step"])
+        self._still_norms(self.recipe.cycle_of(step))
+        return step
 
 
 @contextmanager

@@ -129,6 +129,16 @@ def test_a_sample_is_learned_by_heart(task: SurroundDetection) -> None:
     assert told.mean() > 0.5, (losses[::6], len(truth.label), float(told.mean()))
 
 
+def test_a_norm_that_was_set_still_stays_so_while_others_learn(task: SurroundDetection) -> None:
+    norms = [m for m in task.network.train().modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms[0].eval()
+    before = [norm.state_dict()["running_mean"].clone() for norm in norms]
+    task.loss([task.sample(8_000_000)])
+    still = [torch.equal(old, norm.state_dict()["running_mean"]) for old, norm in zip(before, norms, strict=True)]
+    assert still[0]
+    assert not all(still[1:])
+
+
 def test_the_lidar_branch_learns_first_and_alone(task: SurroundDetection) -> None:
     last = int(LIDAR_FIRST * STEPS) - 1
     (sample,) = task.batch(last)

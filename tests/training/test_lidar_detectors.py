@@ -114,7 +114,7 @@ def test_the_same_recipe_gives_the_same_bytes(recipe: Recipe, tmp_path: Path, mo
     for name in ("first", "second"):
         task = lidar_task(short, "simulated_car", torch.device("cpu"))
         found = train(task, short, tmp_path / f"{name}.safetensors", provenance={"command": "test"})
-        assert set(found.metrics) == {"mAP", *(f"AP {kind}" for kind in CLASSES)}
+        assert set(found.metrics) == {"mAP", "mATE", "mASE", *(f"AP {kind}" for kind in CLASSES)}
         files.append(found.path.read_bytes())
     assert files[0] == files[1]
     assert len(files[0]) <= 6.2e6

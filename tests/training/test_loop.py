@@ -50,9 +50,13 @@ class Toy:
         return {"answer": float(self.network(torch.ones(1, 3, 64, 64)).detach().mean())}
 
 
-@pytest.mark.parametrize(("cut_at", "further"), [(3, 0), (3, 2), (4, 2), (5, 2), (7, 4)])  # step 4 begins again
-def test_a_run_that_was_cut_off_and_resumed_ends_in_the_same_bytes(tmp_path: Path, cut_at: int, further: int) -> None:
-    recipe = replace(RECIPE, further_steps=further, further_rate=5e-4)
+@pytest.mark.parametrize(
+    ("cut_at", "further", "still"), [(3, 0, 0), (3, 2, 0), (4, 2, 0), (5, 2, 2), (6, 2, 2), (7, 2, 2), (5, 0, 2)]
+)  # at step 4 another cycle begins, with further steps at step 6, too
+def test_a_run_that_was_cut_off_and_resumed_ends_in_the_same_bytes(
+    tmp_path: Path, cut_at: int, further: int, still: int
+) -> None:
+    recipe = replace(RECIPE, further_steps=further, further_rate=5e-4, still_steps=still, still_rate=3e-4)
     whole = train(Toy(), recipe, tmp_path / "whole.safetensors", provenance=PROVENANCE)
     cut = tmp_path / "cut.safetensors"
     with pytest.raises(CutError):
@@ -75,11 +79,37 @@ def test_a_second_cycle_begins_with_the_weights_that_the_file_of_the_first_holds
         assert torch.equal(toy.began_again_from[name], value.to(toy.began_again_from[name].dtype)), name
 
 
-def test_the_rate_of_a_second_cycle_rises_and_falls_for_itself() -> None:
-    recipe = replace(RECIPE, steps=10, learning_rate=1.0, warm_up=0.3, further_steps=20, further_rate=0.5)
-    alone = replace(recipe, steps=20, learning_rate=0.5, further_steps=0)
-    assert recipe.all_steps == 30
-    assert [recipe.rate(10 + step) for step in range(20)] == [alone.rate(step) for step in range(20)]
+@pytest.mark.parametrize("still", [False, True])
+def test_norms_keep_their_statistics_in_the_last_cycle_alone(tmp_path: Path, still: bool) -> None:
+    moving = replace(RECIPE, further_steps=2, further_rate=5e-4)
+    toy, recipe = Toy(), replace(RECIPE, still_steps=2, still_rate=5e-4) if still else moving
+    train(toy, recipe, tmp_path / "both.safetensors", provenance=PROVENANCE)
+    after = toy.network.state_dict()
+    same = {
+        kind: [torch.equal(value, after[name]) for name, value in toy.began_again_from.items() if name.endswith(kind)]
+        for kind in ("running_mean", "running_var", ".weight")
+    }
+    assert all(same["running_mean"]) is all(same["running_var"]) is still
+    assert sum(same[".weight"]) < len(same[".weight"]) / 2  # heads that nothing is asked of stay as they were
+
+
+def test_the_rate_of_each_cycle_rises_and_falls_for_itself() -> None:
+    recipe = replace(RECIPE, steps=10, learning_rate=1.0, warm_up=0.3)
+    three = replace(recipe, further_steps=20, further_rate=0.5, still_steps=30, still_rate=0.2)
+    rates = [three.rate(step) for step in range(three.all_steps)]
+    assert len(rates) == 60
+    parts = (rates[:10], 10, 1.0), (rates[10:30], 20, 0.5), (rates[30:], 30, 0.2)
+    for part, steps, highest in parts:
+        alone = replace(recipe, steps=steps, learning_rate=highest)
+        assert part == [alone.rate(step) for step in range(steps)]
+
+
+def test_fewer_steps_are_shared_by_the_cycles_as_the_recipe_shares_them() -> None:
+    recipe = replace(RECIPE, steps=600, further_steps=300, further_rate=0.5, still_steps=100, still_rate=0.2)
+    short = recipe.of_steps(11)
+    assert (short.steps, short.further_steps, short.still_steps) == (7, 3, 1)
+    assert recipe.of_steps(1).all_steps == recipe.of_steps(1).steps == 1
+    assert recipe.of_steps(recipe.all_steps) == recipe
 
 
 def test_the_file_holds_half_floats_its_card_and_where_it_came_from(tmp_path: Path) -> None:
