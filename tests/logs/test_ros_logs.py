@@ -11,10 +11,12 @@ import pytest
 from mcap.writer import Writer as RawWriter
 
 from perception.cli.main import main
+from perception.errors import LogError
 from perception.geometry.rig import load_rig
 from perception.logs.mcap_writer import McapWriter
 from perception.logs.open_log import open_log
 from perception.logs.ordering import AHEAD, LATE, in_stamp_order
+from perception.logs.ros.messages import intrinsics
 from perception.messages import Header, Image, Imu, Message, Odometry, PointCloud
 from perception.messages.codec import encode
 from tests.logs.test_log_tools import START_NS, cloud, header
@@ -76,6 +78,22 @@ def test_a_rig_goes_out_to_foxglove_and_comes_back(drive: Path, tmp_path: Path) 
     back_camera, camera = log.rig.camera("cam_front"), rig.camera("cam_front")
     assert (back_camera.model, back_camera.focal_px) == (camera.model, camera.focal_px)
     assert back_camera.coefficients == camera.coefficients
+
+
+@pytest.mark.parametrize("name", ["equidistant", "fisheye", "kannala_brandt"])
+def test_a_fisheye_is_one_by_the_name_that_ros_an_old_driver_or_foxglove_gives_it(name: str) -> None:
+    k = np.array([500, 0, 320, 0, 510, 240, 0, 0, 1], np.float64)
+    found = intrinsics(name, (640, 480), k, np.array([0.1, -0.02, 0.003]), header(0))
+    assert found.model == "kannala_brandt"
+    assert found.coefficients == (0.1, -0.02, 0.003, 0.0)
+    assert (found.focal_px, found.center_px) == ((500.0, 510.0), (320.0, 240.0))
+
+
+def test_coefficients_that_a_model_does_not_have_are_not_left_out_in_silence() -> None:
+    k, thin_prism = np.eye(3).reshape(-1), np.array([0.1, 0, 0, 0, 0, 0, 0, 0, 0.01])
+    assert intrinsics("rational_polynomial", (4, 4), k, np.append(thin_prism[:8], 0), header(0)).coefficients[0] == 0.1
+    with pytest.raises(LogError, match="with 9 coefficients; expected 8 at most that are not 0"):
+        intrinsics("rational_polynomial", (4, 4), k, thin_prism, header(0))
 
 
 def transforms(store: Any, t_ns: int, pairs: list[tuple[str, str, float]]) -> Any:
