@@ -63,9 +63,10 @@ def _tell_what_is_there(endpoint: str, topic: str, timeout_s: float, keys: Path 
 def nothing_came(endpoint: str, timeout_s: float, keys: Path | None) -> ChannelError:
     """Return the error of an endpoint that stays silent."""
     from perception.errors import ChannelError
+    from perception.runtime.run_lock import is_it_running
 
     locked = "" if keys is not None else " One with CURVE keys answers only with --keys."
-    return ChannelError(f"nothing came from {endpoint} within {timeout_s:g} s; is the graph running?{locked}")
+    return ChannelError(f"nothing came from {endpoint} within {timeout_s:g} s; {is_it_running(endpoint)}{locked}")
 
 
 def as_document(message: Message, *, full: bool = False) -> dict[str, Any]:

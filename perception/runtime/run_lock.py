@@ -123,20 +123,34 @@ def dead_runs() -> list[str]:
     return dead
 
 
+def running() -> dict[str, str]:
+    """Return where the graphs of this machine publish, by name; "" for one that does not say so yet."""
+    dead, found = dead_runs(), {}
+    for record in sorted(runs_folder().glob("*.json")):
+        if record.stem not in dead:
+            found[record.stem] = ""
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found[record.stem] = str(json.loads(record.read_text())["endpoint"])
+    return found
+
+
 def endpoint_of(name: str) -> str:
     """Return where the running graph of this name publishes.
 
     Raises:
         UserError: no graph of this name runs on this machine.
     """
-    documents = {record.stem: record for record in runs_folder().glob("*.json")}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        endpoint = str(json.loads(documents[name].read_text())["endpoint"])
-        if endpoint and name not in dead_runs():
-            return endpoint
-    running = sorted(set(documents) - set(dead_runs()))
-    said = f"running: {', '.join(running)}.{did_you_mean(name, running)}" if running else "none is running"
+    known = running()
+    if endpoint := known.get(name):
+        return endpoint
+    said = f"running: {', '.join(known)}.{did_you_mean(name, known)}" if known else "none is running"
     raise UserError(f"no graph named '{name}' runs on this machine; {said}")
+
+
+def is_it_running(endpoint: str) -> str:
+    """Return what to ask where nobody answers at an endpoint, and which graphs of this machine publish elsewhere."""
+    elsewhere = [f"{name} at {there}" for name, there in running().items() if there and there != endpoint]
+    return "is the graph running?" + (f" On this machine run: {', '.join(elsewhere)}." if elsewhere else "")
 
 
 def _clean(record: Path) -> None:
@@ -166,4 +180,4 @@ def _pid_of(record: Path) -> str:
         return "unknown"
 
 
-__all__ = ["RunLock", "clean_dead_runs", "dead_runs", "endpoint_of", "runs_folder"]
+__all__ = ["RunLock", "clean_dead_runs", "dead_runs", "endpoint_of", "is_it_running", "running", "runs_folder"]

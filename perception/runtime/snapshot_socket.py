@@ -45,7 +45,10 @@ def asked(
             ) from None
         asking.send_multipart(request)
         if not asking.poll(round(timeout_s * 1000)):
-            raise ChannelError(f"no answer from {snapshot_of(endpoint)} within {timeout_s:g} s; is the graph running?")
+            from perception.runtime.run_lock import is_it_running  # psutil, which nobody who is answered needs
+
+            silent = f"no answer from {snapshot_of(endpoint)} within {timeout_s:g} s"
+            raise ChannelError(f"{silent}; {is_it_running(endpoint)}")
         return asking.recv_multipart()
     finally:
         asking.close()
