@@ -82,7 +82,7 @@ class SurroundSample:
 
 DEEPINTERACTION_RECIPE = Recipe(
     "deepinteraction_compact", seed=1, steps=6400, batch_size=1, learning_rate=1e-3, average_decay=0.98, warm_up=0.2,
-    limit_mb=12.2, further_steps=4000, further_rate=2e-4,
+    limit_mb=12.2, further_steps=4000, further_rate=2e-4, still_steps=1500, still_rate=1.5e-4,
 )  # fmt: skip
 
 

@@ -61,6 +61,19 @@ def test_what_a_bundled_file_holds_gives_its_bytes_when_written_again(
     assert file_sha256(again) == file_sha256(NAMES[recipe.card])
 
 
+@pytest.mark.parametrize("network", ["dsvt", "flatformer", "deepinteraction"])
+def test_boxes_of_detectors_have_the_place_and_the_size_of_what_they_hold(network: str) -> None:
+    recipe, make_task = training_of(network)
+    task = make_task(recipe, "simulated_car", torch.device("cpu"))
+    task.network.load_state_dict(load_network(f"bundled:{recipe.card}", nn.Module).network.state_dict())
+    task.network.eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{type(task).__module__}.VALIDATED", 3)
+        metrics = task.evaluate()
+    assert metrics["mATE"] < 0.25, metrics
+    assert metrics["mASE"] < 0.2, metrics  # that of boxes 7 % too small each way
+
+
 @pytest.mark.parametrize("name", ["ddrnet_compact", "p2at_compact"])
 def test_segmentation_sees_a_street_that_it_never_saw(name: str, tmp_path: Path) -> None:
     if name not in NAMES:
