@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from perception.cli.recording import Last, MaxBytes, SplitBytes, SplitSeconds, end_of, files_written, writer_of
+from perception.cli.recording import (
+    Last,
+    MaxBytes,
+    SplitBytes,
+    SplitSeconds,
+    end_of,
+    files_written,
+    remove_empty,
+    writer_of,
+)
 
 if TYPE_CHECKING:
     from perception.cli.live_view import View
@@ -195,6 +204,7 @@ def _run(
     writer = None if record is None else make_writer(record, kept)
     recorder = None if writer is None else Recorder(writer, max_bytes, lossless=graph.mode == "lockstep")
     commands: deque[ReplayRequest] = deque()
+    ended = False
     try:
         with stopped_by_signals() as stop, _keys(graph, shown, commands):
             summary = run_graph(
@@ -202,11 +212,14 @@ def _run(
                 on_status=(lambda _: None) if as_json else shown.status, recorder=recorder, runner=runner,
                 commands=commands, files=files,
             )  # fmt: skip
+        ended = True
     finally:
         shown.close()
         if writer is not None and recorder is not None:
             end_of(writer)
             recorder.close()
+            if not ended:
+                remove_empty(writer)
     if writer is not None and recorder is not None:
         summary.recording = f"{record}{files_written(writer)}"
         summary.recording_dropped = (recorder.dropped + summary.missed).total()

@@ -59,9 +59,16 @@ def end_of(writer: Writer) -> None:
         writer.trigger()
 
 
+def remove_empty(writer: Writer) -> None:
+    """Remove a recording that holds no message: of a graph that was refused, so that the next finds the name free."""
+    if not writer.messages:
+        for path in writer.files:
+            path.unlink(missing_ok=True)
+
+
 def files_written(writer: Writer) -> str:
     """Return how many files there are, for people; nothing where there is one."""
     return "" if len(writer.files) == 1 else f" in {len(writer.files)} files, the last {writer.path.name}"
 
 
-__all__ = ["Last", "MaxBytes", "SplitBytes", "SplitSeconds", "end_of", "files_written", "writer_of"]
+__all__ = ["Last", "MaxBytes", "SplitBytes", "SplitSeconds", "end_of", "files_written", "remove_empty", "writer_of"]

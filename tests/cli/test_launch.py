@@ -95,12 +95,17 @@ def test_where_no_graph_runs_a_command_says_so_and_ends_1(
     assert "is the graph running?" in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_said_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("more", [[], ["--last", "5s"], ["--split-seconds", "5"]])
+def test_a_port_in_use_is_said_before_anything_starts_and_leaves_no_recording(
+    tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        assert run("launch", "edge_box.yaml", "--set", f"endpoint={endpoint}", "--set", "name=port_test") == 2
+        sets = ["--set", f"endpoint={endpoint}", "--set", "name=port_test"]
+        assert run("launch", "edge_box.yaml", *sets, "--record", str(tmp_path / "run.mcap"), *more) == 2
+    assert list(tmp_path.iterdir()) == []
     assert "Is another graph running?" in capsys.readouterr().err
 
 
