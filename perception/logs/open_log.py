@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
-from perception.errors import LogError
+from perception.errors import LogError, did_you_mean
 from perception.logs.log import Log
 
 FORMATS = """\
@@ -36,7 +37,8 @@ def open_log(path: Path | str, *, assume_rate_hz: float = 10.0) -> Log:
     """
     path = Path(path)
     if not path.exists():
-        raise LogError(f"{path}: there is no such log. Expected one of:\n{FORMATS}")
+        beside = [other.name for other in islice(path.parent.glob("*"), 1000)]
+        raise LogError(f"{path}: there is no such log, neither a file nor a folder.{did_you_mean(path.name, beside)}")
     from perception.logs.kitti_tracking import KittiTrackingLog, tracking_sequence
 
     sequence = tracking_sequence(path)

@@ -199,7 +199,7 @@ def test_files_that_are_no_log_say_what_is_expected(tmp_path: Path, name: str, d
     (tmp_path / name).write_bytes(data)
     with pytest.raises(LogError, match=reason):
         open_log(tmp_path / name)
-    with pytest.raises(LogError, match="no such log"):
-        open_log(tmp_path / "missing")
+    with pytest.raises(LogError, match=f"no such log, neither a file nor a folder. Did you mean '{name}'\\?$"):
+        open_log(tmp_path / name.replace(".mcap", ".mcp"))
     with pytest.raises(LogError, match="no known log"):
         open_log(tmp_path)
