@@ -194,6 +194,7 @@ def _live(endpoint: str, wanted: Mapping[str, type[Message]], seconds: float) ->
 def _silent(endpoint: str, topics: Sequence[str], seconds: float) -> UserError:
     """Return an error that names what the graph does send; it sends the last of each topic to whoever comes late."""
     from perception.errors import UserError, did_you_mean
+    from perception.runtime.run_lock import is_it_running
     from perception.runtime.subscriber import subscribe
 
     sent: set[str] = set()
@@ -201,11 +202,11 @@ def _silent(endpoint: str, topics: Sequence[str], seconds: float) -> UserError:
     with subscribe(endpoint, []) as subscription:
         while (left_s := end_s - time.monotonic()) > 0 and (received := subscription.receive(left_s)) is not None:
             sent.add(received.topic)
-    known = f"it sends {', '.join(sorted(sent))}; a sensor's topic must be among `outputs:`" if sent else (
-        "nor anything else; is the graph running?"
+    known = f"it sends {', '.join(sorted(sent))}; a sensor's topic must be among `outputs:`." if sent else (
+        f"nor anything else; {is_it_running(endpoint)}"
     )  # fmt: skip
     names = ", ".join(f"'{topic}'" for topic in topics)
-    return UserError(f"{endpoint}: nothing came on {names} in {seconds:g} s, {known}.{did_you_mean(topics[0], sent)}")
+    return UserError(f"{endpoint}: nothing came on {names} in {seconds:g} s, {known}{did_you_mean(topics[0], sent)}")
 
 
 def _read(file: Path) -> Picture:

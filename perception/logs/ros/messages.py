@@ -6,7 +6,7 @@ Frames keep their ROS names; stamps are the header's, and the bag's where a head
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,11 @@ _PLAIN: Mapping[str, tuple[Encoding, int, str]] = {
     "rgba8": ("rgb8", 4, "u1"), "bgra8": ("bgr8", 4, "u1"),
 }  # fmt: skip
 _FIELD_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
-_MODELS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4, "fisheye": 4, "kannala_brandt": 4}
-"""Numbers of each model. The last three are one: ROS, old drivers, and Foxglove name it so."""
+_MODELS: Mapping[str, tuple[Literal["plumb_bob", "rational_polynomial", "kannala_brandt"], int]] = {
+    "plumb_bob": ("plumb_bob", 5), "rational_polynomial": ("rational_polynomial", 8),
+    "equidistant": ("kannala_brandt", 4), "fisheye": ("kannala_brandt", 4), "kannala_brandt": ("kannala_brandt", 4),
+}  # fmt: skip
+"""Our name of a model and how many coefficients it has. The last three are one: of ROS, old drivers, and Foxglove."""
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -180,17 +183,13 @@ def intrinsics(model: str, size_wh: tuple[int, int], k: NDArray[Any], d: NDArray
     Raises:
         LogError: another model, no camera matrix, or more coefficients than the model has here.
     """
-    count = _MODELS.get(model or "plumb_bob")
-    if count is None or len(k) != 9 or not float(k[0]) > 0:
+    name, count = _MODELS.get(model or "plumb_bob", (None, 0))
+    if name is None or len(k) != 9 or not float(k[0]) > 0:
         raise LogError(f"camera model '{model}' with {len(k)} numbers of K; expected one of {', '.join(_MODELS)}")
     if np.any(d[count:]):
         raise LogError(f"camera model '{model}' with {len(d)} coefficients; expected {count} at most that are not 0")
     padded = np.zeros(count)
     padded[: min(count, len(d))] = np.asarray(d, np.float64)[:count]
-    name = cast(
-        'Literal["plumb_bob", "rational_polynomial", "kannala_brandt"]',
-        "kannala_brandt" if count == 4 else model or "plumb_bob",
-    )
     return CameraInfo(
         header=header, width_px=size_wh[0], height_px=size_wh[1], model=name, focal_px=(float(k[0]), float(k[4])),
         center_px=(float(k[2]), float(k[5])), coefficients=tuple(float(value) for value in padded),
