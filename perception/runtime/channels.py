@@ -69,6 +69,9 @@ class Channels:
             topic: [self._waker(other) for other in near[topic] if other != LAUNCHER] for topic in published
         }
         """Who is told that a record of a topic comes: all near readers but the launcher, which is never in a hurry."""
+        self._answered = {topic: self._answers_to(graph, topic) for topic in published}
+        """For each topic, who may answer its records at once, and who is waiting for the answers then."""
+        self._foretold = {topic for topic in published if self._is_foretold(graph, topic)}
         self._announced = set[str]()
         given_to = topology.bounds_readers(process, far=False)
         self._bounds_writer = self._memory.row_writer(f"bounds/{process}", len(self._bounds) + 1) if given_to else None
@@ -108,11 +111,30 @@ class Channels:
             self._known_wakers[process] = self._memory.waker(process)
         return self._known_wakers[process]
 
+    def _answers_to(self, graph: Graph, topic: str) -> list[tuple[Waker, list[Waker]]]:
+        found: list[tuple[Waker, list[Waker]]] = []
+        for other in self._topology.near_readers(topic):
+            nodes = [node for node in graph.processes().get(other, ()) if any(e.topic == topic for e in node.edges)]
+            waiting = {
+                name for node in nodes for of in node.outputs.values() for name in self._topology.near_readers(of)
+            }
+            waiting -= {LAUNCHER, self.process}
+            if waiting:
+                found.append((self._waker(other), [self._waker(name) for name in sorted(waiting)]))
+        return found
+
+    def _is_foretold(self, graph: Graph, topic: str) -> bool:
+        """True where all that a topic's records answer comes from other processes of this host."""
+        node = next((node for node in graph.nodes if topic in node.outputs.values()), None)
+        near = {of for of in self._topology.publisher if self.process in self._topology.near_readers(of)}
+        return node is not None and bool(node.edges) and all(edge.topic in near for edge in node.edges)
+
     def announce(self, topics: Iterable[str]) -> None:
-        """Wake those who read these topics for messages that come in a moment."""
+        """Wake those who read these topics for messages that come in a moment, but who was told already."""
         for topic in topics:
-            for waker in self._waiting.get(topic, ()):
-                waker.announce()
+            if not (self._sleeper.answers_at_once and topic in self._foretold):
+                for waker in self._waiting.get(topic, ()):
+                    waker.announce()
             self._announced.add(topic)
 
     def emit(self, topic: str, message: Message) -> None:
@@ -131,8 +153,16 @@ class Channels:
                 self._refused[str(error)] += 1
                 self._refused_s = time.monotonic()
                 return
+            self._announce_answers(topic)
         if is_read_far and self._tcp_writer is not None:
             self._tcp_writer.write(topic, record)
+
+    def _announce_answers(self, topic: str) -> None:
+        """Wake those who will read what others answer at once, who are asleep until then."""
+        for reader, waiting in self._answered[topic]:
+            if reader.answers_at_once:
+                for waker in waiting:
+                    waker.announce()
 
     def _write(self, topic: str, record: Record) -> None:
         self._writers[topic].write(record)
@@ -163,10 +193,18 @@ class Channels:
         if self._far_bounds_readers and self._tcp_writer is not None:
             self._tcp_writer.write_bounds(self.process, row)
 
-    def give_back(self) -> None:
-        """Return the records that nobody looks at any more; for when there is time."""
+    def settle(self, *, answers_at_once: bool) -> None:
+        """Return the records that nobody looks at any more, and make room for the next; for when there is time.
+
+        Args:
+            answers_at_once: whether this process gives out something in a moment for all that it is given.
+        """
+        if answers_at_once != self._sleeper.answers_at_once:
+            self._sleeper.answers_at_once = answers_at_once
         for reader in self.readers.values():
             reader.give_back()
+        for writer in self._writers.values():
+            writer.prepare()
 
     def take_bounds(self) -> list[NDArray[np.int64]]:
         """Return the rows of bounds that are new."""

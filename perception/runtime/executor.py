@@ -70,7 +70,8 @@ class NodeExecutor:
         self.has_finished = False
         self._crashes = 0
         self._announce, self._topics = announce, tuple(spec.outputs.values())
-        self._is_quick = False
+        self.is_quick = False
+        """Whether the last call was, and gave out something, where the node gives out anything."""
         self._durations_ns: list[int] = []
         """Of the calls since `latency` was last brought up to date."""
 
@@ -99,7 +100,7 @@ class NodeExecutor:
         return []
 
     def _run(self, call: Call) -> list[tuple[str, Message]]:
-        if self._is_quick and self._announce is not None:
+        if self.is_quick and self._announce is not None:
             self._announce(self._topics)
         started_ns = self.context.clock_ns()
         argument = call.argument
@@ -119,7 +120,7 @@ class NodeExecutor:
         duration_ns = self.context.clock_ns() - started_ns
         if produced or not self._topics:  # pictures that only wait for their sweep would hide what the sweep takes
             self._durations_ns.append(duration_ns)
-        self._is_quick = duration_ns < QUICK_NS and bool(produced)
+        self.is_quick = duration_ns < QUICK_NS and (bool(produced) or not self._topics)
         span = Span(self.spec.name, started_ns, duration_ns)
         residuals: Mapping[str, int] = {}
         missing: Mapping[str, SensorState] = {}

@@ -145,6 +145,10 @@ class Group:
         """True where no message waits to be run."""
         return all(executor.is_idle() for executor in self.executors.values())
 
+    def is_quick(self) -> bool:
+        """True where the last call of every node was quick and gave out something."""
+        return all(executor.is_quick for executor in self.executors.values())
+
     def begin_anew(self, reason: str) -> None:
         """Forget what belongs to the past, in all nodes, after a seek or a loop; what waits is counted as dropped."""
         self._given_bounds.clear()

@@ -95,6 +95,18 @@ class Playback:
             self._steps += count
             self._changed.notify_all()
 
+    def act(self, action: str, value: float) -> None:
+        """Do what is asked for by name; anything else changes nothing."""
+        match action:
+            case "pause":
+                self.pause()
+            case "resume":
+                self.resume()
+            case "rate":
+                self.set_rate(value)
+            case "step":
+                self.step(round(value))
+
     def begin_anew(self) -> None:
         """Take the turn from everything that waits, and hold what comes until `go`."""
         with self._changed:

@@ -53,9 +53,9 @@ class _Block(ctypes.Structure):
 
 
 class _Extent(ctypes.Structure):
-    """What stands beside a record: how many bytes it has, exactly, and its cuts."""
+    """What stands beside a record: how many bytes it has, exactly, and its cuts, where body and timing begin."""
 
-    _fields_ = [("size", ctypes.c_uint64), ("body", ctypes.c_uint64), ("timing", ctypes.c_uint64)]
+    _fields_ = [("numbers", ctypes.c_uint64 * 3)]
 
     @staticmethod
     def type_name() -> str:
@@ -211,17 +211,24 @@ class _Slot:
         least: bytes that it holds for certain; what is beyond them is never touched.
     """
 
-    __slots__ = ("array", "extent", "room", "sample", "view")
+    __slots__ = ("array", "extent", "room", "sample", "view", "written")
 
     def __init__(self, sample: Any, least: int) -> None:
         self.room = 1 << (least - 1).bit_length()  # few sizes: each makes a type, which ctypes keeps
+        self.written = 0
+        """Bytes of it that its writer has written before: these are there for certain."""
         memory = memoryview((ctypes.c_uint8 * self.room).from_address(sample.payload_ptr))
         self.array = np.frombuffer(memory, np.uint8)
         self.view: memoryview | None = None
         """For its writer."""
-        self.extent = _Extent.from_address(sample.user_header_ptr)
+        self.extent = extent_of(sample)
         self.sample: Any = None
         """Borrowed as long as it stands here."""
+
+
+def extent_of(sample: Any) -> memoryview:
+    """Return a record's size and cuts, three integers."""
+    return memoryview(_Extent.from_address(sample.user_header_ptr).numbers).cast("B").cast("Q")
 
 
 class _Slots(dict[int, _Slot]):
@@ -241,6 +248,10 @@ class Writer:
     def __init__(self, topic: str, publisher: Any) -> None:
         self.topic, self._publisher = topic, publisher
         self._slots = _Slots()
+        self._blocks = self._blocks_before = self._most_blocks = 0
+        """Of the last record, of the one before, and of the largest so far."""
+        self._ready: tuple[int, Any, _Slot] | None = None
+        """What is loaned for the next record already: its blocks, and the place."""
 
     def write(self, record: Record) -> None:
         """Write a record; it is with the readers when this returns.
@@ -249,20 +260,42 @@ class Writer:
             ChannelError: shared memory is full.
         """
         size = record.size
-        if not _ROOM.has(size):
-            raise ChannelError("shared memory is full")  # writing to a page that it lacks would end the process
+        blocks, ready = -(-size // ALIGNMENT), self._ready
+        self._ready, self._blocks, self._blocks_before = None, blocks, self._blocks
+        if ready is not None and ready[0] == blocks:
+            _, sample, slot = ready
+        else:
+            del ready
+            sample, slot = self._loaned(blocks, size)
+        if size > slot.written:
+            _ROOM.check(size)
+            slot.written = size
+        record.write_into(slot.view)  # type: ignore[arg-type]
+        slot.extent[0], (slot.extent[1], slot.extent[2]) = size, record.cuts
+        sample.send()
+
+    def prepare(self) -> None:
+        """Loan the place of the next record, where it will be as large as the last two; for when there is time."""
+        if self._ready is None and 0 < self._blocks == self._blocks_before:
+            try:
+                self._ready = self._blocks, *self._loaned(self._blocks, self._blocks * ALIGNMENT)
+            except ChannelError:  # it is told when there is a record
+                return
+
+    def _loaned(self, blocks: int, size: int) -> tuple[Any, _Slot]:
+        if blocks > self._most_blocks:  # a larger pool may lie where another one was
+            _ROOM.check(size)
+            self._most_blocks = blocks
+            self._slots.clear()
         try:
-            sample = self._publisher.loan_slice_uninit(-(-size // ALIGNMENT))
+            sample = self._publisher.loan_slice_uninit(blocks).assume_init()
         except iox.LoanError as error:
             raise ChannelError(f"no shared memory for {size} bytes on '{self.topic}': {error}") from None
         slot = self._slots.get(sample.payload_ptr)
         if slot is None or slot.room < size:
             slot = self._slots.add(sample, size)
             slot.view = slot.array.data
-        assert slot.view is not None
-        record.write_into(slot.view)
-        slot.extent.size, (slot.extent.body, slot.extent.timing) = size, record.cuts
-        sample.assume_init().send()
+        return sample, slot
 
 
 def free_bytes() -> int:
@@ -277,13 +310,15 @@ class _Room:
     def __init__(self) -> None:
         self._plenty_until_s = 0.0
 
-    def has(self, size: int) -> bool:
+    def check(self, size: int) -> None:
+        """Raise `ChannelError` where there is none: writing to a page that it lacks would end the process."""
         now_s = time.monotonic()
         if now_s < self._plenty_until_s and size < PLENTY_BYTES:
-            return True
+            return
         free = free_bytes()
         self._plenty_until_s = now_s + LOOK_S if free > PLENTY_BYTES else 0.0
-        return free >= size + RESERVE_BYTES
+        if free < size + RESERVE_BYTES:
+            raise ChannelError("shared memory is full")
 
 
 _ROOM = _Room()
@@ -305,10 +340,10 @@ class Reader:
         if sample is None:
             return None
         slot = self._slots.get(sample.payload_ptr)
-        if slot is None or slot.room < slot.extent.size:
-            slot = self._slots.add(sample, _Extent.from_address(sample.user_header_ptr).size)
+        if slot is None or slot.room < slot.extent[0]:
+            slot = self._slots.add(sample, extent_of(sample)[0])
             slot.array.flags.writeable = False
-        view, self._last = slot.array.data[: slot.extent.size], slot
+        view, self._last = slot.array.data[: slot.extent[0]], slot
         if len(self._lent) >= self._limit and not self.give_back():
             self.copied, self._last = self.copied + 1, None
             return memoryview(bytes(view))
@@ -319,7 +354,7 @@ class Reader:
     @property
     def cuts(self) -> Cuts | None:
         """Of the record that was taken last, as long as it is lent; None where they are not known."""
-        return None if self._last is None else Cuts(self._last.extent.body, self._last.extent.timing)
+        return None if self._last is None else Cuts(self._last.extent[1], self._last.extent[2])
 
     def give_back(self) -> bool:
         """Return the samples of which no view lives any more; False where all are still viewed.

@@ -112,6 +112,16 @@ class Topology:
             found |= near
         return frozenset(found)
 
+    def distance(self, process: str) -> int:
+        """Return how many channels a record of the nearest source crosses to come to a process; 0 where none comes."""
+        distance, reached = 0, {process}
+        while feeding := {self.publisher[of.topic] for name in reached for of in self.readings.get(name, ())} - reached:
+            reached |= feeding
+            distance += 1
+            if any(not self.readings.get(name) for name in feeding):
+                break
+        return distance
+
     def limits(self) -> dict[str, TopicLimits]:
         """Return what each topic's service must hold."""
         found: dict[str, TopicLimits] = {}

@@ -22,7 +22,7 @@ from perception.errors import PerceptionError
 from perception.messages import Message
 from perception.messages.codec import decode
 from perception.runtime.channels import Channels
-from perception.runtime.cores import keep_to_cores
+from perception.runtime.cores import EveryOtherCore, keep_to_cores
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
@@ -85,7 +85,7 @@ class Worker:
         self._beginnings: deque[tuple[Mapping[str, int], str, threading.Event]] = deque()
         self._wrapping, self._began_by = set[str](), ""
         self._driving = threading.Lock()
-        self._stop = threading.Event()
+        self._stopping = False
         self._sources_running, self._resting = 0, False
         self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
         self._next_status_s = self._bounds_due_s = 0.0
@@ -129,7 +129,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask the threads to end."""
-        self._stop.set()
+        self._stopping = True
         for playback in self._playbacks.values():
             playback.stop()
         self._channels.wake()
@@ -148,7 +148,7 @@ class Worker:
         done = threading.Event()
         self._beginnings.append((epochs, reason, done))
         self._channels.wake()
-        while not done.wait(IDLE_S) and not self._stop.is_set():
+        while not done.wait(IDLE_S) and not self._stopping:
             pass
 
     def go(self, t_ns: int | None = None) -> None:
@@ -169,16 +169,9 @@ class Worker:
                 playback.go()
 
     def play(self, action: str, value: float = 1.0) -> list[PlaybackState]:
-        """Let all sources do what `Playback` can, and return how they play then; nothing is done for `status`."""
+        """Let all sources do what `Playback.act` can, and return how they play then."""
         for playback in self._playbacks.values():
-            if action == "pause":
-                playback.pause()
-            elif action == "resume":
-                playback.resume()
-            elif action == "rate":
-                playback.set_rate(value)
-            elif action == "step":
-                playback.step(round(value))
+            playback.act(action, value)
         self._next_status_s = 0.0  # said at once
         self._channels.wake()
         return [
@@ -219,13 +212,15 @@ class Worker:
             self.failure = PerceptionError(f"process '{self.process}' failed: {type(error).__name__}: {error}")
 
     def _loop(self) -> None:
-        while not self._stop.is_set():
+        core = self._place()
+        while not self._stopping:
             with self._driving:
                 while self._beginnings:
                     self._begin(*self._beginnings.popleft())
                 busy = self._take_and_run()
                 if busy:  # what was sent is on its way
-                    self._channels.give_back()
+                    self._channels.settle(answers_at_once=self.group.is_quick())
+                    core.settle()
                 now_s = time.monotonic()
                 if now_s >= self._next_status_s:
                     self._next_status_s = now_s + STATUS_S
@@ -237,6 +232,11 @@ class Worker:
         with self._driving:
             self._send_status()
             self._channels.close()
+
+    def _place(self) -> EveryOtherCore:
+        """Return what keeps the calling thread off the cores of its neighbours, where nothing else was asked for."""
+        is_placed = any(spec.cores for spec in self._specs) or self.graph.mode == "lockstep"
+        return EveryOtherCore(None if is_placed else self.topology.distance(self.process))
 
     def _begin(self, epochs: Mapping[str, int], reason: str, done: threading.Event) -> None:
         self._inbox.clear()
@@ -341,9 +341,12 @@ class Worker:
             self._channels.wake()
             return
         try:
+            if not isinstance(item, Bound):
+                self._channels.announce((topic,))
             self._take_inbox()
             if self._channels.bounds_moved:
                 self._channels.give_bounds()
+            self._channels.settle(answers_at_once=self.group.is_quick())
         finally:
             self._driving.release()
         if self.group.executors:
@@ -356,15 +359,15 @@ class Worker:
     def _read_source(self, spec: NodeSpec, source: Source) -> None:
         """Hand what a source measures to the scheduler, until its end, and again after a seek or a loop."""
         try:
-            while not self._stop.is_set() and self._give_out(spec, source):
+            while not self._stopping and self._give_out(spec, source):
                 pass
         except PerceptionError as error:
             self.failure = error
-            self._stop.set()
+            self._stopping = True
         except Exception as error:
             LOG.exception("source '%s' failed", spec.name)
             self.failure = PerceptionError(f"source '{spec.name}' failed: {type(error).__name__}: {error}")
-            self._stop.set()
+            self._stopping = True
         finally:
             self._sources_running -= 1
             self._next_status_s = 0.0  # said at once
@@ -374,15 +377,17 @@ class Worker:
         """Hand over what a source measures; a paced one waits for each stamp's turn. True where it begins again."""
         playback = self._playbacks.get(spec.name)
         beginning = 0 if playback is None else playback.beginning
+        core = self._place()
         for topic, item in source.messages():
             if playback is not None:
                 turn = playback.turn(topic, item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns)
                 if turn is None:
                     return playback.wait_for_go()
                 beginning = turn
-            if self._stop.is_set():
+            if self._stopping:
                 return False
             self._hand_over(spec, topic, received(item), beginning)
+            core.settle()
         for topic in spec.outputs.values():
             self._hand_over(spec, topic, Bound(AFTER_ALL), beginning)
         if playback is None or not source.wraps():

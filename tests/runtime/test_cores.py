@@ -1,4 +1,4 @@
-"""A process keeps to its cores: its threads too, and whatever the machine has."""
+"""A process keeps to its cores: its threads too, and whatever the machine has; one that does little, off others'."""
 
 from __future__ import annotations
 
@@ -29,3 +29,49 @@ release.set()
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds processes to cores")
 def test_a_process_and_its_threads_keep_to_the_cores_that_are_there() -> None:
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=60)
+
+
+LIGHT = """
+import os, sys, threading, time
+from perception.runtime.cores import KEPT_AT, LIGHT_NS, EveryOtherCore
+every = os.sched_getaffinity(0)
+
+def burn(ns):
+    until = time.thread_time_ns() + ns
+    while time.thread_time_ns() < until:
+        pass
+
+for distance in (4, 7):
+    place = EveryOtherCore(distance)
+    for _ in range(KEPT_AT - 1):
+        place.settle()
+    assert os.sched_getaffinity(0) == every
+    place.settle()
+    mine = set(sorted(every)[distance % 2 :: 2])
+    assert os.sched_getaffinity(0) == mine
+    release, masks = threading.Event(), []
+    helper = threading.Thread(target=release.wait)
+    helper.start()
+    assert os.sched_getaffinity(helper.native_id) == mine
+    for _ in range(KEPT_AT):
+        burn(LIGHT_NS)
+        place.settle()
+    assert os.sched_getaffinity(0) == every == os.sched_getaffinity(helper.native_id)
+    burn(50 * LIGHT_NS)
+    place.settle()
+    for _ in range(KEPT_AT):
+        place.settle()
+    assert os.sched_getaffinity(0) == every  # who computed for long was not light for long enough
+    release.set()
+
+place = EveryOtherCore(None)
+for _ in range(2 * KEPT_AT):
+    place.settle()
+assert os.sched_getaffinity(0) == every
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds processes to cores")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core cannot be shared out")
+def test_a_thread_that_does_little_keeps_to_every_other_core_until_it_does_more() -> None:
+    subprocess.run([sys.executable, "-c", LIGHT], check=True, timeout=60)

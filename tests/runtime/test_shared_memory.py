@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from perception.errors import ChannelError
 from perception.messages import Header, PointCloud
 from perception.messages.codec import decode, encode
+from perception.runtime import shared_memory
 from perception.runtime.shared_memory import Reader, SharedMemoryHost, TopicLimits, Writer, remove_leftovers
 
 RUN = "000005a3"
@@ -91,3 +93,29 @@ def test_a_records_cuts_come_with_it_as_long_as_it_is_lent(ends: tuple[Writer, R
     ends[0].write(encode(cloud(9)))
     kept.append(ends[1].take())
     assert ends[1].cuts is None  # a copy: its place may hold another record by now
+
+
+@pytest.mark.parametrize("sizes", [[7, 7, 7, 7], [7, 7, 900, 900, 900, 7, 7], [7, 7, 7, 90_000, 7]])
+def test_a_place_that_was_made_ready_holds_what_comes_of_any_size(
+    ends: tuple[Writer, Reader], sizes: list[int]
+) -> None:
+    for number, points in enumerate(sizes * 5):
+        array = np.asarray(sent(*ends, number=number, points=points).xyz_m)
+        assert array.shape == (points, 3)
+        assert (array == number).all()
+        ends[0].prepare()
+
+
+def test_where_memory_is_full_what_needs_no_more_of_it_is_still_written(
+    ends: tuple[Writer, Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):  # in every place that there is
+        sent(*ends, number=number)
+        ends[0].prepare()
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda: 0)
+    monkeypatch.setattr(shared_memory, "LOOK_S", 0.0)
+    monkeypatch.setattr(shared_memory, "_ROOM", shared_memory._Room())
+    assert sent(*ends, number=60).header.seq == 60
+    with pytest.raises(ChannelError, match="full"):
+        ends[0].write(encode(cloud(61, points=10_000)))
+    assert sent(*ends, number=62).header.seq == 62

@@ -68,7 +68,8 @@ def test_a_process_that_never_looks_holds_nobody_up(tmp_path: Path) -> None:
 def test_any_name_of_a_process_has_a_pipe_of_its_own(tmp_path: Path) -> None:
     names = ("a/b", "a_b", "a%2Fb", "größe")
     sleepers = [Sleeper(tmp_path, name) for name in names]
-    assert len(list(tmp_path.iterdir())) == len(sleepers)
+    for kind in ("wake", "answers"):
+        assert len(list(tmp_path.glob(f"{kind}_*"))) == len(sleepers)
 
 
 def test_whoever_hears_that_something_comes_does_not_sleep_until_it_is_rung(
@@ -102,7 +103,17 @@ def test_what_was_announced_and_never_comes_is_waited_for_asleep(tmp_path: Path)
     sleeper = Sleeper(tmp_path, "sink")
     Waker(tmp_path, "sink").announce()
     sleeper.sleep(LONG_S)
+    sleeper.sleep(LONG_S)
     time.sleep(2 * wakeups.EXPECTED_S)
     began_s = time.monotonic()
     sleeper.sleep(0.05)
     assert time.monotonic() - began_s >= 0.05
+
+
+def test_whether_a_process_answers_at_once_is_known_to_whoever_wakes_it(tmp_path: Path) -> None:
+    early = Waker(tmp_path, "relay")
+    Sleeper(tmp_path, "relay").answers_at_once = True
+    late, another = Waker(tmp_path, "relay"), Waker(tmp_path, "another")
+    assert [waker.answers_at_once for waker in (early, late, another)] == [True, True, False]
+    Sleeper(tmp_path, "relay")  # started anew, it has answered nothing yet
+    assert [waker.answers_at_once for waker in (early, late, another)] == [False, False, False]
