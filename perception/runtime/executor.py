@@ -32,7 +32,7 @@ from perception.runtime.sensor_states import SensorsBehind
 LOG = logging.getLogger(__name__)
 MAX_CRASHES_IN_A_ROW = 10
 MAX_REASON = 200
-QUICK_NS = 120_000
+QUICK_NS = 300_000
 """A call is expected to be as quick as the last one: below this, who reads its outputs may be woken when it begins."""
 
 
