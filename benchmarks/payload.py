@@ -74,9 +74,14 @@ def number_of(data: Bytes) -> int:
 def relayed(data: Bytes) -> Bytes:
     """Read all of a payload and return a fresh one; two relays restore the body."""
     out = np.empty_like(data)
+    relay(data, out)
+    return out
+
+
+def relay(data: Bytes, out: Bytes) -> None:
+    """Do the same into memory that is there."""
     np.bitwise_xor(data, 1, out=out)
     out[:HEAD] = data[:HEAD]
-    return out
 
 
 class Collector:
@@ -98,4 +103,4 @@ class Collector:
         return True
 
 
-__all__ = ["END", "HEAD", "Collector", "Plan", "messages", "number_of", "payload", "relayed"]
+__all__ = ["END", "HEAD", "Collector", "Plan", "messages", "number_of", "payload", "relay", "relayed"]

@@ -74,8 +74,16 @@ class Record:
         """Take each array with what stands before it, and what stands after the last."""
         self._buffers, self._tail, self.size, self.cuts = buffers, tail, size, cuts
 
-    def write_into(self, target: memoryview | bytearray) -> int:
+    def where_first(self, array: NDArray[Any]) -> int | None:
+        """Return where in the record the bytes of this array begin; None where it is not the record's first."""
+        return len(self._buffers[0][0]) if self._buffers and self._buffers[0][1] is array else None
+
+    def write_into(self, target: memoryview | bytearray, *, but_first: bool = False) -> int:
         """Write the record to the start of a writable buffer of at least `size` bytes and return `size`.
+
+        Args:
+            target: the buffer.
+            but_first: the first array's bytes are where they belong already.
 
         Raises:
             MessageError: the buffer is too small.
@@ -87,8 +95,9 @@ class Record:
             start = at + len(before)
             target[at:start] = before
             at = start + array.nbytes
-            if at > start:
+            if at > start and not but_first:
                 target[start:at] = array.data.cast("B") if array.ndim else array.tobytes()
+            but_first = False
         target[at : self.size] = self._tail
         return self.size
 
@@ -100,8 +109,12 @@ class Record:
         return b"".join([*pieces, self._tail])
 
 
-def encode(message: Message) -> Record:
+def encode(message: Message, first_at: int = 0) -> Record:
     """Lay a message out as a record; device arrays are copied to the host.
+
+    Args:
+        message: what to lay out.
+        first_at: a multiple of 64, at which the first array shall begin if it can, for who has its bytes there.
 
     Raises:
         MessageError: the header's schema is of another message type, or there are too many or too large arrays.
@@ -128,7 +141,7 @@ def encode(message: Message) -> Record:
     _append(header, head)
     begin = len(head)
     _append(body, head)
-    return _lay_out(head, begin, arrays, message.timing)
+    return _lay_out(head, begin, arrays, message.timing, first_at)
 
 
 def _encode(value: Any) -> bytearray:
@@ -144,20 +157,28 @@ def _append(value: Any, encoded: bytearray) -> None:
         raise MessageError(f"a message holds a value that has no place in a record: {error}") from None
 
 
-def _lay_out(before: bytearray, body: int, arrays: list[NDArray[Any]], timing: Timing) -> Record:
+def _lay_out(before: bytearray, body: int, arrays: list[NDArray[Any]], timing: Timing, first_at: int) -> Record:
     """Put arrays and timing behind header and body, which begins at `body`."""
     at, buffers = 0, []
     for array in arrays:
         nbytes = array.nbytes
         if nbytes > MAX_BUFFER_BYTES or len(arrays) > MAX_ARRAYS:
             raise MessageError(f"a record holds at most {MAX_ARRAYS} arrays of at most {MAX_BUFFER_BYTES} bytes")
-        before += _PADS[-(at + len(before) + 2 + 5) % ALIGNMENT] + nbytes.to_bytes(4, "big")
+        before += _pad(at + len(before), first_at) + nbytes.to_bytes(4, "big")
         buffers.append((before, array))
         at += len(before) + nbytes
-        before = bytearray()
+        before, first_at = bytearray(), 0
     cuts = Cuts(body, at + len(before))
     _append(timing, before)
     return Record(buffers, before, at + len(before), cuts)
+
+
+def _pad(at: int, first_at: int) -> bytes:
+    """Return the pad at `at`, so that the buffer behind it is aligned; a longer one where that shall begin later."""
+    longer = first_at - at - 8
+    if longer < 0:
+        return _PADS[-(at + 2 + 5) % ALIGNMENT]
+    return b"".join((b"\xc5", longer.to_bytes(2, "big"), bytes(longer), b"\xc6"))
 
 
 @overload

@@ -19,6 +19,7 @@ from perception.messages.codec import Record, encode
 from perception.runtime.graph import Graph
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.ownership import on_host
+from perception.runtime.places import Places
 from perception.runtime.shared_memory import Reader, RowReader, SharedMemoryHost, memory_id
 from perception.runtime.tcp_edges import TcpBounds, TcpReader, TcpTopic, TcpWriter
 from perception.runtime.topology import LAUNCHER, Topology
@@ -145,7 +146,8 @@ class Channels:
         if topic not in self._announced:
             self.announce((topic,))
         self._announced.discard(topic)
-        record = encode(on_host(message, self.process, time.time_ns))
+        message = on_host(message, self.process, time.time_ns)
+        record = encode(message, 0 if writer is None else writer.first_at(message))
         if writer is not None:
             try:
                 self._write(topic, record)
@@ -168,6 +170,11 @@ class Channels:
         self._writers[topic].write(record)
         for waker in self._wakers[topic]:
             waker.wake()
+
+    def places(self, topics: Mapping[str, str]) -> Places:
+        """Return the memory for a node's outputs: by name the topics that no node of this process reads."""
+        near = {name: topic for name, topic in topics.items() if topic not in self._far_readers}
+        return Places({name: self._writers[topic] for name, topic in near.items() if topic in self._writers})
 
     def refused(self) -> tuple[tuple[str, ...], bool]:
         """Return what could not be written so far, a text for each reason, and whether that was just now."""

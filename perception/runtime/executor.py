@@ -195,6 +195,8 @@ class NodeExecutor:
         """Return how the node is doing."""
         self.settle()
         notes = list(self.node.notes)
+        if self.stamper.places is not None and (kept := self.stamper.places.copied):
+            notes.append(f"kept what it made for an output in shared memory: {kept} arrays copied")
         if self.stamper.copied:
             notes.append(f"gave out views of memory that may change: {self.stamper.copied} arrays copied")
         inputs = tuple(

@@ -64,6 +64,10 @@ class Group:
         for executor in self._readers.get(topic, ()):
             executor.offer(topic, message)
 
+    def reads(self, topic: str) -> bool:
+        """True where a node of the group reads a topic."""
+        return topic in self._readers
+
     def count_drop(self, topic: str, reason: str, count: int) -> None:
         """Count messages that were lost before they reached the readers of a topic."""
         for executor in self._readers.get(topic, ()):

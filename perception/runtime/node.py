@@ -24,13 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, get_args, get_origin
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from perception.errors import UserError
 from perception.messages import Message
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
     from perception.geometry.rig import Rig
+    from perception.runtime.places import Places
 
 T = TypeVar("T", bound=Message)
 Keep: TypeAlias = Literal["latest", "all"]
@@ -200,6 +204,7 @@ class Node:
     """What makes its outputs worth less, such as "untrained weights"; the graph is degraded by it."""
     notes: tuple[str, ...] = ()
     """Facts for the status."""
+    _places: Places | None = None
     bound_shift_ns: int = 0
     """Added to the bounds of its inputs for its outputs; not 0 where it gives them the stamps of another clock."""
 
@@ -210,6 +215,24 @@ class Node:
 
     def __init__(self, config: Any = None) -> None:
         self.config = config
+
+    def empty(self, output: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return an array for an output, to be filled and given out by the call that asked for it.
+
+        Where it can be it lies where other processes will read it, so that giving out an image or a mask copies
+        nothing. That holds for one array of a message, the first that its class declares; one that the node keeps, or
+        keeps a view of, is copied after all. It is plain memory wherever there is no place for it.
+
+        Args:
+            output: the name of the port.
+            shape: of the array.
+            dtype: of the array.
+        """
+        return np.empty(shape, dtype) if self._places is None else self._places.empty(output, shape, dtype)
+
+    def placed_in(self, places: Places) -> None:
+        """Take the memory for outputs; for whoever runs the node."""
+        self._places = places
 
     def warm_up(self) -> None:
         """Run once on made-up input before the first message."""

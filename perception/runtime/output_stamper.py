@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +15,9 @@ from perception.runtime.graph import NodeSpec
 from perception.runtime.node import Bound, Drop
 from perception.runtime.ownership import settled
 from perception.runtime.sensor_states import with_states
+
+if TYPE_CHECKING:
+    from perception.runtime.places import Places
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
 NO_STATES: Mapping[str, SensorState] = MappingProxyType({})
@@ -42,6 +46,8 @@ class OutputStamper:
         self._only_port = next(iter(spec.outputs)) if len(spec.outputs) == 1 else ""
         self._before: dict[str, int] = {}
         self.copied = 0
+        self.places: Places | None = None
+        """Where the node's arrays are made, where the runner has memory for them."""
         self.age_ns: int | None = None
         """Of the sensor data in the last output: from its stamp, where that is host time, else from its arrival."""
 
@@ -87,7 +93,7 @@ class OutputStamper:
         The time of reception is the reference's, the first source's; the spans are those of all sources, then how long
         the last of them waited for the node, then the node's own.
         """
-        message, copied = settled(message)
+        message, copied = settled(message, self.places)
         self.copied += copied
         given = message.timing
         received_ns = given.t_received_ns or (sources[0].timing.t_received_ns if sources else 0)

@@ -10,7 +10,7 @@ node's ring buffer, is copied, and counted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,16 +19,24 @@ from numpy.typing import NDArray
 from perception.messages import Message, Span, host
 from perception.messages.layout import layout_of
 
+if TYPE_CHECKING:
+    from perception.runtime.places import Places
+
 M = TypeVar("M", bound=Message)
 
 
-def settled(message: M) -> tuple[M, int]:
-    """Return the message with arrays that cannot change any more, and how many had to be copied."""
+def settled(message: M, places: Places | None = None) -> tuple[M, int]:
+    """Return the message with arrays that cannot change any more, and how many had to be copied.
+
+    Args:
+        message: as the node gave it out.
+        places: where the node may have made them: what lies where its record will be is looked after there.
+    """
     copies: dict[str, Any] = {}
     for name in layout_of(type(message)).arrays:
         value = getattr(message, name)
         if isinstance(value, np.ndarray):
-            if value.base is None:
+            if value.base is None or (places is not None and places.hold(value)):
                 value.setflags(write=False)
             elif not _is_frozen(value):
                 copies[name] = _copy(value)

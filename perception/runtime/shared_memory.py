@@ -12,6 +12,7 @@ slower, and named, but never sees its data change.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import shutil
 import sys
@@ -26,7 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ChannelError
+from perception.messages import Message
 from perception.messages.codec import ALIGNMENT, Cuts, Record
+from perception.messages.layout import layout_of
+from perception.runtime.slots import UNVIEWED, Extent, Slot, Slots, extent_of
 from perception.runtime.wakeups import Sleeper, Waker
 
 ROOT = Path("/tmp")
@@ -34,12 +38,14 @@ SHARED_MEMORY = Path("/dev/shm")
 RESERVE_BYTES = 4 << 20
 """Left free, for what others write at the same moment."""
 PLENTY_BYTES = 256 << 20
+PLACED_FROM = 64 << 10
+"""Bytes of an array that is worth a place of its own."""
+PLACED_AT, PLACED_TAIL = 2048, 8192
+"""Bytes before and behind a placed array: for header and body, and for smaller arrays and timing."""
+MAX_KEPT = 2
+"""Placed arrays that may be kept by whoever gave them out, before no more are placed."""
 LOOK_S = 0.05
 """Where there is plenty, room is looked for only so often."""
-MAX_SLOTS = 1024
-"""Places of a pool that are remembered."""
-UNVIEWED = 2
-"""References to a place's array by `sys.getrefcount` where there is no view: the place's own, and its argument."""
 
 
 class _Block(ctypes.Structure):
@@ -50,16 +56,6 @@ class _Block(ctypes.Structure):
     @staticmethod
     def type_name() -> str:
         return "PerceptionBlock64"
-
-
-class _Extent(ctypes.Structure):
-    """What stands beside a record: how many bytes it has, exactly, and its cuts, where body and timing begin."""
-
-    _fields_ = [("numbers", ctypes.c_uint64 * 3)]
-
-    @staticmethod
-    def type_name() -> str:
-        return "PerceptionExtent"
 
 
 @dataclass(frozen=True)
@@ -136,7 +132,8 @@ class SharedMemoryHost:
         """Open the writing end of a topic; pools grow when larger records come."""
         service = self._topic_service(topic)
         builder = service.publisher_builder().initial_max_slice_len(max(1, -(-first_bytes // ALIGNMENT)))
-        return Writer(topic, builder.allocation_strategy(iox.AllocationStrategy.PowerOfTwo).create())
+        builder = builder.allocation_strategy(iox.AllocationStrategy.PowerOfTwo).max_loaned_samples(2 + MAX_KEPT)
+        return Writer(topic, builder.create())
 
     def reader(self, topic: str, buffer: int, borrowed: int) -> Reader:
         """Open a reading end.
@@ -172,7 +169,7 @@ class SharedMemoryHost:
             self._node.service_builder(iox.ServiceName.new(f"topic/{topic}"))
             .publish_subscribe(iox.Slice[_Block])
             .payload_alignment(iox.Alignment.new(ALIGNMENT))
-            .user_header(_Extent)
+            .user_header(Extent)
             .enable_safe_overflow(True)
             .history_size(0)
             .subscriber_max_buffer_size(limits.buffer)
@@ -203,54 +200,40 @@ class SharedMemoryHost:
             raise ChannelError(f"the shared memory of '{name}' cannot be opened: {error}") from None
 
 
-class _Slot:
-    """One place of a topic's pool. Records come to the same few places again and again: what refers to one is kept.
+@dataclass
+class _Placed:
+    """An array of the next record in its place, and what is loaned for it."""
 
-    Args:
-        sample: what was loaned or received there.
-        least: bytes that it holds for certain; what is beyond them is never touched.
-    """
+    blocks: int
+    sample: Any
+    slot: Slot
+    array: NDArray[Any]
 
-    __slots__ = ("array", "extent", "room", "sample", "view", "written")
+    def is_given_up(self) -> bool:
+        """True where nobody has the array, or any view of the place."""
+        return sys.getrefcount(self.array) <= UNVIEWED and self.is_seen_once()
 
-    def __init__(self, sample: Any, least: int) -> None:
-        self.room = 1 << (least - 1).bit_length()  # few sizes: each makes a type, which ctypes keeps
-        self.written = 0
-        """Bytes of it that its writer has written before: these are there for certain."""
-        memory = memoryview((ctypes.c_uint8 * self.room).from_address(sample.payload_ptr))
-        self.array = np.frombuffer(memory, np.uint8)
-        self.view: memoryview | None = None
-        """For its writer."""
-        self.extent = extent_of(sample)
-        self.sample: Any = None
-        """Borrowed as long as it stands here."""
-
-
-def extent_of(sample: Any) -> memoryview:
-    """Return a record's size and cuts, three integers."""
-    return memoryview(_Extent.from_address(sample.user_header_ptr).numbers).cast("B").cast("Q")
-
-
-class _Slots(dict[int, _Slot]):
-    """The places of a pool by address; those of one that was given up for a larger one are forgotten in time."""
-
-    def add(self, sample: Any, least: int) -> _Slot:
-        """Refer to a place that is new, or holds more than was known."""
-        if len(self) >= MAX_SLOTS:
-            self.clear()
-        slot = self[sample.payload_ptr] = _Slot(sample, least)
-        return slot
+    def is_seen_once(self) -> bool:
+        """True where nobody has a view of the place but the array itself and its writer."""
+        return sys.getrefcount(self.slot.array) <= UNVIEWED + 2
 
 
 class Writer:
-    """The writing end of a topic."""
+    """The writing end of a topic.
+
+    An array that was made here, by `place`, is not copied when the record that begins with it is written.
+    """
 
     def __init__(self, topic: str, publisher: Any) -> None:
         self.topic, self._publisher = topic, publisher
-        self._slots = _Slots()
+        self._slots = Slots()
+        self._placed: _Placed | None = None
+        self._kept: list[_Placed] = []
+        self.copied = 0
+        """Placed arrays that somebody kept."""
         self._blocks = self._blocks_before = self._most_blocks = 0
         """Of the last record, of the one before, and of the largest so far."""
-        self._ready: tuple[int, Any, _Slot] | None = None
+        self._ready: tuple[int, Any, Slot] | None = None
         """What is loaned for the next record already: its blocks, and the place."""
 
     def write(self, record: Record) -> None:
@@ -260,6 +243,14 @@ class Writer:
             ChannelError: shared memory is full.
         """
         size = record.size
+        placed, self._placed = self._placed, None
+        if placed is not None and (at := record.where_first(placed.array)) is not None:
+            if at == PLACED_AT and size <= placed.blocks * ALIGNMENT and not self._is_kept(placed):
+                self._send(placed.sample, placed.slot, record, but_first=True)
+                return
+            self._kept.append(placed)
+        elif placed is not None:
+            self._placed = placed
         blocks, ready = -(-size // ALIGNMENT), self._ready
         self._ready, self._blocks, self._blocks_before = None, blocks, self._blocks
         if ready is not None and ready[0] == blocks:
@@ -270,9 +261,54 @@ class Writer:
         if size > slot.written:
             _ROOM.check(size)
             slot.written = size
-        record.write_into(slot.view)  # type: ignore[arg-type]
-        slot.extent[0], (slot.extent[1], slot.extent[2]) = size, record.cuts
+        self._send(sample, slot, record)
+
+    @staticmethod
+    def _send(sample: Any, slot: Slot, record: Record, *, but_first: bool = False) -> None:
+        assert slot.view is not None
+        record.write_into(slot.view, but_first=but_first)
+        slot.extent[0], (slot.extent[1], slot.extent[2]) = record.size, record.cuts
         sample.send()
+
+    def _is_kept(self, placed: _Placed) -> bool:
+        """True where more than the message that is written, its record and this writer have the array, or a view."""
+        is_kept = sys.getrefcount(placed.array) > UNVIEWED + 2 or not placed.is_seen_once()
+        self.copied += is_kept
+        return is_kept
+
+    def place(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+        """Return an array to be the first of the next record, in its place; None where there is none for it."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        self._kept = [placed for placed in self._kept if not placed.is_given_up()]
+        if nbytes < PLACED_FROM or len(self._kept) >= MAX_KEPT:
+            return None
+        if self._placed is not None:
+            if not self._placed.is_given_up():
+                return None
+            self._placed = None
+        size = PLACED_AT + nbytes + PLACED_TAIL
+        blocks = -(-size // ALIGNMENT)
+        try:
+            sample, slot = self._loaned(blocks, size)
+            if size > slot.written:
+                _ROOM.check(size)
+                slot.written = size
+        except ChannelError:  # it is told when there is a record
+            return None
+        array = slot.array[PLACED_AT : PLACED_AT + nbytes].view(dtype).reshape(shape)
+        self._placed = _Placed(blocks, sample, slot, array)
+        return array
+
+    def has_placed(self, array: NDArray[Any]) -> bool:
+        """True for the array that `place` returned last, until it is written."""
+        return self._placed is not None and self._placed.array is array
+
+    def first_at(self, message: Message) -> int:
+        """Return where the first array of a message has its place, for `encode`; 0 where it has none."""
+        if self._placed is None:
+            return 0
+        values = (getattr(message, name) for name in layout_of(type(message)).arrays)
+        return PLACED_AT if next((v for v in values if v is not None), None) is self._placed.array else 0
 
     def prepare(self) -> None:
         """Loan the place of the next record, where it will be as large as the last two; for when there is time."""
@@ -282,7 +318,7 @@ class Writer:
             except ChannelError:  # it is told when there is a record
                 return
 
-    def _loaned(self, blocks: int, size: int) -> tuple[Any, _Slot]:
+    def _loaned(self, blocks: int, size: int) -> tuple[Any, Slot]:
         if blocks > self._most_blocks:  # a larger pool may lie where another one was
             _ROOM.check(size)
             self._most_blocks = blocks
@@ -329,9 +365,9 @@ class Reader:
 
     def __init__(self, topic: str, subscriber: Any, borrowed: int) -> None:
         self.topic, self._subscriber, self._limit = topic, subscriber, borrowed
-        self._slots = _Slots()
-        self._lent: list[_Slot] = []
-        self._last: _Slot | None = None
+        self._slots = Slots()
+        self._lent: list[Slot] = []
+        self._last: Slot | None = None
         self.copied = 0
 
     def take(self) -> memoryview | None:

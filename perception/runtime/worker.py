@@ -72,6 +72,7 @@ class Worker:
         self._context = context
         self._channels = channels = self._opened_channels(run)
         self.group = Group(graph, self.nodes, context, channels.emit, channels.bound, channels.announce)
+        self._place_outputs()
         self._pacers = {
             spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
         }
@@ -92,6 +93,13 @@ class Worker:
         self._has_bounds = self._channels.has_bounds or bool(self._pacers) or len(self.group.executors) > 1
         self._gaps = SequenceGaps()
         self.failure: PerceptionError | None = None
+
+    def _place_outputs(self) -> None:
+        """Let nodes make arrays of their outputs in shared memory."""
+        for name, executor in self.group.executors.items() if self.graph.mode != "lockstep" else ():
+            topics = {port: topic for port, topic in executor.spec.outputs.items() if not self.group.reads(topic)}
+            executor.stamper.places = places = self._channels.places(topics)
+            self.nodes[name].placed_in(places)
 
     def _opened_channels(self, run: str) -> Channels:
         return Channels(self.graph, self.topology, self.process, run, self._context.epoch)

@@ -72,6 +72,31 @@ def test_every_buffer_starts_at_a_multiple_of_64_bytes() -> None:
         assert (array.ctypes.data - start) % 64 == 0
 
 
+@given(first_at=st.integers(0, 120).map(lambda blocks: blocks * 64), points=st.integers(0, 300))
+def test_the_first_array_begins_where_its_bytes_are_already_and_the_record_says_the_same(
+    first_at: int, points: int
+) -> None:
+    message = cloud(points)
+    assert isinstance(message.xyz_m, np.ndarray)
+    plain, record = encode(message), encode(message, first_at)
+    assert record.where_first(message.xyz_m) == max(plain.where_first(message.xyz_m) or 0, first_at)
+    assert record.where_first(np.zeros((points, 3), np.float32)) is None
+    target = bytearray(record.size)
+    record.write_into(target)
+    assert target == record.to_bytes()
+    where = slice(record.where_first(message.xyz_m), (record.where_first(message.xyz_m) or 0) + message.xyz_m.nbytes)
+    target[where] = bytes(message.xyz_m.nbytes)
+    record.write_into(target, but_first=True)
+    assert not any(target[where])  # what is there already is left alone, and nothing else
+    target[where] = message.xyz_m.tobytes()
+    assert target == record.to_bytes()
+    header, body, *_, timing = msgpack.unpackb(bytes(target))
+    assert (header, body, timing) == tuple(msgpack.unpackb(plain.to_bytes())[part] for part in (0, 1, -1))
+    read = decode(bytes(target), PointCloud)
+    for array, wanted in ((read.xyz_m, message.xyz_m), (read.t_offset_ns, message.t_offset_ns)):
+        np.testing.assert_array_equal(np.asarray(array), np.asarray(wanted))
+
+
 def test_decoded_arrays_are_read_only_views_of_the_bytes_that_keep_them_alive() -> None:
     data = bytearray(encode(cloud()).to_bytes())
     read = decode(data, PointCloud)

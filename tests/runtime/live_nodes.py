@@ -84,6 +84,26 @@ class Keeper(Hoarder):
         return super().on_sweep(sweep)
 
 
+class Placer(Node):
+    """Gives out what it made in shared memory, keeps every third of them, and says how many of these changed."""
+
+    sweep = On[PointCloud](keep="all", bound=10)
+    out = Out[PointCloud]()
+
+    def __init__(self, config: NodeConfig) -> None:
+        super().__init__(config)
+        self.kept: list[tuple[float, np.ndarray]] = []
+
+    def on_sweep(self, sweep: PointCloud) -> PointCloud:
+        value = float(np.asarray(sweep.xyz_m)[0, 0])
+        xyz = self.empty("out", (10_000, 3), np.float32)
+        xyz[:] = value
+        xyz[:, 1] = sum(float(kept[0, 0]) != was or float(kept[-1, 2]) != was for was, kept in self.kept)
+        if value % 3 == 0:
+            self.kept.append((value, xyz))
+        return PointCloud(header=sweep.header, xyz_m=xyz)
+
+
 class Together(Node):
     """Joins what two branches made of one instant."""
 

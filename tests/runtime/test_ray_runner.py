@@ -114,6 +114,7 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
         node("echo", "Echo", "work", [sweep_edge(keep="all", bound=20)]),
         node("slow", "Slow", "slow", [sweep_edge(keep="latest")]),
         node("hoarder", "Hoarder", "hoard", [sweep_edge(keep="all", bound=10)]),
+        node("placer", "Placer", "place", [sweep_edge(keep="all", bound=10)]),
         node("keeper", "Keeper", "keep", [sweep_edge(keep="all", bound=10, holds=10)]),
         node(
             "together",
@@ -122,7 +123,7 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
             [Edge("echo/out", "scene.sweep", PointCloud), Edge("cam/image", "scene.picture", Image)],
         ),
     ]
-    outputs = ["slow/out", "hoarder/out", "keeper/out", "together/out"]
+    outputs = ["slow/out", "hoarder/out", "keeper/out", "together/out", "placer/out"]
     built = graph(tmp_path, nodes, outputs, "whole", PulseConfig(count=150))
     listening = Listening(built.endpoint, [*outputs, "state", "status"])
     lines: list[str] = []
@@ -146,6 +147,11 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
     assert before + len(slow) + sum(r.gap for r in slow) + sum(counters.dropped.values()) == 150
     assert set(counters.dropped) <= {"newer message", "channel full"}
     assert any("copied" in note and "hoarder" in note for note in summary.statuses["hoarder"].notes)
+    placed = [
+        np.asarray(r.message.xyz_m) for r in received if isinstance(r.message, PointCloud) and r.topic == "placer/out"
+    ]
+    assert all((xyz[:, 1] == 0).all() and (xyz[:, ::2] == xyz[0, 0]).all() for xyz in placed)
+    assert any("kept what it made" in note for note in summary.statuses["placer"].notes)
     header = slow[-1].message.header
     assert (header.schema, header.epoch, header.run != "") == ("perception.point_cloud/1", 0, True)
     assert [span.stage for span in slow[-1].message.timing.spans] == ["slow waits", "slow"]
