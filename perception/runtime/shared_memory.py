@@ -279,8 +279,10 @@ class Writer:
     def place(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
         """Return an array to be the first of the next record, in its place; None where there is none for it."""
         nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes < PLACED_FROM:
+            return None
         self._kept = [placed for placed in self._kept if not placed.is_given_up()]
-        if nbytes < PLACED_FROM or len(self._kept) >= MAX_KEPT:
+        if len(self._kept) >= MAX_KEPT:
             return None
         if self._placed is not None:
             if not self._placed.is_given_up():
