@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -94,6 +94,9 @@ class ZenohLink:
         buffer[:] = data.tobytes()
         self._publisher.put(buffer)
 
+    def relay(self, data: Bytes) -> None:
+        self.send(relayed(data))  # its buffer takes bytes alone
+
     def close(self) -> None:
         time.sleep(0.3)
         self._session.close()  # type: ignore[no-untyped-call,unused-ignore]
@@ -128,7 +131,7 @@ class DoraLink:
         time.sleep(0.3)
 
 
-LINKS: dict[str, Any] = {"zmq_ipc": ZmqLink, "zenoh_shm": ZenohLink, "dora": DoraLink}
+LINKS: dict[str, Callable[[int, Path], Link]] = {"zmq_ipc": ZmqLink, "zenoh_shm": ZenohLink, "dora": DoraLink}
 
 
 def run_stage(link: Link, role: int, folder: Path) -> None:

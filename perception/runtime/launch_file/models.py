@@ -71,8 +71,8 @@ class NodeFile(FileModel):
     """Threads that an engine of this node may use; in lockstep it is one, so that the bytes do not depend on it."""
     cores: list[Annotated[int, Field(ge=0, le=4095)]] = []
     """Processor cores, such as `[0, 1]`, that this node's process may use, with those of its other nodes; by default
-    all, of which a process that takes less than 1 ms for a message keeps to every other one. Cores that the machine lacks
-    are left out."""
+    all, of which a process that takes less than 1 ms for a message keeps to every other one. Cores that the machine
+    lacks are left out."""
 
 
 class OutputFile(FileModel):
