@@ -242,9 +242,13 @@ class Worker:
             self._channels.close()
 
     def _place(self) -> EveryOtherCore:
-        """Return what keeps the calling thread off the cores of its neighbours, where nothing else was asked for."""
-        is_placed = any(spec.cores for spec in self._specs) or self.graph.mode == "lockstep"
-        return EveryOtherCore(None if is_placed else self.topology.distance(self.process))
+        """Return what keeps the calling thread off the cores of its neighbours, where nothing else was asked for.
+
+        Sources beside other nodes are left alone: what these compute may need the same core.
+        """
+        is_mixed = bool(self.group.executors) and any(spec.is_source for spec in self._specs)
+        is_left = is_mixed or any(spec.cores for spec in self._specs) or self.graph.mode == "lockstep"
+        return EveryOtherCore(None if is_left else self.topology.distance(self.process))
 
     def _begin(self, epochs: Mapping[str, int], reason: str, done: threading.Event) -> None:
         self._inbox.clear()
