@@ -45,7 +45,7 @@ class EveryOtherCore:
 
     A reader is woken before its record is written, and wakes up beside that if it has a core of its own. Left alone it
     is often given the writer's, since that one is awake, and holds up what it waits for: a way through three small
-    stages took 1.3 times as long. Who computes for long is better placed by the kernel, which knows what else runs.
+    stages took 1.4 times as long. Who computes for long is better placed by the kernel, which knows what else runs.
 
     Args:
         distance: of the thread's process from the sources; those of neighbours are odd and even in turn. None: keep it

@@ -15,6 +15,7 @@ from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.inputs import CLOCK_JUMP_NS
 from perception.runtime.node import Node
 from perception.runtime.output_stamper import OutputStamper, RunContext
+from perception.runtime.places import Places
 from perception.runtime.sensor_states import SensorMarks, SensorsBehind
 
 Emit = Callable[[str, Message], None]
@@ -64,9 +65,13 @@ class Group:
         for executor in self._readers.get(topic, ()):
             executor.offer(topic, message)
 
-    def reads(self, topic: str) -> bool:
-        """True where a node of the group reads a topic."""
-        return topic in self._readers
+    def place_outputs(self, places_of: Callable[[Mapping[str, str]], Places]) -> None:
+        """Let nodes make arrays in shared memory, for outputs that no node of the group reads."""
+        for executor in self.executors.values():
+            outputs = executor.spec.outputs.items()
+            places = places_of({port: topic for port, topic in outputs if topic not in self._readers})
+            executor.stamper.places = places
+            executor.node.placed_in(places)
 
     def count_drop(self, topic: str, reason: str, count: int) -> None:
         """Count messages that were lost before they reached the readers of a topic."""

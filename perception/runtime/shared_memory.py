@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from perception.errors import ChannelError
 from perception.messages import Message
 from perception.messages.codec import ALIGNMENT, Cuts, Record
 from perception.messages.layout import layout_of
-from perception.runtime.slots import UNVIEWED, Extent, Slot, Slots, extent_of
+from perception.runtime.rows import RowReader, RowWriter
+from perception.runtime.slots import UNVIEWED, Extent, Placed, Slot, Slots, extent_of
 from perception.runtime.wakeups import Sleeper, Waker
 
 ROOT = Path("/tmp")
@@ -200,24 +201,6 @@ class SharedMemoryHost:
             raise ChannelError(f"the shared memory of '{name}' cannot be opened: {error}") from None
 
 
-@dataclass
-class _Placed:
-    """An array of the next record in its place, and what is loaned for it."""
-
-    blocks: int
-    sample: Any
-    slot: Slot
-    array: NDArray[Any]
-
-    def is_given_up(self) -> bool:
-        """True where nobody has the array, or any view of the place."""
-        return sys.getrefcount(self.array) <= UNVIEWED and self.is_seen_once()
-
-    def is_seen_once(self) -> bool:
-        """True where nobody has a view of the place but the array itself and its writer."""
-        return sys.getrefcount(self.slot.array) <= UNVIEWED + 2
-
-
 class Writer:
     """The writing end of a topic.
 
@@ -227,8 +210,8 @@ class Writer:
     def __init__(self, topic: str, publisher: Any) -> None:
         self.topic, self._publisher = topic, publisher
         self._slots = Slots()
-        self._placed: _Placed | None = None
-        self._kept: list[_Placed] = []
+        self._placed: Placed | None = None
+        self._kept: list[Placed] = []
         self.copied = 0
         """Placed arrays that somebody kept."""
         self._blocks = self._blocks_before = self._most_blocks = 0
@@ -243,14 +226,13 @@ class Writer:
             ChannelError: shared memory is full.
         """
         size = record.size
-        placed, self._placed = self._placed, None
+        placed = self._placed
         if placed is not None and (at := record.where_first(placed.array)) is not None:
+            self._placed = None
             if at == PLACED_AT and size <= placed.blocks * ALIGNMENT and not self._is_kept(placed):
                 self._send(placed.sample, placed.slot, record, but_first=True)
                 return
             self._kept.append(placed)
-        elif placed is not None:
-            self._placed = placed
         blocks, ready = -(-size // ALIGNMENT), self._ready
         self._ready, self._blocks, self._blocks_before = None, blocks, self._blocks
         if ready is not None and ready[0] == blocks:
@@ -270,7 +252,7 @@ class Writer:
         slot.extent[0], (slot.extent[1], slot.extent[2]) = record.size, record.cuts
         sample.send()
 
-    def _is_kept(self, placed: _Placed) -> bool:
+    def _is_kept(self, placed: Placed) -> bool:
         """True where more than the message that is written, its record and this writer have the array, or a view."""
         is_kept = sys.getrefcount(placed.array) > UNVIEWED + 2 or not placed.is_seen_once()
         self.copied += is_kept
@@ -298,7 +280,7 @@ class Writer:
         except ChannelError:  # it is told when there is a record
             return None
         array = slot.array[PLACED_AT : PLACED_AT + nbytes].view(dtype).reshape(shape)
-        self._placed = _Placed(blocks, sample, slot, array)
+        self._placed = Placed(blocks, sample, slot, array)
         return array
 
     def has_placed(self, array: NDArray[Any]) -> bool:
@@ -405,34 +387,6 @@ class Reader:
                 slot.sample = None
         self._lent = [slot for slot in lent if slot.sample is not None]
         return len(self._lent) < len(lent)
-
-
-class RowWriter:
-    """The writing end of a row of numbers."""
-
-    def __init__(self, publisher: Any, count: int) -> None:
-        self._publisher, self._count = publisher, count
-
-    def write(self, row: Sequence[int]) -> None:
-        """Write the newest numbers; what a reader has not read yet is replaced."""
-        sample = self._publisher.loan_slice_uninit(self._count)
-        memory = (ctypes.c_int64 * self._count).from_address(sample.payload_ptr)
-        memory[:] = list(row)
-        sample.assume_init().send()
-
-
-class RowReader:
-    """A reading end of a row of numbers."""
-
-    def __init__(self, subscriber: Any, count: int) -> None:
-        self._subscriber, self._count = subscriber, count
-
-    def take(self) -> NDArray[np.int64] | None:
-        """Return the newest row, or None where nothing is new."""
-        sample = self._subscriber.receive()
-        if sample is None:
-            return None
-        return np.array((ctypes.c_int64 * self._count).from_address(sample.payload_ptr), np.int64)
 
 
 __all__ = [

@@ -138,6 +138,19 @@ class Topology:
         return len(set(self.publisher.values()) | set(self.readings) | {LAUNCHER})
 
 
+def distance_to_keep(graph: Graph, topology: Topology, process: str) -> int | None:
+    """Return a process' distance, by which its threads keep off the cores of its neighbours; None where they shall not.
+
+    Where `cores` is given that counts. Sources beside other nodes are left alone: what these compute may need the same
+    core.
+    """
+    specs = graph.processes()[process]
+    is_mixed = len({spec.is_source for spec in specs}) > 1
+    if is_mixed or any(spec.cores for spec in specs) or graph.mode == "lockstep":
+        return None
+    return topology.distance(process)
+
+
 def topology_of(graph: Graph, *, recorded: bool = False) -> Topology:
     """Work out the channels of a graph; `recorded`: the launcher reads every topic."""
     publisher = {topic: node.process for node in graph.nodes for topic in node.outputs.values()}
@@ -227,4 +240,4 @@ def _wants_bounds(graph: Graph) -> set[str]:
     return {graph.node(name).process for name in waiting}
 
 
-__all__ = ["LAUNCHER", "Reading", "Topology", "status_topic", "topology_of"]
+__all__ = ["LAUNCHER", "Reading", "Topology", "distance_to_keep", "status_topic", "topology_of"]

@@ -131,7 +131,7 @@ class Sleeper:
         """
         if self._is_announced:
             self._is_announced, self._expected_until_s = False, time.monotonic() + EXPECTED_S
-        if is_expected := self._expected_until_s > 0.0 and self._expected_until_s > time.monotonic():
+        if is_expected := self._expected_until_s > time.monotonic():
             os.sched_yield()  # whoever writes it may need this core
         if self._poll.poll(0 if is_expected else math.ceil(seconds * 1000)):
             try:

@@ -33,7 +33,7 @@ from perception.runtime.pacing import PacedSource, paced_topics
 from perception.runtime.playback import Playback, PlaybackState
 from perception.runtime.sequence_gaps import SequenceGaps
 from perception.runtime.status_teller import StatusTeller
-from perception.runtime.topology import Topology, status_topic
+from perception.runtime.topology import Topology, distance_to_keep, status_topic
 
 LOG = logging.getLogger(__name__)
 IDLE_S = 0.5
@@ -72,7 +72,8 @@ class Worker:
         self._context = context
         self._channels = channels = self._opened_channels(run)
         self.group = Group(graph, self.nodes, context, channels.emit, channels.bound, channels.announce)
-        self._place_outputs()
+        if graph.mode != "lockstep":
+            self.group.place_outputs(channels.places)
         self._pacers = {
             spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
         }
@@ -87,19 +88,13 @@ class Worker:
         self._wrapping, self._began_by = set[str](), ""
         self._driving = threading.Lock()
         self._stopping = False
+        self._distance = distance_to_keep(graph, topology, process)
         self._sources_running, self._resting = 0, False
         self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
         self._next_status_s = self._bounds_due_s = 0.0
         self._has_bounds = self._channels.has_bounds or bool(self._pacers) or len(self.group.executors) > 1
         self._gaps = SequenceGaps()
         self.failure: PerceptionError | None = None
-
-    def _place_outputs(self) -> None:
-        """Let nodes make arrays of their outputs in shared memory."""
-        for name, executor in self.group.executors.items() if self.graph.mode != "lockstep" else ():
-            topics = {port: topic for port, topic in executor.spec.outputs.items() if not self.group.reads(topic)}
-            executor.stamper.places = places = self._channels.places(topics)
-            self.nodes[name].placed_in(places)
 
     def _opened_channels(self, run: str) -> Channels:
         return Channels(self.graph, self.topology, self.process, run, self._context.epoch)
@@ -213,14 +208,19 @@ class Worker:
     def _loop_safely(self) -> None:
         try:
             self._loop()
-        except PerceptionError as error:
-            self.failure = error
-        except Exception as error:  # a bug: the process ends, and the launcher starts it anew
-            LOG.exception("process '%s' failed", self.process)
-            self.failure = PerceptionError(f"process '{self.process}' failed: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - told; the process ends, and the launcher starts it anew
+            self._fail(f"process '{self.process}'", error)
+
+    def _fail(self, who: str, error: Exception) -> None:
+        """Take what ends this process; what is no error of ours is a bug, and logged."""
+        self._stopping = True
+        if not isinstance(error, PerceptionError):
+            LOG.error("%s failed", who, exc_info=error)
+            error = PerceptionError(f"{who} failed: {type(error).__name__}: {error}")
+        self.failure = error
 
     def _loop(self) -> None:
-        core = self._place()
+        core = EveryOtherCore(self._distance)
         while not self._stopping:
             with self._driving:
                 while self._beginnings:
@@ -240,15 +240,6 @@ class Worker:
         with self._driving:
             self._send_status()
             self._channels.close()
-
-    def _place(self) -> EveryOtherCore:
-        """Return what keeps the calling thread off the cores of its neighbours, where nothing else was asked for.
-
-        Sources beside other nodes are left alone: what these compute may need the same core.
-        """
-        is_mixed = bool(self.group.executors) and any(spec.is_source for spec in self._specs)
-        is_left = is_mixed or any(spec.cores for spec in self._specs) or self.graph.mode == "lockstep"
-        return EveryOtherCore(None if is_left else self.topology.distance(self.process))
 
     def _begin(self, epochs: Mapping[str, int], reason: str, done: threading.Event) -> None:
         self._inbox.clear()
@@ -373,13 +364,8 @@ class Worker:
         try:
             while not self._stopping and self._give_out(spec, source):
                 pass
-        except PerceptionError as error:
-            self.failure = error
-            self._stopping = True
-        except Exception as error:
-            LOG.exception("source '%s' failed", spec.name)
-            self.failure = PerceptionError(f"source '{spec.name}' failed: {type(error).__name__}: {error}")
-            self._stopping = True
+        except Exception as error:  # noqa: BLE001 - told as the process'
+            self._fail(f"source '{spec.name}'", error)
         finally:
             self._sources_running -= 1
             self._next_status_s = 0.0  # said at once
@@ -389,7 +375,7 @@ class Worker:
         """Hand over what a source measures; a paced one waits for each stamp's turn. True where it begins again."""
         playback = self._playbacks.get(spec.name)
         beginning = 0 if playback is None else playback.beginning
-        core = self._place()
+        core = EveryOtherCore(self._distance)
         for topic, item in source.messages():
             if playback is not None:
                 turn = playback.turn(topic, item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns)

@@ -84,15 +84,8 @@ class Keeper(Hoarder):
         return super().on_sweep(sweep)
 
 
-class Placer(Node):
+class Placer(Hoarder):
     """Gives out what it made in shared memory, keeps every third of them, and says how many of these changed."""
-
-    sweep = On[PointCloud](keep="all", bound=10)
-    out = Out[PointCloud]()
-
-    def __init__(self, config: NodeConfig) -> None:
-        super().__init__(config)
-        self.kept: list[tuple[float, np.ndarray]] = []
 
     def on_sweep(self, sweep: PointCloud) -> PointCloud:
         value = float(np.asarray(sweep.xyz_m)[0, 0])

@@ -16,7 +16,7 @@ from perception.runtime.channels import Channels
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.node import NodeConfig
 from perception.runtime.shared_memory import remove_leftovers, root_of
-from perception.runtime.topology import LAUNCHER, topology_of
+from perception.runtime.topology import LAUNCHER, distance_to_keep, topology_of
 from tests.runtime.executors import lidar_edge
 from tests.runtime.graphs import cloud, graph
 
@@ -119,6 +119,19 @@ def test_each_process_is_one_record_farther_from_the_sources_than_what_feeds_it(
     assert [topology.distance(process) for process in ("lidar", "watcher", "scribe")] == [0, 1, 2]
 
 
+def test_who_was_given_cores_and_who_has_sources_and_nodes_keeps_no_distance() -> None:
+    lidar, watcher, scribe = of_three().nodes
+    types = of_three().message_types
+    placed = graph([lidar, replace(watcher, cores=(0,)), scribe], types)
+    mixed = graph([replace(lidar, process="watcher"), watcher, scribe], types)
+    assert [distance_to_keep(placed, topology_of(placed), name) for name in ("lidar", "watcher", "scribe")] == [
+        0,
+        None,
+        2,
+    ]
+    assert [distance_to_keep(mixed, topology_of(mixed), name) for name in ("watcher", "scribe")] == [None, 1]
+
+
 def test_the_distance_of_processes_that_feed_each_other_alone_ends_somewhere() -> None:
     first, second = of_three().nodes[1:]
     circle = graph(
@@ -126,4 +139,4 @@ def test_the_distance_of_processes_that_feed_each_other_alone_ends_somewhere() -
          replace(second, outputs={"said": "scribe/said"})],
         {"watcher/seen": PointCloud, "scribe/said": PointCloud},
     )  # fmt: skip
-    assert {topology_of(circle).distance(process) for process in ("watcher", "scribe")} <= {0, 1}
+    assert [topology_of(circle).distance(process) for process in ("watcher", "scribe")] == [1, 1]

@@ -150,6 +150,7 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
     placed = [
         np.asarray(r.message.xyz_m) for r in received if isinstance(r.message, PointCloud) and r.topic == "placer/out"
     ]
+    assert placed
     assert all((xyz[:, 1] == 0).all() and (xyz[:, ::2] == xyz[0, 0]).all() for xyz in placed)
     assert any("kept what it made" in note for note in summary.statuses["placer"].notes)
     header = slow[-1].message.header
