@@ -38,7 +38,7 @@ class Sending(Source):
 
     def messages(self) -> Iterator[tuple[str, Message | Bound]]:
         time.sleep(1.0)
-        for data in messages(Plan.read(self.config.folder)):
+        for data in messages(Plan.read(self.config.folder), lambda size: self.empty(TOPICS[0], (size,), np.uint8)):
             header = Header(frame_id="bench", t_sensor_ns=time.time_ns())
             yield TOPICS[0], Image(header=header, encoding="jpeg", height_px=1, width_px=1, data=data)
         time.sleep(1.0)

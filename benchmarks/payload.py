@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,22 +47,33 @@ class Plan:
         return round(self.rate_hz * self.seconds)
 
 
-def messages(plan: Plan) -> Iterator[Bytes]:
-    """Yield the payloads at the plan's rate, and one that says that it was the last."""
+def memory(size: int) -> Bytes:
+    """Return plain memory."""
+    return np.empty(size, np.uint8)
+
+
+def messages(plan: Plan, empty: Callable[[int], Bytes] = memory) -> Iterator[Bytes]:
+    """Yield the payloads at the plan's rate, and one that says that it was the last.
+
+    Args:
+        plan: what to send.
+        empty: gives the memory for a payload of this size, where a system has some that need not be copied.
+    """
     number = 0
     for size in plan.sizes:
         due_s = time.perf_counter()
         for _ in range(plan.warm_up + plan.counted):
             due_s += 1 / plan.rate_hz
             time.sleep(max(0.0, due_s - time.perf_counter()))
-            yield payload(size, number)
+            yield filled(empty(size), number)
             number += 1
     time.sleep(0.3)
-    yield payload(HEAD, END)
+    yield filled(empty(HEAD), END)
 
 
-def payload(size: int, number: int) -> Bytes:
-    made = np.full(size, number % 251, np.uint8)
+def filled(made: Bytes, number: int) -> Bytes:
+    """Write a payload; its time is taken once it is complete."""
+    made[:] = number % 251
     made[:HEAD].view(np.int64)[:] = (number, time.time_ns())
     return made
 
@@ -103,4 +114,4 @@ class Collector:
         return True
 
 
-__all__ = ["END", "HEAD", "Collector", "Plan", "messages", "number_of", "payload", "relay", "relayed"]
+__all__ = ["END", "HEAD", "Collector", "Plan", "filled", "messages", "number_of", "relay", "relayed"]

@@ -18,6 +18,7 @@ from perception.logs.open_log import open_logs
 from perception.messages import EventPacket, Message, host
 from perception.ops.event_clock import ClockModel
 from perception.runtime.node import Bound, NodeConfig, NodeSetup, Position, Source
+from perception.runtime.ownership import frozen
 
 LOG = logging.getLogger(__name__)
 
@@ -91,8 +92,8 @@ class LogReplay(Source):
         self._last_ns = None
         for topic, message in log.messages(self._from_ns, config.until_ns, wanted):
             self._last_ns = self._now_ns = message.header.t_sensor_ns
-            on_host = by_host_clock(message, self.clocks.get(message.header.clock))
-            yield config.remap.get(topic, topic), shifted(on_host, self._shift_ns)
+            at_host_time = by_host_clock(message, self.clocks.get(message.header.clock))
+            yield config.remap.get(topic, topic), frozen(shifted(at_host_time, self._shift_ns))
             self._tell_skipped()
         self._tell_skipped()
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from perception.errors import UserError
 from perception.messages import Message
 from perception.runtime.node import Bound, NodeConfig, NodeSetup, Source
+from perception.runtime.ownership import frozen
 from perception.simulation.drive import Drive
 from perception.simulation.motion import Motion
 from perception.simulation.weather import WeatherName
@@ -73,4 +74,5 @@ class Simulator(Source):
     def messages(self) -> Iterator[tuple[str, Message | Bound]]:
         if self.config.start_ns is None:
             self.drive.start_ns = time.time_ns()  # now, and not when the networks began to warm up
-        yield from self.drive.messages()
+        for topic, item in self.drive.messages():
+            yield topic, item if isinstance(item, Bound) else frozen(item)

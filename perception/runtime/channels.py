@@ -6,6 +6,7 @@ decided here, once, from the topology.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -147,7 +148,7 @@ class Channels:
             self.announce((topic,))
         self._announced.discard(topic)
         message = on_host(message, self.process, time.time_ns)
-        record = encode(message, 0 if writer is None else writer.first_at(message))
+        record = encode(message) if writer is None else writer.laid_out(message)
         if writer is not None:
             try:
                 self._write(topic, record)
@@ -171,10 +172,17 @@ class Channels:
         for waker in self._wakers[topic]:
             waker.wake()
 
-    def places(self, topics: Mapping[str, str]) -> Places:
-        """Return the memory for a node's outputs: by name the topics that no node of this process reads."""
-        near = {name: topic for name, topic in topics.items() if topic not in self._far_readers}
-        return Places({name: self._writers[topic] for name, topic in near.items() if topic in self._writers})
+    def places(self, topics: Mapping[str, str], driving: threading.Lock | None = None) -> Places:
+        """Return the memory for a node's outputs.
+
+        Args:
+            topics: of the outputs, by their names.
+            driving: for a source, see `Places`.
+        """
+        near = {name: self._writers[of] for name, of in topics.items() if of in self._writers}
+        return Places(
+            {name: writer.placing for name, writer in near.items() if writer.topic not in self._far_readers}, driving
+        )
 
     def refused(self) -> tuple[tuple[str, ...], bool]:
         """Return what could not be written so far, a text for each reason, and whether that was just now."""
@@ -211,7 +219,7 @@ class Channels:
         for reader in self.readers.values():
             reader.give_back()
         for writer in self._writers.values():
-            writer.prepare()
+            writer.settle()
 
     def take_bounds(self) -> list[NDArray[np.int64]]:
         """Return the rows of bounds that are new."""

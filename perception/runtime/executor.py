@@ -194,11 +194,6 @@ class NodeExecutor:
     def status(self, memory_mb: float = 0.0) -> NodeStatus:
         """Return how the node is doing."""
         self.settle()
-        notes = list(self.node.notes)
-        if self.stamper.places is not None and (kept := self.stamper.places.copied):
-            notes.append(f"kept what it made for an output in shared memory: {kept} arrays copied")
-        if self.stamper.copied:
-            notes.append(f"gave out views of memory that may change: {self.stamper.copied} arrays copied")
         inputs = tuple(
             InputStatus(topic=topic, received=c.received, rate_hz=c.rate_hz(), dropped=dict(c.dropped))
             for topic, c in self.counters.items()
@@ -208,7 +203,7 @@ class NodeExecutor:
             published=dict(self.stamper.published), latency_p50_ms=self.latency.percentile_ms(50),
             latency_p99_ms=self.latency.percentile_ms(99),
             age_ms=None if self.stamper.age_ns is None else self.stamper.age_ns / 1e6, memory_mb=memory_mb,
-            last_error=self.last_error, degraded=self.node.degraded, notes=tuple(notes),
+            last_error=self.last_error, degraded=self.node.degraded, notes=(*self.node.notes, *self.stamper.notes()),
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ bound that the group's nodes give out, for channels, publisher and recorder.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from perception.messages import Message
@@ -65,13 +66,18 @@ class Group:
         for executor in self._readers.get(topic, ()):
             executor.offer(topic, message)
 
-    def place_outputs(self, places_of: Callable[[Mapping[str, str]], Places]) -> None:
-        """Let nodes make arrays in shared memory, for outputs that no node of the group reads."""
-        for executor in self.executors.values():
-            outputs = executor.spec.outputs.items()
-            places = places_of({port: topic for port, topic in outputs if topic not in self._readers})
-            executor.stamper.places = places
-            executor.node.placed_in(places)
+    def place_outputs(
+        self,
+        nodes: Mapping[str, Node],
+        places_of: Callable[[Mapping[str, str], threading.Lock | None], Places],
+        driving: threading.Lock,
+    ) -> None:
+        """Let nodes make arrays in shared memory; sources do it where nobody else uses the channels."""
+        stampers = [executor.stamper for executor in self.executors.values()]
+        for stamper in (*stampers, *self.sources.values()):
+            spec = stamper.spec
+            stamper.places = places_of(spec.outputs, driving if spec.is_source else None)
+            nodes[spec.name].placed_in(stamper.places)
 
     def count_drop(self, topic: str, reason: str, count: int) -> None:
         """Count messages that were lost before they reached the readers of a topic."""

@@ -80,7 +80,7 @@ def give(group: Group, nodes: Mapping[str, Node], spec: NodeSpec, topic: str, it
     if isinstance(item, Bound):
         group.source_bound(topic, item.t_ns)
         return
-    group.source_message(spec.name, topic, item)
+    group.source_message(spec.name, topic, group.sources[spec.name].settled(item))
     if getattr(nodes[spec.name], "paced", False):
         for output in spec.outputs.values():
             group.source_bound(output, item.header.t_sensor_ns)

@@ -12,7 +12,7 @@ import msgspec
 
 from perception.messages import Header, Message, SensorState, Span, Timing
 from perception.runtime.graph import NodeSpec
-from perception.runtime.node import Bound, Drop
+from perception.runtime.node import Drop
 from perception.runtime.ownership import settled
 from perception.runtime.sensor_states import with_states
 
@@ -93,8 +93,7 @@ class OutputStamper:
         The time of reception is the reference's, the first source's; the spans are those of all sources, then how long
         the last of them waited for the node, then the node's own.
         """
-        message, copied = settled(message, self.places)
-        self.copied += copied
+        message = self.settled(message)
         given = message.timing
         received_ns = given.t_received_ns or (sources[0].timing.t_received_ns if sources else 0)
         spans = (*(given.spans or _way(sources, span)), span)
@@ -107,9 +106,24 @@ class OutputStamper:
             header = with_states(header, {name: state for name, state in missing.items() if name not in header.sensors})
         return topic, msgspec.structs.replace(message, header=header, timing=timing)
 
+    def settled(self, message: Message) -> Message:
+        """Return the message of a source with arrays that cannot change any more, while the source still waits."""
+        message, copied = settled(message, self.places)
+        self.copied += copied
+        return message
+
     def stamp(self, topic: str, message: Message) -> Message:
         """Return the message of a source with schema, run, epoch, seq and calibration in its header."""
         return msgspec.structs.replace(message, header=self._header(topic, message, NOTHING))
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was copied, for the status."""
+        kept = 0 if self.places is None else self.places.copied
+        notes = {
+            f"kept what it made for an output in shared memory: {kept} arrays copied": kept,
+            f"gave out views of memory that may change: {self.copied} arrays copied": self.copied,
+        }
+        return tuple(note for note, count in notes.items() if count)
 
     def _header(self, topic: str, message: Message, residuals: Mapping[str, int]) -> Header:
         published = self.published.get(topic, 0)
@@ -123,11 +137,11 @@ class OutputStamper:
         )  # fmt: skip
 
 
-def received(item: Message | Bound) -> Message | Bound:
+def received(message: Message) -> Message:
     """Return a source's message with the time at which it was received, unless its driver gave that."""
-    if isinstance(item, Bound) or item.timing.t_received_ns:
-        return item
-    return msgspec.structs.replace(item, timing=Timing(t_received_ns=time.time_ns()))
+    if message.timing.t_received_ns:
+        return message
+    return msgspec.structs.replace(message, timing=Timing(t_received_ns=time.time_ns()))
 
 
 def _way(sources: Sequence[Message], span: Span) -> tuple[Span, ...]:

@@ -1,10 +1,10 @@
 """Who owns an array that leaves a node.
 
-A message that a node gives out may be queued, published and recorded after the node goes on, so its arrays must not
-change any more. An array that owns its memory is frozen where it is: a node that writes to it later gets numpy's
+A message that a node or a source gives out may be queued, published and recorded after that goes on, so its arrays must
+not change any more. An array that owns its memory is frozen where it is: a node that writes to it later gets numpy's
 "read-only" error instead of changing a message under its readers. A view of frozen memory (of a received record) passes
 as it is and keeps that memory alive. A view of memory that may still change, such as an engine's output buffer or a
-node's ring buffer, is copied, and counted.
+driver's ring buffer, is copied, and counted; `frozen` says of a whole message that its memory does not change.
 """
 
 from __future__ import annotations
@@ -43,13 +43,23 @@ def settled(message: M, places: Places | None = None) -> tuple[M, int]:
     return (msgspec.structs.replace(message, **copies) if copies else message), len(copies)
 
 
+def frozen(message: M) -> M:
+    """Return the message, whose arrays nobody writes any more, nor the memory that they are views of.
+
+    For a source whose messages each have memory of their own, such as a log's: what it gives out is not copied then.
+    """
+    for name in layout_of(type(message)).arrays:
+        owner: Any = getattr(message, name)
+        while isinstance(owner, np.ndarray):
+            owner.flags.writeable = False
+            owner = owner.base
+    return message
+
+
 def on_host(message: M, process: str, clock_ns: Callable[[], int]) -> M:
     """Return the message for readers outside its process: device arrays copied to the host, as a span of its own."""
-    device: dict[str, Any] = {}
-    for name in layout_of(type(message)).arrays:
-        value = getattr(message, name)
-        if value is not None and not isinstance(value, np.ndarray):
-            device[name] = value
+    values = {name: getattr(message, name) for name in layout_of(type(message)).arrays}
+    device = {name: value for name, value in values.items() if value is not None and not isinstance(value, np.ndarray)}
     if not device:
         return message
     started_ns = clock_ns()
@@ -79,4 +89,4 @@ def _copy(array: NDArray[Any]) -> NDArray[Any]:
     return copy
 
 
-__all__ = ["on_host", "settled"]
+__all__ = ["frozen", "on_host", "settled"]

@@ -11,27 +11,25 @@ slower, and named, but never sees its data change.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import iceoryx2 as iox
-import numpy as np
-from numpy.typing import NDArray
 
 from perception.errors import ChannelError
 from perception.messages import Message
-from perception.messages.codec import ALIGNMENT, Cuts, Record
-from perception.messages.layout import layout_of
+from perception.messages.codec import ALIGNMENT, Cuts, Record, encode
+from perception.runtime.placing import MAX_HELD, PLACED_AT, Placing
 from perception.runtime.rows import RowReader, RowWriter
-from perception.runtime.slots import UNVIEWED, Extent, Placed, Slot, Slots, extent_of
+from perception.runtime.slots import UNVIEWED, Extent, Slot, Slots, extent_of
 from perception.runtime.wakeups import Sleeper, Waker
 
 ROOT = Path("/tmp")
@@ -39,12 +37,6 @@ SHARED_MEMORY = Path("/dev/shm")
 RESERVE_BYTES = 4 << 20
 """Left free, for what others write at the same moment."""
 PLENTY_BYTES = 256 << 20
-PLACED_FROM = 64 << 10
-"""Bytes of an array that is worth a place of its own."""
-PLACED_AT, PLACED_TAIL = 2048, 8192
-"""Bytes before and behind a placed array: for header and body, and for smaller arrays and timing."""
-MAX_KEPT = 2
-"""Placed arrays that may be kept by whoever gave them out, before no more are placed."""
 LOOK_S = 0.05
 """Where there is plenty, room is looked for only so often."""
 
@@ -133,8 +125,8 @@ class SharedMemoryHost:
         """Open the writing end of a topic; pools grow when larger records come."""
         service = self._topic_service(topic)
         builder = service.publisher_builder().initial_max_slice_len(max(1, -(-first_bytes // ALIGNMENT)))
-        builder = builder.allocation_strategy(iox.AllocationStrategy.PowerOfTwo).max_loaned_samples(2 + MAX_KEPT)
-        return Writer(topic, builder.create())
+        builder = builder.allocation_strategy(iox.AllocationStrategy.PowerOfTwo).max_loaned_samples(2 + MAX_HELD)
+        return Writer(topic, builder.create(), lambda: service.subscriber_builder().buffer_size(1).create())
 
     def reader(self, topic: str, buffer: int, borrowed: int) -> Reader:
         """Open a reading end.
@@ -174,8 +166,8 @@ class SharedMemoryHost:
             .enable_safe_overflow(True)
             .history_size(0)
             .subscriber_max_buffer_size(limits.buffer)
-            .subscriber_max_borrowed_samples(limits.borrowed + 1)
-            .max_subscribers(limits.readers + 1)
+            .subscriber_max_borrowed_samples(max(limits.borrowed, MAX_HELD) + 1)
+            .max_subscribers(limits.readers + 2)  # the writer itself, and one that was killed
             .max_publishers(2)
             .max_nodes(self._processes + 4),
         )
@@ -204,20 +196,24 @@ class SharedMemoryHost:
 class Writer:
     """The writing end of a topic.
 
-    An array that was made here, by `place`, is not copied when the record that begins with it is written.
+    Args:
+        topic: the topic.
+        publisher: of iceoryx2.
+        subscribe: opens a reading end for this process itself, see `placing`.
     """
 
-    def __init__(self, topic: str, publisher: Any) -> None:
+    def __init__(self, topic: str, publisher: Any, subscribe: Callable[[], Any]) -> None:
         self.topic, self._publisher = topic, publisher
         self._slots = Slots()
-        self._placed: Placed | None = None
-        self._kept: list[Placed] = []
-        self.copied = 0
-        """Placed arrays that somebody kept."""
+        self.placing = Placing(self._loaned, subscribe)
         self._blocks = self._blocks_before = self._most_blocks = 0
         """Of the last record, of the one before, and of the largest so far."""
         self._ready: tuple[int, Any, Slot] | None = None
         """What is loaned for the next record already: its blocks, and the place."""
+
+    def laid_out(self, message: Message) -> Record:
+        """Return a message as a record for `write`, its array where it is if that was placed here."""
+        return encode(message, self.placing.array, PLACED_AT)
 
     def write(self, record: Record) -> None:
         """Write a record; it is with the readers when this returns.
@@ -225,84 +221,50 @@ class Writer:
         Raises:
             ChannelError: shared memory is full.
         """
-        size = record.size
-        placed = self._placed
-        if placed is not None and (at := record.where_first(placed.array)) is not None:
-            self._placed = None
-            if at == PLACED_AT and size <= placed.blocks * ALIGNMENT and not self._is_kept(placed):
-                self._send(placed.sample, placed.slot, record, but_first=True)
-                return
-            self._kept.append(placed)
-        blocks, ready = -(-size // ALIGNMENT), self._ready
+        self.placing.catch_up()
+        placed = self.placing.take(record) if record.is_in_place else None
+        sample, slot = self._place_for(record) if placed is None else (placed.sample, placed.slot)
+        assert slot.view is not None
+        record.write_into(slot.view, but_first=placed is not None)
+        slot.extent[0], slot.extent[1], slot.extent[2] = record.size, record.body_at, record.timing_at
+        sample.send()
+        self.placing.sent(placed)
+
+    def _place_for(self, record: Record) -> tuple[Any, Slot]:
+        size, ready = record.size, self._ready
+        blocks = -(-size // ALIGNMENT)
         self._ready, self._blocks, self._blocks_before = None, blocks, self._blocks
         if ready is not None and ready[0] == blocks:
             _, sample, slot = ready
+            self._claim(slot, size)
         else:
             del ready
-            sample, slot = self._loaned(blocks, size)
+            sample, slot, _ = self._loaned(size)
+        return sample, slot
+
+    def settle(self) -> None:
+        """Loan the place of the next record, where it will be as large as the last two; for when there is time."""
+        self.placing.catch_up()
+        self.placing.prepare()
+        if self._ready is None and 0 < self._blocks == self._blocks_before:
+            with contextlib.suppress(ChannelError):  # it is told when there is a record
+                self._ready = self._blocks, *self._loaned_blocks(self._blocks)
+
+    def _loaned(self, size: int) -> tuple[Any, Slot, int]:
+        """Loan a place for so many bytes, which are there for certain."""
+        blocks = -(-size // ALIGNMENT)
+        sample, slot = self._loaned_blocks(blocks)
+        self._claim(slot, size)
+        return sample, slot, blocks * ALIGNMENT
+
+    @staticmethod
+    def _claim(slot: Slot, size: int) -> None:
         if size > slot.written:
             _ROOM.check(size)
             slot.written = size
-        self._send(sample, slot, record)
 
-    @staticmethod
-    def _send(sample: Any, slot: Slot, record: Record, *, but_first: bool = False) -> None:
-        assert slot.view is not None
-        record.write_into(slot.view, but_first=but_first)
-        slot.extent[0], (slot.extent[1], slot.extent[2]) = record.size, record.cuts
-        sample.send()
-
-    def _is_kept(self, placed: Placed) -> bool:
-        """True where more than the message that is written, its record and this writer have the array, or a view."""
-        is_kept = sys.getrefcount(placed.array) > UNVIEWED + 2 or not placed.is_seen_once()
-        self.copied += is_kept
-        return is_kept
-
-    def place(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
-        """Return an array to be the first of the next record, in its place; None where there is none for it."""
-        nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes < PLACED_FROM:
-            return None
-        self._kept = [placed for placed in self._kept if not placed.is_given_up()]
-        if len(self._kept) >= MAX_KEPT:
-            return None
-        if self._placed is not None:
-            if not self._placed.is_given_up():
-                return None
-            self._placed = None
-        size = PLACED_AT + nbytes + PLACED_TAIL
-        blocks = -(-size // ALIGNMENT)
-        try:
-            sample, slot = self._loaned(blocks, size)
-            if size > slot.written:
-                _ROOM.check(size)
-                slot.written = size
-        except ChannelError:  # it is told when there is a record
-            return None
-        array = slot.array[PLACED_AT : PLACED_AT + nbytes].view(dtype).reshape(shape)
-        self._placed = Placed(blocks, sample, slot, array)
-        return array
-
-    def has_placed(self, array: NDArray[Any]) -> bool:
-        """True for the array that `place` returned last, until it is written."""
-        return self._placed is not None and self._placed.array is array
-
-    def first_at(self, message: Message) -> int:
-        """Return where the first array of a message has its place, for `encode`; 0 where it has none."""
-        if self._placed is None:
-            return 0
-        values = (getattr(message, name) for name in layout_of(type(message)).arrays)
-        return PLACED_AT if next((v for v in values if v is not None), None) is self._placed.array else 0
-
-    def prepare(self) -> None:
-        """Loan the place of the next record, where it will be as large as the last two; for when there is time."""
-        if self._ready is None and 0 < self._blocks == self._blocks_before:
-            try:
-                self._ready = self._blocks, *self._loaned(self._blocks, self._blocks * ALIGNMENT)
-            except ChannelError:  # it is told when there is a record
-                return
-
-    def _loaned(self, blocks: int, size: int) -> tuple[Any, Slot]:
+    def _loaned_blocks(self, blocks: int) -> tuple[Any, Slot]:
+        size = blocks * ALIGNMENT
         if blocks > self._most_blocks:  # a larger pool may lie where another one was
             _ROOM.check(size)
             self._most_blocks = blocks

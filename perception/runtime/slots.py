@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import sys
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 MAX_SLOTS = 1024
 """Places of a pool that are remembered."""
@@ -43,28 +40,10 @@ class Slot:
         memory = memoryview((ctypes.c_uint8 * self.room).from_address(sample.payload_ptr))
         self.array = np.frombuffer(memory, np.uint8)
         self.view: memoryview | None = None
-        """For its writer."""
+        """For its writer: the same memory, which may be written to whatever the array's flags say."""
         self.extent = extent_of(sample)
         self.sample: Any = None
         """Borrowed as long as it stands here."""
-
-
-@dataclass
-class Placed:
-    """An array of the next record in its place, and what is loaned for it."""
-
-    blocks: int
-    sample: Any
-    slot: Slot
-    array: NDArray[Any]
-
-    def is_given_up(self) -> bool:
-        """True where nobody has the array, or any view of the place."""
-        return sys.getrefcount(self.array) <= UNVIEWED and self.is_seen_once()
-
-    def is_seen_once(self) -> bool:
-        """True where nobody has a view of the place but the array itself and its writer."""
-        return sys.getrefcount(self.slot.array) <= UNVIEWED + 2
 
 
 def extent_of(sample: Any) -> memoryview:
@@ -83,4 +62,4 @@ class Slots(dict[int, Slot]):
         return slot
 
 
-__all__ = ["UNVIEWED", "Extent", "Placed", "Slot", "Slots", "extent_of"]
+__all__ = ["UNVIEWED", "Extent", "Slot", "Slots", "extent_of"]

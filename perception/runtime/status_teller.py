@@ -78,11 +78,12 @@ class StatusTeller:
         return msgspec.structs.replace(status, notes=(*status.notes, note))
 
     def _source_status(self, spec: NodeSpec, memory_mb: float) -> NodeStatus:
+        stamper = self._group.sources[spec.name]
         return NodeStatus(
             node=spec.name, state="ok", epoch=self._context.epoch, inputs=(),
-            published=dict(self._group.sources[spec.name].published), latency_p50_ms=0.0, latency_p99_ms=0.0,
+            published=dict(stamper.published), latency_p50_ms=0.0, latency_p99_ms=0.0,
             memory_mb=memory_mb, degraded=self._nodes[spec.name].degraded,
-            notes=(*self._nodes[spec.name].notes, *self._held_back(spec.name)),
+            notes=(*self._nodes[spec.name].notes, *stamper.notes(), *self._held_back(spec.name)),
         )  # fmt: skip
 
     def _held_back(self, source: str) -> tuple[str, ...]:

@@ -69,11 +69,11 @@ class Worker:
             lockstep=graph.mode == "lockstep",
             clock_ns=time.time_ns,
         )
-        self._context = context
+        self._context, self._driving = context, threading.Lock()
         self._channels = channels = self._opened_channels(run)
         self.group = Group(graph, self.nodes, context, channels.emit, channels.bound, channels.announce)
         if graph.mode != "lockstep":
-            self.group.place_outputs(channels.places)
+            self.group.place_outputs(self.nodes, channels.places, self._driving)
         self._pacers = {
             spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
         }
@@ -86,7 +86,6 @@ class Worker:
         self._inbox: deque[tuple[NodeSpec, str, Message | Bound, int]] = deque()
         self._beginnings: deque[tuple[Mapping[str, int], str, threading.Event]] = deque()
         self._wrapping, self._began_by = set[str](), ""
-        self._driving = threading.Lock()
         self._stopping = False
         self._distance = distance_to_keep(graph, topology, process)
         self._sources_running, self._resting = 0, False
@@ -375,7 +374,7 @@ class Worker:
         """Hand over what a source measures; a paced one waits for each stamp's turn. True where it begins again."""
         playback = self._playbacks.get(spec.name)
         beginning = 0 if playback is None else playback.beginning
-        core = EveryOtherCore(self._distance)
+        core, stamper = EveryOtherCore(self._distance), self.group.sources[spec.name]
         for topic, item in source.messages():
             if playback is not None:
                 turn = playback.turn(topic, item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns)
@@ -384,7 +383,8 @@ class Worker:
                 beginning = turn
             if self._stopping:
                 return False
-            self._hand_over(spec, topic, received(item), beginning)
+            complete = item if isinstance(item, Bound) else received(stamper.settled(item))
+            self._hand_over(spec, topic, complete, beginning)
             core.settle()
         for topic in spec.outputs.values():
             self._hand_over(spec, topic, Bound(AFTER_ALL), beginning)

@@ -78,18 +78,21 @@ def test_the_first_array_begins_where_its_bytes_are_already_and_the_record_says_
 ) -> None:
     message = cloud(points)
     assert isinstance(message.xyz_m, np.ndarray)
-    plain, record = encode(message), encode(message, first_at)
-    assert record.where_first(message.xyz_m) == max(plain.where_first(message.xyz_m) or 0, first_at)
-    assert record.where_first(np.zeros((points, 3), np.float32)) is None
+    plain, record = encode(message), encode(message, message.xyz_m, first_at)
+    assert not encode(message, np.zeros((points, 3), np.float32), first_at).is_in_place  # not the message's
     target = bytearray(record.size)
     record.write_into(target)
     assert target == record.to_bytes()
-    where = slice(record.where_first(message.xyz_m), (record.where_first(message.xyz_m) or 0) + message.xyz_m.nbytes)
-    target[where] = bytes(message.xyz_m.nbytes)
-    record.write_into(target, but_first=True)
-    assert not any(target[where])  # what is there already is left alone, and nothing else
-    target[where] = message.xyz_m.tobytes()
-    assert target == record.to_bytes()
+    if record.is_in_place:
+        where = slice(first_at, first_at + message.xyz_m.nbytes)
+        target[where] = bytes(message.xyz_m.nbytes)
+        record.write_into(target, but_first=True)
+        assert not any(target[where])  # what is there already is left alone, and nothing else
+        target[where] = message.xyz_m.tobytes()
+        assert target == record.to_bytes()
+    else:
+        assert record.to_bytes() == plain.to_bytes()
+        assert first_at < plain.body_at + 400  # there was no room for what stands before it
     header, body, *_, timing = msgpack.unpackb(bytes(target))
     assert (header, body, timing) == tuple(msgpack.unpackb(plain.to_bytes())[part] for part in (0, 1, -1))
     read = decode(bytes(target), PointCloud)
@@ -153,9 +156,9 @@ def test_who_knows_a_records_cuts_reads_nothing_of_what_is_between(message: Mess
     written = encode(message)
     data = bytearray(written.to_bytes())
     whole = decode_envelope(data)
-    body, timing = written.cuts
+    body, timing = written.body_at, written.timing_at
     data[body:timing] = b"\xc1" * (timing - body)  # which is no MessagePack
-    envelope = decode_envelope(data, written.cuts)
+    envelope = decode_envelope(data, Cuts(body, timing))
     assert (envelope.header, envelope.timing) == (whole.header, whole.timing)
     with pytest.raises(MessageError, match="in its timing"):
         decode_envelope(data, Cuts(body, timing + 1))

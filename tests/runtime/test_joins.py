@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from perception.errors import GraphError
 from perception.messages import Image, Message, PointCloud
 from perception.runtime.graph import Edge
 from perception.runtime.inline_runner import run_inline
-from perception.runtime.node import Join, Many, Maybe, Node, On, Out
+from perception.runtime.node import Join, Many, Maybe, Node, On, Out, Source
 from tests.runtime.executors import executor, lidar_edge, run_all
 from tests.runtime.graphs import MS, Script, cloud, graph, image, join_settings, spec
 
@@ -243,3 +244,39 @@ def test_an_offset_of_the_reference_does_not_move_what_is_promised_of_the_output
     running = executor(OptionalJoiner(), edges, {"out": "node/out"}, lockstep=True)
     running.offer("lidar/points", cloud(100))
     assert running.output_bound() == 100 * MS  # the output will have the sweep's own stamp
+
+
+class Reusing(Source):
+    """Gives out pictures as views of one memory, each while the one before still waits with its sweep."""
+
+    paced = True
+
+    def messages(self) -> Iterator[tuple[str, Message]]:
+        memory = np.zeros((1, 2, 2, 3), np.uint8)
+        for step in range(5):
+            memory[:] = step
+            yield "left/image", msgspec.structs.replace(image(100 * step), data=memory[0])
+            yield "lidar/points", cloud(100 * step + 3)
+
+
+class Pictures(Node):
+    scene = Join(sweep=PointCloud, left=Image, tolerance_ms=5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[int] = []
+
+    def on_scene(self, sweep: PointCloud, left: Image) -> None:
+        self.values.append(int(np.asarray(left.data)[0, 0, 0]))
+
+
+def test_a_picture_that_waits_does_not_change_when_its_source_writes_its_memory_again() -> None:
+    node = Pictures()
+    edges = [Edge("lidar/points", "scene.sweep", PointCloud), Edge("left/image", "scene.left", Image)]
+    topics: dict[str, type[Message]] = {"left/image": Image, "lidar/points": PointCloud}
+    nodes = [
+        spec("source", outputs={topic: topic for topic in topics}, source=True),
+        spec("join", edges, joins={"scene": join_settings(Pictures.scene)}),
+    ]
+    run_inline(graph(nodes, topics, mode="lockstep"), nodes={"source": Reusing(), "join": node})
+    assert node.values == [0, 1, 2, 3, 4]

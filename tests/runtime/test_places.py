@@ -1,34 +1,31 @@
-"""Outputs made in shared memory: giving them out copies nothing, and what a node keeps of them never changes."""
+"""Outputs made in shared memory: giving them out copies nothing, and what anybody keeps of them never changes."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from perception.errors import ChannelError
 from perception.messages import Header, Image
-from perception.messages.codec import decode, encode
+from perception.messages.codec import decode
 from perception.runtime.node import Node
+from perception.runtime.ownership import settled
 from perception.runtime.places import Places
-from perception.runtime.shared_memory import (
-    MAX_KEPT,
-    PLACED_AT,
-    PLACED_FROM,
-    Reader,
-    SharedMemoryHost,
-    TopicLimits,
-    Writer,
-    remove_leftovers,
-)
+from perception.runtime.placing import MAX_HELD, PLACED_FROM
+from perception.runtime.shared_memory import Reader, SharedMemoryHost, TopicLimits, Writer, remove_leftovers
 
 RUN = "000005a7"
 SHAPE = (200, 300, 3)
+Ends = tuple[Writer, Reader]
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Writer, Reader]]:
+def ends() -> Iterator[Ends]:
     try:
         host = SharedMemoryHost(RUN, "alone", {"node/out": TopicLimits(1, 2, 4)}, 1)
         yield host.writer("node/out"), host.reader("node/out", 2, 4)
@@ -37,61 +34,152 @@ def ends() -> Iterator[tuple[Writer, Reader]]:
 
 
 def given_out(
-    ends: tuple[Writer, Reader], value: int, look: Callable[[NDArray[np.uint8]], object] = lambda array: None
-) -> tuple[NDArray[np.uint8], int]:
-    """Give out a picture of one value as a node does, and return what is read, and where in its record it begins."""
+    ends: Ends,
+    value: int,
+    look: Callable[[NDArray[np.uint8]], object] = lambda array: None,
+    driving: threading.Lock | None = None,
+) -> tuple[NDArray[np.uint8], bool]:
+    """Give out a picture of one value as a node does, or with a lock as a source.
+
+    Returns:
+        What is read, and whether it lay in its place.
+    """
     writer, reader = ends
-    node = Node()
-    node.placed_in(Places({"out": writer}))
+    node, places = Node(), Places({"out": writer.placing}, driving)
+    node.placed_in(places)
     array = node.empty("out", SHAPE, np.uint8)
     array[:] = value
     look(array)
     header = Header(frame_id="cam", t_sensor_ns=value)
     message = Image(header=header, encoding="rgb8", height_px=SHAPE[0], width_px=SHAPE[1], data=array)
-    del array
-    record = encode(message, writer.first_at(message))
-    assert isinstance(message.data, np.ndarray)
-    at = record.where_first(message.data)
-    assert at is not None
+    if driving is None:
+        del array
+    message, _ = settled(message, places)
+    record = writer.laid_out(message)
     writer.write(record)
+    is_in_place = record.is_in_place
     del record, message
     taken = reader.take()
     assert taken is not None
     read = np.asarray(decode(taken, Image).data).copy()
     del taken
     reader.give_back()
-    return read, at
+    return read, is_in_place
 
 
-def test_what_is_made_in_its_place_is_written_without_a_copy(ends: tuple[Writer, Reader]) -> None:
+def values(kept: list[Any]) -> list[int]:
+    """Return the one value of each array; -1 where it has more than one."""
+    arrays = [np.asarray(view) for view in kept]
+    return [int(array.max()) if array.min() == array.max() else -1 for array in arrays]
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_what_is_made_in_its_place_is_written_without_a_copy(ends: Ends, settles: bool) -> None:
     for value in range(40):
-        read, at = given_out(ends, value)
+        read, is_in_place = given_out(ends, value)
         assert (read == value).all()
         assert read.shape == SHAPE
-        assert at == PLACED_AT
-    assert ends[0].copied == 0
+        assert is_in_place
+        if settles:
+            ends[0].settle()
+    assert ends[0].placing.copied == 0
 
 
 @pytest.mark.parametrize("part", [lambda array: array, lambda array: array[3:5], memoryview])
 def test_what_a_node_keeps_stays_as_it_was_while_a_hundred_follow(
-    ends: tuple[Writer, Reader], part: Callable[[NDArray[np.uint8]], object]
+    ends: Ends, part: Callable[[NDArray[np.uint8]], object]
 ) -> None:
     kept: list[object] = []
-    for value in range(5):
+    for value in range(MAX_HELD + 3):
         assert (given_out(ends, value, lambda array: kept.append(part(array)))[0] == value).all()
     for value in range(50, 150):
         assert (given_out(ends, value)[0] == value).all()
-    assert (
-        [int(np.asarray(view).max()) for view in kept] == [int(np.asarray(view).min()) for view in kept] == [*range(5)]
-    )
-    assert ends[0].copied == MAX_KEPT  # from then on what is made is plain memory
+        ends[0].settle()
+    assert values(kept) == [*range(MAX_HELD + 3)]
+    assert ends[0].placing.copied == MAX_HELD  # from then on what is made is plain memory
     kept.clear()
-    assert given_out(ends, 7)[1] == PLACED_AT
+    assert given_out(ends, 7)[1]
     assert (given_out(ends, 8)[0] == 8).all()
 
 
-def test_what_is_made_and_never_given_out_costs_no_place(ends: tuple[Writer, Reader]) -> None:
-    places = Places({"out": ends[0]})
+def test_what_a_source_goes_on_with_is_not_copied_and_stays_as_it_was(ends: Ends) -> None:
+    kept: list[NDArray[np.uint8]] = []
+    driving = threading.Lock()
+    for value in range(150):
+        read, is_in_place = given_out(ends, value, kept.append, driving)
+        assert (read == value).all()
+        assert is_in_place
+        assert values(kept) == [*range(max(0, value - 2), value + 1)]
+        with pytest.raises(ValueError, match="read-only"):
+            kept[-1][:] = 0
+        kept = kept[-2:]
+        if value % 2:
+            ends[0].settle()
+    assert ends[0].placing.copied == 0
+
+
+def test_what_a_source_could_still_write_to_is_copied(ends: Ends) -> None:
+    parts: list[NDArray[np.uint8]] = []
+    driving = threading.Lock()
+    for value in range(3):
+        read, _ = given_out(ends, value, lambda array: parts.append(array[1:]), driving)
+        parts[-1][:] = 99
+        assert (read == value).all()
+    assert ends[0].placing.copied == 3
+
+
+def test_a_source_that_keeps_too_many_gets_plain_memory_until_it_lets_go(ends: Ends) -> None:
+    kept: list[NDArray[np.uint8]] = []
+    driving = threading.Lock()
+    were_in_place = [given_out(ends, value, kept.append, driving)[1] for value in range(MAX_HELD + 4)]
+    assert were_in_place == [True] * MAX_HELD + [False] * 4
+    assert values(kept) == [*range(MAX_HELD + 4)]
+    kept.clear()
+    assert given_out(ends, 9, kept.append, driving)[1]
+
+
+def test_a_source_does_not_wait_for_its_place_while_the_channels_are_in_use(ends: Ends) -> None:
+    driving = threading.Lock()
+    places = Places({"out": ends[0].placing}, driving)
+    with driving:
+        assert not places.hold(places.empty("out", SHAPE, np.uint8))
+    assert places.hold(places.empty("out", SHAPE, np.uint8))
+    assert not driving.locked()
+
+
+def test_records_of_other_arrays_may_come_between(ends: Ends) -> None:
+    writer, reader = ends
+    kept: list[NDArray[np.uint8]] = []
+    for value in range(30):
+        assert given_out(ends, value, kept.append, threading.Lock())[1]
+        small = Image(
+            header=Header(frame_id="cam", t_sensor_ns=1), encoding="jpeg", height_px=1, width_px=1,
+            data=np.full(value * 5000, value, np.uint8),
+        )  # fmt: skip
+        for _ in range(3):
+            writer.write(writer.laid_out(small))
+            taken = reader.take()
+            assert taken is not None
+            assert (np.asarray(decode(taken, Image).data) == value).all()
+            del taken
+            reader.give_back()
+        assert values(kept) == [*range(max(0, value - 1), value + 1)]
+        kept = kept[-1:]
+
+
+def test_a_record_that_does_not_come_back_to_its_writer_is_an_error(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_out(ends, 1)
+    ends[0].settle()
+    monkeypatch.setattr(ends[0].placing, "_own", type("Deaf", (), {"receive": lambda self: None})())
+    given_out(ends, 2)
+    with pytest.raises(ChannelError, match="own record"):
+        ends[0].settle()
+
+
+def test_what_is_made_and_never_given_out_costs_no_place(ends: Ends) -> None:
+    places = Places({"out": ends[0].placing})
     for _ in range(20):
         places.empty("out", SHAPE, np.uint8)
     given_up = places.empty("out", SHAPE, np.uint8)
@@ -104,8 +192,8 @@ def test_what_is_made_and_never_given_out_costs_no_place(ends: tuple[Writer, Rea
     assert (given_out(ends, 3)[0] == 3).all()
 
 
-def test_small_arrays_and_other_outputs_are_plain_memory(ends: tuple[Writer, Reader]) -> None:
-    places = Places({"out": ends[0]})
+def test_small_arrays_and_other_outputs_are_plain_memory(ends: Ends) -> None:
+    places = Places({"out": ends[0].placing})
     assert not places.hold(places.empty("out", (PLACED_FROM - 1,), np.uint8))
     assert not places.hold(places.empty("another", SHAPE, np.uint8))
     assert places.hold(places.empty("out", (PLACED_FROM,), np.uint8))

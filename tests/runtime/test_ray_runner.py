@@ -24,6 +24,7 @@ from perception.runtime.diagnosis import is_loopback
 from perception.runtime.graph import Edge, Graph, NodeSpec, OutputSpec, SensorHealth
 from perception.runtime.launcher import Summary, run_graph
 from perception.runtime.node import NodeConfig
+from perception.runtime.placing import PLACED_FROM
 from perception.runtime.ray_runner import RayRunner
 from perception.runtime.run_lock import clean_dead_runs, runs_folder
 from perception.runtime.subscriber import Received
@@ -116,6 +117,7 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
         node("hoarder", "Hoarder", "hoard", [sweep_edge(keep="all", bound=10)]),
         node("placer", "Placer", "place", [sweep_edge(keep="all", bound=10)]),
         node("keeper", "Keeper", "keep", [sweep_edge(keep="all", bound=10, holds=10)]),
+        node("beside", "Keeper", "sensors", [sweep_edge(keep="all", bound=10, holds=10)]),
         node(
             "together",
             "Together",
@@ -123,8 +125,8 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
             [Edge("echo/out", "scene.sweep", PointCloud), Edge("cam/image", "scene.picture", Image)],
         ),
     ]
-    outputs = ["slow/out", "hoarder/out", "keeper/out", "together/out", "placer/out"]
-    built = graph(tmp_path, nodes, outputs, "whole", PulseConfig(count=150))
+    outputs = ["slow/out", "hoarder/out", "keeper/out", "together/out", "placer/out", "beside/out"]
+    built = graph(tmp_path, nodes, outputs, "whole", PulseConfig(count=150, points=PLACED_FROM // 12 + 1))
     listening = Listening(built.endpoint, [*outputs, "state", "status"])
     lines: list[str] = []
     summary = run_graph(built, on_line=lines.append)
@@ -138,8 +140,10 @@ def test_a_graph_of_processes_runs_drops_by_its_rules_keeps_data_whole_and_clean
     before = together[0].message.header.seq  # what came before the planner's first
     assert before + len(sets) + sum(dropped.values()) + sum(r.gap for r in together) == 150
     assert len(sets) > 120
-    assert set(first(received, "hoarder/out")) == set(first(received, "keeper/out")) == {0.0}  # views that changed
+    for name in ("hoarder", "keeper", "beside"):
+        assert set(first(received, f"{name}/out")) == {0.0}  # views that changed
     assert summary.statuses["keeper"].notes == ()
+    assert summary.statuses["pulse"].notes == ("gave out views of memory that may change: 150 arrays copied",)
     slow = [r for r in received if r.topic == "slow/out"]
     counters = {entry.topic: entry for entry in summary.statuses["slow"].inputs}["lidar/points"]
     assert counters.received + counters.dropped.get("channel full", 0) == 150

@@ -89,7 +89,7 @@ def test_a_records_cuts_come_with_it_as_long_as_it_is_lent(ends: tuple[Writer, R
         record = encode(cloud(number, 10 + number))
         ends[0].write(record)
         kept.append(ends[1].take())
-        assert ends[1].cuts == record.cuts
+        assert ends[1].cuts == (record.body_at, record.timing_at)
     ends[0].write(encode(cloud(9)))
     kept.append(ends[1].take())
     assert ends[1].cuts is None  # a copy: its place may hold another record by now
@@ -103,7 +103,7 @@ def test_a_place_that_was_made_ready_holds_what_comes_of_any_size(
         array = np.asarray(sent(*ends, number=number, points=points).xyz_m)
         assert array.shape == (points, 3)
         assert (array == number).all()
-        ends[0].prepare()
+        ends[0].settle()
 
 
 def test_where_memory_is_full_what_needs_no_more_of_it_is_still_written(
@@ -111,7 +111,7 @@ def test_where_memory_is_full_what_needs_no_more_of_it_is_still_written(
 ) -> None:
     for number in range(60):  # in every place that there is
         sent(*ends, number=number)
-        ends[0].prepare()
+        ends[0].settle()
     monkeypatch.setattr(shared_memory, "free_bytes", lambda: 0)
     monkeypatch.setattr(shared_memory, "LOOK_S", 0.0)
     monkeypatch.setattr(shared_memory, "_ROOM", shared_memory._Room())
