@@ -220,11 +220,13 @@ class Node:
         """Return an array for an output, to be filled and given out by the call that asked for it.
 
         Where it can be it lies where other processes will read it, so that giving out an image or a mask copies
-        nothing. That holds for one array of a message, the first that its class declares; one that the node keeps, or
-        keeps a view of, is copied after all. It is plain memory wherever there is no place for it.
+        nothing. That holds for one array of a message, the first that its class declares. What a node keeps of it is
+        copied after all; a source may go on with the array, which is read-only from then on, but a part of it that it
+        could still write to is copied, too. Write to nothing else that has the memory, such as a tensor made of the
+        array. It is plain memory wherever there is no place for it.
 
         Args:
-            output: the name of the port.
+            output: the name of the port; of a source, the topic.
             shape: of the array.
             dtype: of the array.
         """
