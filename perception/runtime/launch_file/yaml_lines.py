@@ -66,12 +66,12 @@ def parse_yaml(
         )
         return None
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.SafeLoader)):
-            faults.add(
-                "file-too-large", file, 1, "uses YAML aliases", "each value written out: an alias can blow up the file"
-            )
-            return None
-        node = yaml.compose(data, Loader=yaml.SafeLoader)
+        node = yaml.compose(data, Loader=_WithoutAliases)
+    except _AliasError:
+        faults.add(
+            "file-too-large", file, 1, "uses YAML aliases", "each value written out: an alias can blow up the file"
+        )
+        return None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
@@ -86,6 +86,17 @@ def parse_yaml(
     assert isinstance(values, dict)
     document.values = values
     return document
+
+
+class _AliasError(Exception):
+    """A value that stands elsewhere."""
+
+
+class _WithoutAliases(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise _AliasError
+        return super().compose_node(parent, index)
 
 
 class _Reader:
