@@ -13,17 +13,21 @@ from typing import Protocol
 
 import numpy as np
 
-from perception.benchmarks.payload import END, Bytes, Collector, Plan, messages, number_of, relay, relayed
+from perception.benchmarks.payload import END, Bytes, Collector, Plan, due, filled, number_of, relay, relayed
 
 FIRST_PORT = 17_550
 POOL_BYTES = 128 << 20
 
 
 class Link(Protocol):
-    """One stage's input and output; `relay` sends a relay's answer, made in shared memory where a peer can do that."""
+    """One stage's input and output.
+
+    `give` sends a source's payload and `relay` a relay's answer, made in shared memory where a peer can do that.
+    """
 
     def receive(self) -> Iterator[Bytes]: ...
     def send(self, data: Bytes) -> None: ...
+    def give(self, size: int, number: int) -> None: ...
     def relay(self, data: Bytes) -> None: ...
     def close(self) -> None: ...
 
@@ -49,6 +53,9 @@ class ZmqLink:
 
     def send(self, data: Bytes) -> None:
         self._output.send(data.data, copy=False)
+
+    def give(self, size: int, number: int) -> None:
+        self.send(filled(np.empty(size, np.uint8), number))
 
     def relay(self, data: Bytes) -> None:
         self.send(relayed(data))
@@ -94,8 +101,11 @@ class ZenohLink:
         buffer[:] = data.tobytes()
         self._publisher.put(buffer)
 
+    def give(self, size: int, number: int) -> None:
+        self.send(filled(np.empty(size, np.uint8), number))  # its buffer takes bytes alone
+
     def relay(self, data: Bytes) -> None:
-        self.send(relayed(data))  # its buffer takes bytes alone
+        self.send(relayed(data))
 
     def close(self) -> None:
         time.sleep(0.3)
@@ -121,6 +131,12 @@ class DoraLink:
             view[:] = data
             del view
 
+    def give(self, size: int, number: int) -> None:
+        with self._node.send_output_raw("out", size) as buffer:  # type: ignore[attr-defined,unused-ignore]
+            view = np.frombuffer(buffer, np.uint8)
+            filled(view, number)
+            del view
+
     def relay(self, data: Bytes) -> None:
         with self._node.send_output_raw("out", len(data)) as buffer:  # type: ignore[attr-defined,unused-ignore]
             view = np.frombuffer(buffer, np.uint8)
@@ -139,8 +155,8 @@ def run_stage(link: Link, role: int, folder: Path) -> None:
     plan = Plan.read(folder)
     if role == 0:
         time.sleep(1.5)  # the others have connected by then
-        for data in messages(plan):
-            link.send(data)
+        for size, number in due(plan):
+            link.give(size, number)
         return
     collector = Collector(folder)
     for data in link.receive():

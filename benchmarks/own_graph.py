@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.benchmarks.payload import END, Collector, Plan, messages, number_of, relay
+from perception.benchmarks.payload import END, Collector, Plan, due, filled, number_of, relay
 from perception.messages import Header, Image, Message, host
 from perception.runtime.graph import Edge, Graph, NodeSpec
 from perception.runtime.launcher import run_graph
@@ -38,7 +38,8 @@ class Sending(Source):
 
     def messages(self) -> Iterator[tuple[str, Message | Bound]]:
         time.sleep(1.0)
-        for data in messages(Plan.read(self.config.folder), lambda size: self.empty(TOPICS[0], (size,), np.uint8)):
+        for size, number in due(Plan.read(self.config.folder)):
+            data = filled(self.empty(TOPICS[0], (size,), np.uint8), number)
             header = Header(frame_id="bench", t_sensor_ns=time.time_ns())
             yield TOPICS[0], Image(header=header, encoding="jpeg", height_px=1, width_px=1, data=data)
         time.sleep(1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,32 +47,28 @@ class Plan:
         return round(self.rate_hz * self.seconds)
 
 
-def memory(size: int) -> Bytes:
-    """Return plain memory."""
-    return np.empty(size, np.uint8)
-
-
-def messages(plan: Plan, empty: Callable[[int], Bytes] = memory) -> Iterator[Bytes]:
-    """Yield the payloads at the plan's rate, and one that says that it was the last.
-
-    Args:
-        plan: what to send.
-        empty: gives the memory for a payload of this size, where a system has some that need not be copied.
-    """
+def due(plan: Plan) -> Iterator[tuple[int, int]]:
+    """Yield size and number of each payload when it is due, at the last those that say that it was the last."""
     number = 0
     for size in plan.sizes:
         due_s = time.perf_counter()
         for _ in range(plan.warm_up + plan.counted):
             due_s += 1 / plan.rate_hz
             time.sleep(max(0.0, due_s - time.perf_counter()))
-            yield filled(empty(size), number)
+            yield size, number
             number += 1
     time.sleep(0.3)
-    yield filled(empty(HEAD), END)
+    yield HEAD, END
+
+
+def messages(plan: Plan) -> Iterator[Bytes]:
+    """Yield the payloads when they are due."""
+    for size, number in due(plan):
+        yield filled(np.empty(size, np.uint8), number)
 
 
 def filled(made: Bytes, number: int) -> Bytes:
-    """Write a payload; its time is taken once it is complete."""
+    """Write a payload into memory of its size; its time is taken once it is complete."""
     made[:] = number % 251
     made[:HEAD].view(np.int64)[:] = (number, time.time_ns())
     return made
@@ -114,4 +110,4 @@ class Collector:
         return True
 
 
-__all__ = ["END", "HEAD", "Collector", "Plan", "filled", "messages", "number_of", "relay", "relayed"]
+__all__ = ["END", "HEAD", "Collector", "Plan", "due", "filled", "messages", "number_of", "relay", "relayed"]
