@@ -36,7 +36,7 @@ from perception.messages import (
     SegmentationMask,
     TrackedObjects,
 )
-from perception.messages.codec import Cuts, decode_envelope, encode
+from perception.messages.codec import decode_envelope, encode
 from perception.nodes.fuser import Fuser
 from perception.nodes.object_tracker import ObjectTracker
 from perception.runtime.allocator import keep_freed_memory
@@ -285,7 +285,7 @@ def _send(publisher: Publisher, said: TrackedObjects, step: int) -> None:
     """Write the record as the node's process does, and read and send it as the launcher does."""
     written = encode(said)
     record = memoryview(written.to_bytes())
-    envelope = decode_envelope(record, Cuts(written.body_at, written.timing_at))
+    envelope = decode_envelope(record, written.cuts)
     publisher.publish("objects", published(envelope, record, 1_000_000_000, step * STEP_NS))
 
 

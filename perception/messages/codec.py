@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import MessageError, ShapeError
-from perception.messages.layout import ArrayRef, Layout, as_written, buffer_view, dtype_name, layout_of
+from perception.messages.array import host
+from perception.messages.layout import ArrayRef, Layout, buffer_view, dtype_name, layout_of, little_endian
 from perception.messages.message import Header, Message, Timing
 from perception.messages.packed import Packed
 from perception.messages.topics import message_type as type_of_schema
@@ -52,29 +53,34 @@ _PADS = [bytes((0xC4, length, *bytes(length), 0xC6)) for length in range(ALIGNME
 """A pad of each length: the two bytes of its own head, its zeros, and the first of the next buffer's five."""
 
 
+class Cuts(NamedTuple):
+    """Where a record's body and its timing begin, for who passes it on and need not read all that is between."""
+
+    body: int
+    timing: int
+
+
 class Record:
     """A message laid out as a record, not yet written.
 
-    It refers to the message's arrays: write it before they change. `size` is the exact number of bytes; body and timing
-    begin at `body_at` and `timing_at`; `is_in_place` says that the first array is laid out where `encode` was told that
-    its bytes are.
+    It refers to the message's arrays: write it before they change. `size` is the exact number of bytes; `is_in_place`
+    says that the first array is laid out where `encode` was told that its bytes are.
     """
 
-    __slots__ = ("_buffers", "_tail", "body_at", "is_in_place", "size", "timing_at")
+    __slots__ = ("_buffers", "_tail", "cuts", "is_in_place", "size")
 
     def __init__(
         self,
         buffers: list[tuple[bytearray, NDArray[Any]]],
         tail: bytes | bytearray,
         size: int,
-        body_at: int,
-        timing_at: int,
+        cuts: Cuts,
         *,
         is_in_place: bool = False,
     ) -> None:
         """Take each array with what stands before it, and what stands after the last."""
-        self._buffers, self._tail, self.size = buffers, tail, size
-        self.body_at, self.timing_at, self.is_in_place = body_at, timing_at, is_in_place
+        self._buffers, self._tail, self.size, self.cuts = buffers, tail, size, cuts
+        self.is_in_place = is_in_place
 
     def write_into(self, target: memoryview | bytearray, *, but_first: bool = False) -> int:
         """Write the record to the start of a writable buffer of at least `size` bytes and return `size`.
@@ -132,51 +138,55 @@ def encode(message: Message, placed: NDArray[Any] | None = None, placed_at: int 
     for name in layout.arrays:
         value = body[name]
         if value is not None:
-            array = as_written(value)
+            array = host(value)
             body[name] = ArrayRef(dtype_name(array.dtype), array.shape, 3 + 2 * len(arrays))
-            arrays.append(array)
+            arrays.append(little_endian(array))
     layout.places(body)
+    elements = 3 + 2 * len(arrays)
+    head = bytearray((0x90 | elements,)) if elements < 16 else bytearray(struct.pack(">BH", 0xDC, elements))
+    _append(header, head)
+    begin = len(head)
+    _append(body, head)
     first_at = placed_at if placed is not None and arrays and arrays[0] is placed else 0
+    return _lay_out(head, begin, arrays, message.timing, first_at)
+
+
+def _encode(value: Any) -> bytearray:
+    encoded = bytearray()
+    _append(value, encoded)
+    return encoded
+
+
+def _append(value: Any, encoded: bytearray) -> None:
     try:
-        return _lay_out(header, body, arrays, message.timing, first_at)
+        _encoder.encode_into(value, encoded, -1)
     except (TypeError, OverflowError, ValueError, RecursionError) as error:
         raise MessageError(f"a message holds a value that has no place in a record: {error}") from None
 
 
-def _lay_out(header: Header, body: dict[str, Any], arrays: list[NDArray[Any]], timing: Timing, first_at: int) -> Record:
-    """Put everything in its order; the first array at `first_at`, if what stands before it leaves room."""
-    elements = 3 + 2 * len(arrays)
-    before = bytearray((0x90 | elements,)) if elements < 16 else bytearray(struct.pack(">BH", 0xDC, elements))
-    _encoder.encode_into(header, before, -1)
-    body_at = len(before)
-    _encoder.encode_into(body, before, -1)
+def _lay_out(before: bytearray, body: int, arrays: list[NDArray[Any]], timing: Timing, first_at: int) -> Record:
+    """Put arrays and timing behind header and body, which begins at `body`."""
     at, buffers, is_in_place = 0, [], False
     for array in arrays:
         nbytes = array.nbytes
         if nbytes > MAX_BUFFER_BYTES or len(arrays) > MAX_ARRAYS:
             raise MessageError(f"a record holds at most {MAX_ARRAYS} arrays of at most {MAX_BUFFER_BYTES} bytes")
-        head = at + len(before)
-        before += _PADS[-(head + 7) % ALIGNMENT] if head + 8 > first_at else _long_pad(first_at - head - 8)
-        before += nbytes.to_bytes(4, "big")
+        before += _pad(at + len(before), first_at) + nbytes.to_bytes(4, "big")
         is_in_place |= len(before) == first_at
         buffers.append((before, array))
         at += len(before) + nbytes
         before, first_at = bytearray(), 0
-    timing_at = at + len(before)
-    _encoder.encode_into(timing, before, -1)
-    return Record(buffers, before, at + len(before), body_at, timing_at, is_in_place=is_in_place)
+    cuts = Cuts(body, at + len(before))
+    _append(timing, before)
+    return Record(buffers, before, at + len(before), cuts, is_in_place=is_in_place)
 
 
-def _long_pad(length: int) -> bytes:
-    """Return a pad of a length that needs two bytes, and the first of the next buffer's five."""
-    return b"".join((b"\xc5", length.to_bytes(2, "big"), bytes(length), b"\xc6"))
-
-
-class Cuts(NamedTuple):
-    """Where a record's body and its timing begin, for who passes it on and need not read all that is between."""
-
-    body: int
-    timing: int
+def _pad(at: int, first_at: int) -> bytes:
+    """Return the pad at `at`, so that the buffer behind it is aligned; a longer one where that shall begin later."""
+    longer = first_at - at - 8
+    if longer < 0:
+        return _PADS[-(at + 2 + 5) % ALIGNMENT]
+    return b"".join((b"\xc5", longer.to_bytes(2, "big"), bytes(longer), b"\xc6"))
 
 
 @overload
@@ -199,18 +209,16 @@ def decode(
         MessageError: the bytes are not a record, or one of another type. Nothing is allocated beyond a small multiple
             of `MAX_STRUCTURED_BYTES`, whatever the bytes claim.
     """
-    layout = None if message_type is None else layout_of(message_type)
-    if layout is not None and (parts := _read_at_once(data, layout)) is not None:
+    view = _view(data)
+    if message_type is not None and (parts := _read_at_once(view, layout_of(message_type))) is not None:
         header, body, timing = parts[0], parts[1], parts[-1]
     else:
-        raw = _split(_view(data))
+        raw = _split(view)
         header = _read(_header_decoder, raw[0], "header")
         message_type = message_type or type_of_schema(header.schema, more)
-        layout = layout or layout_of(message_type)
-        body = _read(layout.decoder, raw[1], "body") if header.schema == message_type.SCHEMA else None
+        body = _read(layout_of(message_type).decoder, raw[1], "body") if header.schema == message_type.SCHEMA else None
         timing = _read(_timing_decoder, raw[-1], "timing")
         parts = [_bin(part, element) for element, part in enumerate(raw)]
-    assert message_type is not None
     if header.schema != message_type.SCHEMA:
         raise MessageError(
             f"a record of schema '{header.schema}' came where {message_type.__name__} "
@@ -218,26 +226,25 @@ def decode(
         )
     values = msgspec.structs.asdict(body)
     try:
-        places = layout.places(values)
+        places = layout_of(message_type).places(values)
     except ShapeError as error:
         raise MessageError(f"not a valid record: {error}") from None
     for place in places:
-        values[place.name] = buffer_view(place, parts)
+        values[place.name] = buffer_view(place, _buffer(parts, place.element, place.name))
     return message_type(header=header, timing=timing, **values)
 
 
-def _read_at_once(data: Bytes, layout: Layout) -> Sequence[Any] | None:
+def _read_at_once(view: memoryview, layout: Layout) -> Sequence[Any] | None:
     """Read a record in one call, the way of all sound ones; None where `_split` and `_read` shall say what is wrong.
 
     A record so short cannot hold more structured bytes than allowed, so that nothing has to be measured first.
     """
-    try:
-        view = data if type(data) is memoryview and data.format == "B" else _view(data)
-        decoder = layout.records.get(view[0]) if 3 <= len(view) <= MAX_STRUCTURED_BYTES else None
-        return None if decoder is None else decoder.decode(view)
-    except (msgspec.MsgspecError, RecursionError, MemoryError, UnicodeDecodeError):
+    decoder = layout.records.get(view[0]) if 3 <= len(view) <= MAX_STRUCTURED_BYTES else None
+    if decoder is None:
         return None
-    except (NotImplementedError, BufferError):  # no row of bytes
+    try:
+        return decoder.decode(view)  # type: ignore[no-any-return]
+    except (msgspec.MsgspecError, RecursionError, MemoryError, UnicodeDecodeError):
         return None
 
 
@@ -339,12 +346,6 @@ def _read(decoder: msgspec.msgpack.Decoder[Any], part: memoryview, name: str) ->
         raise MessageError(f"not a valid record: in its {name}: {error}") from None
 
 
-def _encode(value: Any) -> bytearray:
-    encoded = bytearray()
-    _encoder.encode_into(value, encoded, -1)
-    return encoded
-
-
 _BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}
 
 
@@ -352,6 +353,15 @@ def _bin(part: memoryview, element: int) -> memoryview | None:
     """Return the bytes of an element that is a buffer; None for every other one."""
     head = _BIN_HEADS.get(part[0]) if element >= 3 and element % 2 == 1 else None
     return None if head is None else part[head:]
+
+
+def _buffer(parts: Sequence[Any], element: int, name: str) -> memoryview:
+    if not (3 <= element < len(parts) - 1 and element % 2 == 1):
+        raise MessageError(f"not a valid record: {name} refers to element {element}, which is no buffer")
+    part = parts[element]
+    if not isinstance(part, memoryview):
+        raise MessageError(f"not a valid record: element {element}, the buffer of {name}, is not a MessagePack bin")
+    return part
 
 
 __all__ = [

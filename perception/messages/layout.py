@@ -7,7 +7,7 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import MessageError, ShapeError
-from perception.messages.array import Array, host
 from perception.messages.message import Header, Message, Timing
 from perception.messages.spec import ArraySpec
 
@@ -173,28 +172,19 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return dtype.name
 
 
-def as_written(value: Array) -> NDArray[Any]:
-    """Return the array on the host, contiguous and little-endian; itself where it is."""
-    array = value if isinstance(value, np.ndarray) else host(value)
+def little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array contiguous and little-endian; itself where it is."""
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def buffer_view(place: Place, parts: Sequence[Any]) -> NDArray[Any]:
-    """Return a read-only array over its buffer among a record's elements.
+def buffer_view(place: Place, buffer: memoryview) -> NDArray[Any]:
+    """Return a read-only array over a record's buffer.
 
     Raises:
-        MessageError: the element is no buffer, or has another size.
+        MessageError: the buffer has another size.
     """
-    element = place.element
-    if not (3 <= element < len(parts) - 1 and element % 2):
-        raise MessageError(f"not a valid record: {place.name} refers to element {element}, which is no buffer")
-    buffer = parts[element]
-    if not isinstance(buffer, memoryview):
-        raise MessageError(
-            f"not a valid record: element {element}, the buffer of {place.name}, is not a MessagePack bin"
-        )
     if len(buffer) != place.nbytes:
         raise MessageError(
             f"not a valid record: {place.name} {place.dtype.name}{list(place.shape)} needs {place.nbytes} "
@@ -211,8 +201,8 @@ __all__ = [
     "ArrayRef",
     "Layout",
     "Place",
-    "as_written",
     "buffer_view",
     "dtype_name",
     "layout_of",
+    "little_endian",
 ]

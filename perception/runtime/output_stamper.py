@@ -107,7 +107,7 @@ class OutputStamper:
         return topic, msgspec.structs.replace(message, header=header, timing=timing)
 
     def settled(self, message: Message) -> Message:
-        """Return the message of a source with arrays that cannot change any more, while the source still waits."""
+        """Return a message with arrays that cannot change any more; before who gave it out goes on."""
         message, copied = settled(message, self.places)
         self.copied += copied
         return message
@@ -119,11 +119,11 @@ class OutputStamper:
     def notes(self) -> tuple[str, ...]:
         """Return what was copied, for the status."""
         kept = 0 if self.places is None else self.places.copied
-        notes = {
-            f"kept what it made for an output in shared memory: {kept} arrays copied": kept,
-            f"gave out views of memory that may change: {self.copied} arrays copied": self.copied,
-        }
-        return tuple(note for note, count in notes.items() if count)
+        counts = (
+            ("kept what it made for an output in shared memory", kept),
+            ("gave out views of memory that may change", self.copied),
+        )
+        return tuple(f"{what}: {count} arrays copied" for what, count in counts if count)
 
     def _header(self, topic: str, message: Message, residuals: Mapping[str, int]) -> Header:
         published = self.published.get(topic, 0)

@@ -58,8 +58,11 @@ def frozen(message: M) -> M:
 
 def on_host(message: M, process: str, clock_ns: Callable[[], int]) -> M:
     """Return the message for readers outside its process: device arrays copied to the host, as a span of its own."""
-    values = {name: getattr(message, name) for name in layout_of(type(message)).arrays}
-    device = {name: value for name, value in values.items() if value is not None and not isinstance(value, np.ndarray)}
+    device: dict[str, Any] = {}
+    for name in layout_of(type(message)).arrays:
+        value = getattr(message, name)
+        if value is not None and not isinstance(value, np.ndarray):
+            device[name] = value
     if not device:
         return message
     started_ns = clock_ns()

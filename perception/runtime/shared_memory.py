@@ -226,7 +226,7 @@ class Writer:
         sample, slot = self._place_for(record) if placed is None else (placed.sample, placed.slot)
         assert slot.view is not None
         record.write_into(slot.view, but_first=placed is not None)
-        slot.extent[0], slot.extent[1], slot.extent[2] = record.size, record.body_at, record.timing_at
+        slot.extent[0], (slot.extent[1], slot.extent[2]) = record.size, record.cuts
         sample.send()
         self.placing.sent(placed)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.messages import Image, Message, Odometry, PointCloud
-from perception.messages.codec import Record, content, encode
+from perception.messages.codec import Cuts, Record, content, encode
 from perception.runtime.credits import Credits, Outbox
 from perception.runtime.executor import NodeExecutor
 from perception.runtime.graph import Edge
@@ -231,7 +231,7 @@ def test_a_writer_never_overruns_its_reader_and_everything_arrives_in_its_order(
     for number, step in enumerate(steps, start=1):
         if step == "give":
             order.append(("record", number))
-            outbox.record("topic", Record([], bytes(number), number, 0, 0))
+            outbox.record("topic", Record([], bytes(number), number, Cuts(0, 0)))
         elif step == "promise":
             order.append(("bound", number))
             outbox.bound("topic", number)
@@ -260,7 +260,7 @@ def test_what_waits_for_one_reader_does_not_go_to_another_first() -> None:
     channel, rank = Channel(2), {"topic": 0}
     outbox = Outbox({"topic": {"quick": 2, "slow": 2}}, rank, channel.write, channel.bound)
     for number in range(1, 5):
-        outbox.record("topic", Record([], bytes(number), number, 0, 0))
+        outbox.record("topic", Record([], bytes(number), number, Cuts(0, 0)))
     outbox.bound("topic", AFTER_ALL)
     outbox.credit("quick", [2])
     assert channel.given == [("record", 1), ("record", 2)]
