@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from perception.errors import ChannelError
 from perception.messages import Header, LinkStatus, Message
 from perception.messages.codec import Record, encode
-from perception.runtime.graph import Graph
+from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
 from perception.runtime.ownership import on_host
-from perception.runtime.places import Places
-from perception.runtime.shared_memory import Reader, RowReader, SharedMemoryHost, memory_id
+from perception.runtime.places import Places, SourcePlaces
+from perception.runtime.shared_memory import Reader, RowReader, SharedMemoryHost, Writer, memory_id
 from perception.runtime.tcp_edges import TcpBounds, TcpReader, TcpTopic, TcpWriter
 from perception.runtime.topology import LAUNCHER, Topology
 from perception.runtime.wakeups import Waker
@@ -49,8 +49,8 @@ class Channels:
         place = memory_id(run, graph.host_index(self._host))
         self._memory = SharedMemoryHost(place, process, topology.limits(), topology.processes())
         self._known_wakers: dict[str, Waker] = {}
-        self._sleeper = self._memory.sleeper(process)
-        self.wake, self.sleep = self._waker(process).wake, self._sleeper.sleep
+        self.sleeper = self._memory.sleeper(process)
+        self.wake, self.sleep = self._waker(process).wake, self.sleeper.sleep
         self.rank = {topic: rank for rank, topic in enumerate(topology.topics)}
         self.bounds_moved = False
         self._refused: Counter[str] = Counter()
@@ -132,20 +132,24 @@ class Channels:
         return node is not None and bool(node.edges) and all(edge.topic in near for edge in node.edges)
 
     def announce(self, topics: Iterable[str]) -> None:
-        """Wake those who read these topics for messages that come in a moment, but who was told already."""
+        """Wake those who read these topics for messages that come in a moment, but who is told by others."""
         for topic in topics:
-            if not (self._sleeper.answers_at_once and topic in self._foretold):
+            if not (self.sleeper.answers_at_once and topic in self._foretold):
                 for waker in self._waiting.get(topic, ()):
                     waker.announce()
             self._announced.add(topic)
+
+    def announce_once(self, topic: str) -> None:
+        """Announce the next message of a topic where that was not done before."""
+        if topic not in self._announced:
+            self.announce((topic,))
 
     def emit(self, topic: str, message: Message) -> None:
         """Give a message to all who read its topic and wake them: for it where that was not done before, and by it."""
         writer, is_read_far = self._writers.get(topic), topic in self._far_readers
         if writer is None and not is_read_far:
             return
-        if topic not in self._announced:
-            self.announce((topic,))
+        self.announce_once(topic)
         self._announced.discard(topic)
         message = on_host(message, self.process, time.time_ns)
         record = encode(message) if writer is None else writer.laid_out(message)
@@ -172,17 +176,19 @@ class Channels:
         for waker in self._wakers[topic]:
             waker.wake()
 
-    def places(self, topics: Mapping[str, str], driving: threading.Lock | None = None) -> Places:
-        """Return the memory for a node's outputs.
+    def places(self, spec: NodeSpec, driving: threading.Lock) -> Places:
+        """Return the memory for the outputs of a node or source; `driving` as in `SourcePlaces`."""
+        near = {name: of for name, of in spec.outputs.items() if of in self._writers and of not in self._far_readers}
+        placings = {name: self._writers[of].placing for name, of in near.items()}
+        return SourcePlaces(placings, driving, self.announce) if spec.is_source else Places(placings)
 
-        Args:
-            topics: of the outputs, by their names.
-            driving: for a source, see `Places`.
-        """
-        near = {name: self._writers[of] for name, of in topics.items() if of in self._writers}
-        return Places(
-            {name: writer.placing for name, writer in near.items() if writer.topic not in self._far_readers}, driving
-        )
+    def writes(self) -> bool:
+        """True where others of this host but the launcher read what this process gives out."""
+        return any(self._waiting.values())
+
+    def loop(self) -> tuple[Writer, Reader]:
+        """Return both ends of a channel of this process alone."""
+        return self._memory.loop(f"loop/{self.process}")
 
     def refused(self) -> tuple[tuple[str, ...], bool]:
         """Return what could not be written so far, a text for each reason, and whether that was just now."""
@@ -214,8 +220,8 @@ class Channels:
         Args:
             answers_at_once: whether this process gives out something in a moment for all that it is given.
         """
-        if answers_at_once != self._sleeper.answers_at_once:
-            self._sleeper.answers_at_once = answers_at_once
+        if answers_at_once != self.sleeper.answers_at_once:
+            self.sleeper.answers_at_once = answers_at_once
         for reader in self.readers.values():
             reader.give_back()
         for writer in self._writers.values():

@@ -70,8 +70,8 @@ class NodeExecutor:
         self.has_finished = False
         self._crashes = 0
         self._announce, self._topics = announce, tuple(spec.outputs.values())
-        self.is_quick = False
-        """Whether the last call was, and gave out something, where the node gives out anything."""
+        self.is_light = self.is_quick = False
+        """Whether the last call was, and for `is_quick` gave out something, too, where the node gives out anything."""
         self._durations_ns: list[int] = []
         """Of the calls since `latency` was last brought up to date."""
 
@@ -120,7 +120,8 @@ class NodeExecutor:
         duration_ns = self.context.clock_ns() - started_ns
         if produced or not self._topics:  # pictures that only wait for their sweep would hide what the sweep takes
             self._durations_ns.append(duration_ns)
-        self.is_quick = duration_ns < QUICK_NS and (bool(produced) or not self._topics)
+        self.is_light = duration_ns < QUICK_NS
+        self.is_quick = self.is_light and (bool(produced) or not self._topics)
         span = Span(self.spec.name, started_ns, duration_ns)
         residuals: Mapping[str, int] = {}
         missing: Mapping[str, SensorState] = {}

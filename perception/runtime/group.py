@@ -69,15 +69,14 @@ class Group:
     def place_outputs(
         self,
         nodes: Mapping[str, Node],
-        places_of: Callable[[Mapping[str, str], threading.Lock | None], Places],
+        places_of: Callable[[NodeSpec, threading.Lock], Places],
         driving: threading.Lock,
     ) -> None:
         """Let nodes make arrays in shared memory; sources do it where nobody else uses the channels."""
         stampers = [executor.stamper for executor in self.executors.values()]
         for stamper in (*stampers, *self.sources.values()):
-            spec = stamper.spec
-            stamper.places = places_of(spec.outputs, driving if spec.is_source else None)
-            nodes[spec.name].placed_in(stamper.places)
+            stamper.places = places_of(stamper.spec, driving)
+            nodes[stamper.spec.name].placed_in(stamper.places)
 
     def count_drop(self, topic: str, reason: str, count: int) -> None:
         """Count messages that were lost before they reached the readers of a topic."""
@@ -117,9 +116,13 @@ class Group:
             if outputs is not None:
                 for topic, message in outputs:
                     self._publish(topic, message)
-                executor.settle()
                 return True
         return False
+
+    def settle(self) -> None:
+        """Count what the last calls took; for when there is time."""
+        for executor in self.executors.values():
+            executor.settle()
 
     def forward_bounds(self) -> bool:
         """Give on the bounds of all nodes, upstream first; True where one moved."""
@@ -138,6 +141,7 @@ class Group:
             while self.step():
                 pass
             if not self.forward_bounds():
+                self.settle()
                 return
 
     def finish(self) -> None:
@@ -163,6 +167,10 @@ class Group:
     def is_quick(self) -> bool:
         """True where the last call of every node was quick and gave out something."""
         return all(executor.is_quick for executor in self.executors.values())
+
+    def is_light(self) -> bool:
+        """True where the last call of some node was quick, whether it gave out something or not."""
+        return any(executor.is_light for executor in self.executors.values())
 
     def begin_anew(self, reason: str) -> None:
         """Forget what belongs to the past, in all nodes, after a seek or a loop; what waits is counted as dropped."""

@@ -28,6 +28,7 @@ class LockstepWorker(Worker):
         for topic in self._channels.readers:
             self._topics_from.setdefault(topology.publisher[topic], []).append(topic)
         self._in_turn = topology.in_turn(process)
+        self._has_sources = any(spec.is_source for spec in self._specs)
         self._items = source_items(graph, self.nodes, graph.duration_ns)
 
     def _opened_channels(self, run: str) -> LosslessChannels:
@@ -35,7 +36,6 @@ class LockstepWorker(Worker):
 
     def _start_sources(self) -> None:
         """Their messages are asked for one by one, by the scheduler itself."""
-        self._sources_running = sum(spec.is_source for spec in self._specs)
 
     def _take_and_run(self) -> bool:
         """Run one call, or give bounds on, or else take in more; False where there was nothing to do."""
@@ -63,11 +63,11 @@ class LockstepWorker(Worker):
         return took or (not is_full and self._take_source_item())
 
     def _take_source_item(self) -> bool:
-        if not self._sources_running:
+        if not self._has_sources:
             return False
         item = next(self._items, None)
         if item is None:
-            self._sources_running = 0
+            self._has_sources = False
             self._next_status_s = 0.0  # said at once
             end_sources(self.group, self.graph)
             return True
@@ -81,7 +81,7 @@ class LockstepWorker(Worker):
 
     def sources_ended(self) -> bool:
         """True where all sources of this process have given their last message."""
-        return self._sources_running == 0
+        return not self._has_sources
 
     def is_idle(self) -> bool:
         """True where every node has finished, and all that they gave out has left this process."""

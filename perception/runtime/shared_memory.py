@@ -123,7 +123,10 @@ class SharedMemoryHost:
 
     def writer(self, topic: str, first_bytes: int = 4096) -> Writer:
         """Open the writing end of a topic; pools grow when larger records come."""
-        service = self._topic_service(topic)
+        return self._writer(topic, self._topic_service(f"topic/{topic}", self._limits[topic]), first_bytes)
+
+    @staticmethod
+    def _writer(topic: str, service: Any, first_bytes: int = 4096) -> Writer:
         builder = service.publisher_builder().initial_max_slice_len(max(1, -(-first_bytes // ALIGNMENT)))
         builder = builder.allocation_strategy(iox.AllocationStrategy.PowerOfTwo).max_loaned_samples(2 + MAX_HELD)
         return Writer(topic, builder.create(), lambda: service.subscriber_builder().buffer_size(1).create())
@@ -136,8 +139,13 @@ class SharedMemoryHost:
             buffer: records that wait, 1 for the newest only.
             borrowed: records whose views may live at once.
         """
-        subscriber = self._topic_service(topic).subscriber_builder().buffer_size(buffer).create()
-        return Reader(topic, subscriber, borrowed)
+        service = self._topic_service(f"topic/{topic}", self._limits[topic])
+        return Reader(topic, service.subscriber_builder().buffer_size(buffer).create(), borrowed)
+
+    def loop(self, name: str) -> tuple[Writer, Reader]:
+        """Open both ends of a channel of this process alone, for one record at a time."""
+        service = self._topic_service(name, TopicLimits(readers=1, buffer=1, borrowed=1))
+        return self._writer(name, service), Reader(name, service.subscriber_builder().buffer_size(1).create(), 1)
 
     def waker(self, process: str) -> Waker:
         """Open the writing end of a process' wake-up."""
@@ -155,11 +163,10 @@ class SharedMemoryHost:
         """Open a reading end of a row of numbers."""
         return RowReader(self._row_service(name).subscriber_builder().create(), count)
 
-    def _topic_service(self, topic: str) -> Any:
-        limits = self._limits[topic]
+    def _topic_service(self, name: str, limits: TopicLimits) -> Any:
         return self._opened(
-            topic,
-            self._node.service_builder(iox.ServiceName.new(f"topic/{topic}"))
+            name,
+            self._node.service_builder(iox.ServiceName.new(name))
             .publish_subscribe(iox.Slice[_Block])
             .payload_alignment(iox.Alignment.new(ALIGNMENT))
             .user_header(Extent)

@@ -124,6 +124,20 @@ class Sleeper:
     def answers_at_once(self, answers: bool) -> None:
         self._answers[0] = answers
 
+    @property
+    def is_announced(self) -> bool:
+        """Whether the last wake-up was for something that is about to be written, which is not looked for yet."""
+        return self._is_announced
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether what was announced may come any moment."""
+        return self._is_announced or self._expected_until_s > time.monotonic()
+
+    def is_rung(self) -> bool:
+        """True where the next sleep ends at once."""
+        return bool(self._poll.poll(0))
+
     def sleep(self, seconds: float) -> None:
         """Wait until this process is woken, or so long; the GIL is free meanwhile. Look at all channels after that.
 
@@ -133,12 +147,23 @@ class Sleeper:
             self._is_announced, self._expected_until_s = False, time.monotonic() + EXPECTED_S
         if is_expected := self._expected_until_s > time.monotonic():
             os.sched_yield()  # whoever writes it may need this core
-        if self._poll.poll(0 if is_expected else math.ceil(seconds * 1000)):
-            try:
-                rung = os.read(self._pipe, ALL)
-            except BlockingIOError:  # another thread of this process was faster
-                return
+        self._wait(0 if is_expected else math.ceil(seconds * 1000))
+
+    def sleep_precisely(self, seconds: float) -> None:
+        """Wait until this process is woken, or so long and not up to 1 ms longer; what is rung in the last ms waits."""
+        until_s = time.monotonic() + seconds
+        whole_ms = int(seconds * 1000)
+        if not (whole_ms and self._wait(whole_ms)):
+            time.sleep(max(0.0, until_s - time.monotonic()))
+
+    def _wait(self, milliseconds: int) -> bool:
+        """Return whether this process was woken."""
+        if not self._poll.poll(milliseconds):
+            return False
+        with contextlib.suppress(BlockingIOError):  # another thread of this process was faster
+            rung = os.read(self._pipe, ALL)
             self._is_announced, self._expected_until_s = rung.endswith(ANNOUNCEMENT), 0.0
+        return True
 
 
 __all__ = ["Sleeper", "Waker"]

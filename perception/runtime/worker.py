@@ -21,23 +21,25 @@ from numpy.typing import NDArray
 from perception.errors import PerceptionError
 from perception.messages import Message
 from perception.messages.codec import decode
+from perception.runtime.cadence import Lookout
 from perception.runtime.channels import Channels
 from perception.runtime.cores import EveryOtherCore, keep_to_cores
 from perception.runtime.graph import Graph, NodeSpec
 from perception.runtime.group import Group
 from perception.runtime.histories import AFTER_ALL, BEFORE_ALL
-from perception.runtime.node import Bound, Node, Source
+from perception.runtime.node import Bound, Node
 from perception.runtime.node_factory import make_node
-from perception.runtime.output_stamper import RunContext, received
-from perception.runtime.pacing import PacedSource, paced_topics
-from perception.runtime.playback import Playback, PlaybackState
+from perception.runtime.output_stamper import RunContext
+from perception.runtime.pacing import PacedSource
+from perception.runtime.playback import PlaybackState
+from perception.runtime.rehearsal import COLD_S, Rehearsal
 from perception.runtime.sequence_gaps import SequenceGaps
+from perception.runtime.sources import Sources
+from perception.runtime.spare_time import IDLE_S, SpareTime
 from perception.runtime.status_teller import StatusTeller
 from perception.runtime.topology import Topology, distance_to_keep, status_topic
 
 LOG = logging.getLogger(__name__)
-IDLE_S = 0.5
-"""Whoever has something for this process wakes it; so long it waits where nobody does."""
 BOUNDS_S = 0.005
 """Bounds are given on at least so often, however much there is to run."""
 STATUS_S = 1.0
@@ -77,18 +79,18 @@ class Worker:
         self._pacers = {
             spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
         }
-        self._playbacks = {
-            spec.name: Playback(graph.rate, paced_topics(spec, graph))
-            for spec in self._specs
-            if getattr(self.nodes[spec.name], "paced", False)
-        }
+        self._distance = distance_to_keep(graph, topology, process)
+        stampers, hand_over = self.group.sources, self._hand_over
+        self._sources = Sources(graph, self.nodes, stampers, self._distance, hand_over, self._end_source)
         self._newest_bounds = [BEFORE_ALL] * len(topology.topics)
         self._inbox: deque[tuple[NodeSpec, str, Message | Bound, int]] = deque()
         self._beginnings: deque[tuple[Mapping[str, int], str, threading.Event]] = deque()
-        self._wrapping, self._began_by = set[str](), ""
-        self._stopping = False
-        self._distance = distance_to_keep(graph, topology, process)
-        self._sources_running, self._resting = 0, False
+        self._began_by = ""
+        self._stopping = self._resting = False
+        self._rehearsal = Rehearsal(channels.loop, context, reads=bool(channels.readers), writes=channels.writes())
+        self._spare_time = SpareTime(channels.sleeper, is_always=context.lockstep)
+        measures_alone = self.group.sources and not self.group.executors and not context.lockstep
+        self._lookout = Lookout(self._sources.due_s) if measures_alone else None
         self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
         self._next_status_s = self._bounds_due_s = 0.0
         self._has_bounds = self._channels.has_bounds or bool(self._pacers) or len(self.group.executors) > 1
@@ -122,18 +124,12 @@ class Worker:
         self._thread.start()
 
     def _start_sources(self) -> None:
-        for spec in self._specs:
-            source = self.nodes[spec.name]
-            if isinstance(source, Source):
-                self._sources_running += 1
-                thread = threading.Thread(target=self._read_source, args=(spec, source), name=spec.name, daemon=True)
-                thread.start()
+        self._sources.start()
 
     def stop(self) -> None:
         """Ask the threads to end."""
         self._stopping = True
-        for playback in self._playbacks.values():
-            playback.stop()
+        self._sources.stop()
         self._channels.wake()
 
     def begin_anew(self, epochs: Mapping[str, int], reason: str) -> None:
@@ -145,8 +141,7 @@ class Worker:
 
         Returns when the call that a node is in has ended, or the process ends.
         """
-        for playback in self._playbacks.values():
-            playback.begin_anew()
+        self._sources.hold()
         done = threading.Event()
         self._beginnings.append((epochs, reason, done))
         self._channels.wake()
@@ -159,32 +154,18 @@ class Worker:
         Raises:
             UserError: a source cannot seek, or not there.
         """
-        try:
-            for name in self._playbacks if t_ns is not None else ():
-                source = self.nodes[name]
-                assert isinstance(source, Source)
-                assert t_ns is not None
-                source.seek(t_ns)
-        finally:
-            self._wrapping.clear()
-            for playback in self._playbacks.values():
-                playback.go()
+        self._sources.go(t_ns)
 
     def play(self, action: str, value: float = 1.0) -> list[PlaybackState]:
         """Let all sources do what `Playback.act` can, and return how they play then."""
-        for playback in self._playbacks.values():
-            playback.act(action, value)
+        states = self._sources.play(action, value)
         self._next_status_s = 0.0  # said at once
         self._channels.wake()
-        return [
-            PlaybackState(name, playback.rate, playback.paused, source.place())
-            for name, playback in self._playbacks.items()
-            if isinstance(source := self.nodes[name], Source)
-        ]
+        return states
 
     def wraps(self) -> bool:
         """True where a source has come to its end and wants to begin again."""
-        return bool(self._wrapping)
+        return self._sources.wrap()
 
     def wait(self) -> None:
         """Wait until the scheduler has ended.
@@ -198,7 +179,7 @@ class Worker:
 
     def sources_ended(self) -> bool:
         """True where all sources of this process have given their last message."""
-        return self._sources_running == 0 and not self._inbox
+        return self._sources.have_ended() and not self._inbox
 
     def is_idle(self) -> bool:
         """True where nothing that arrived waits to be run."""
@@ -212,7 +193,7 @@ class Worker:
 
     def _fail(self, who: str, error: Exception) -> None:
         """Take what ends this process; what is no error of ours is a bug, and logged."""
-        self._stopping = True
+        self.stop()
         if not isinstance(error, PerceptionError):
             LOG.error("%s failed", who, exc_info=error)
             error = PerceptionError(f"{who} failed: {type(error).__name__}: {error}")
@@ -225,20 +206,48 @@ class Worker:
                 while self._beginnings:
                     self._begin(*self._beginnings.popleft())
                 busy = self._take_and_run()
-                if busy:  # what was sent is on its way
-                    self._channels.settle(answers_at_once=self.group.is_quick())
-                    core.settle()
                 now_s = time.monotonic()
+                if busy:
+                    core.settle()
+                    self._spare_time.ran(now_s)
+                if self._spare_time.is_there(now_s):
+                    self._settle(now_s)
+                if self._lookout is not None and self._lookout.is_time(now_s):
+                    self._settle(now_s)
+                    self._rehearsal.go_round(self._channels.sleeper.is_rung)
+                    core.settle()
                 if now_s >= self._next_status_s:
                     self._next_status_s = now_s + STATUS_S
                     self._send_status()
             self._resting = not busy
             if self._resting:
-                gc.collect(0)
-                self._channels.sleep(min(IDLE_S, max(0.001, self._next_status_s - now_s)))
+                self._rehearse(now_s)
+                self._sleep(now_s)
         with self._driving:
             self._send_status()
             self._channels.close()
+
+    def _settle(self, now_s: float) -> None:
+        """Do what was not needed to send the outputs."""
+        self._channels.settle(answers_at_once=self.group.is_quick())
+        self.group.settle()
+        self._rehearsal.settle()
+        gc.collect(0)
+        self._spare_time.use(now_s)
+
+    def _rehearse(self, now_s: float) -> None:
+        """Practise where a record comes in a moment and is taken quickly, after a time in which there was none."""
+        sleeper = self._channels.sleeper
+        if sleeper.is_announced and self._spare_time.idle_s(now_s) > COLD_S and self.group.is_light():
+            self._rehearsal.go_round(sleeper.is_rung)
+            self._spare_time.owe()
+
+    def _sleep(self, now_s: float) -> None:
+        rest_s = min(self._spare_time.rest_s(), max(0.001, self._next_status_s - now_s))
+        if self._lookout is None:
+            self._channels.sleep(rest_s)
+        else:
+            self._channels.sleeper.sleep_precisely(min(rest_s, self._lookout.rest_s(now_s)))
 
     def _begin(self, epochs: Mapping[str, int], reason: str, done: threading.Event) -> None:
         self._inbox.clear()
@@ -318,8 +327,8 @@ class Worker:
         took = bool(self._inbox)
         while self._inbox:
             spec, topic, item, beginning = self._inbox.popleft()
-            if spec.name in self._playbacks and beginning != self._playbacks[spec.name].beginning:
-                continue  # from before everything began anew
+            if self._sources.is_outdated(spec.name, beginning):
+                continue
             took_from = self._pacers.get(spec.name)
             if isinstance(item, Bound):
                 if took_from is not None and item.t_ns == AFTER_ALL:
@@ -331,7 +340,7 @@ class Worker:
                 took_from.offer(topic, item)
                 continue
             self.group.source_message(spec.name, topic, item)
-            if spec.name in self._playbacks:
+            if self._sources.is_paced(spec.name):
                 for output in spec.outputs.values():
                     self.group.source_bound(output, item.header.t_sensor_ns)
         return took
@@ -344,11 +353,12 @@ class Worker:
             return
         try:
             if not isinstance(item, Bound):
-                self._channels.announce((topic,))
+                self._channels.announce_once(topic)
             self._take_inbox()
             if self._channels.bounds_moved:
                 self._channels.give_bounds()
-            self._channels.settle(answers_at_once=self.group.is_quick())
+            if self._lookout is None or not self._lookout.is_planned:
+                self._channels.settle(answers_at_once=self.group.is_quick())
         finally:
             self._driving.release()
         if self.group.executors:
@@ -358,41 +368,11 @@ class Worker:
         if lost > 0:
             self.group.count_drop(topic, "channel full", lost)
 
-    def _read_source(self, spec: NodeSpec, source: Source) -> None:
-        """Hand what a source measures to the scheduler, until its end, and again after a seek or a loop."""
-        try:
-            while not self._stopping and self._give_out(spec, source):
-                pass
-        except Exception as error:  # noqa: BLE001 - told as the process'
-            self._fail(f"source '{spec.name}'", error)
-        finally:
-            self._sources_running -= 1
-            self._next_status_s = 0.0  # said at once
-            self._channels.wake()
-
-    def _give_out(self, spec: NodeSpec, source: Source) -> bool:
-        """Hand over what a source measures; a paced one waits for each stamp's turn. True where it begins again."""
-        playback = self._playbacks.get(spec.name)
-        beginning = 0 if playback is None else playback.beginning
-        core, stamper = EveryOtherCore(self._distance), self.group.sources[spec.name]
-        for topic, item in source.messages():
-            if playback is not None:
-                turn = playback.turn(topic, item.t_ns if isinstance(item, Bound) else item.header.t_sensor_ns)
-                if turn is None:
-                    return playback.wait_for_go()
-                beginning = turn
-            if self._stopping:
-                return False
-            complete = item if isinstance(item, Bound) else received(stamper.settled(item))
-            self._hand_over(spec, topic, complete, beginning)
-            core.settle()
-        for topic in spec.outputs.values():
-            self._hand_over(spec, topic, Bound(AFTER_ALL), beginning)
-        if playback is None or not source.wraps():
-            return False
-        playback.hold()
-        self._wrapping.add(spec.name)
-        return playback.wait_for_go()
+    def _end_source(self, source: str, failure: Exception | None) -> None:
+        if failure is not None:
+            self._fail(f"source '{source}'", failure)
+        self._next_status_s = 0.0  # said at once
+        self._channels.wake()
 
     def _send_status(self) -> None:
         self._channels.bounds_moved = True  # told again, for a process that was started anew

@@ -76,6 +76,12 @@ def test_what_was_announced_as_its_call_began_is_not_announced_again(channels: C
     assert rung("watcher") == RUNG
 
 
+def test_who_asks_for_one_announcement_gets_one(channels: Channels) -> None:
+    channels.announce_once("lidar/points")
+    channels.announce_once("lidar/points")
+    assert rung("watcher") == ANNOUNCED
+
+
 def test_the_launcher_is_rung_without_announcement(channels: Channels) -> None:
     channels.emit("lidar/points", cloud(0))
     assert rung(LAUNCHER) == RUNG

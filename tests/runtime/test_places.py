@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from perception.errors import ChannelError
 from perception.messages import Header, Image
 from perception.messages.codec import decode
+from perception.runtime import places as module
 from perception.runtime.node import Node
 from perception.runtime.ownership import settled
-from perception.runtime.places import Places
+from perception.runtime.places import Places, SourcePlaces
 from perception.runtime.placing import MAX_HELD, PLACED_FROM
 from perception.runtime.shared_memory import Reader, SharedMemoryHost, TopicLimits, Writer, remove_leftovers
 
@@ -33,6 +35,12 @@ def ends() -> Iterator[Ends]:
         remove_leftovers(RUN)
 
 
+def places_of(writer: Writer, driving: threading.Lock | None, announced: list[str] | None = None) -> Places:
+    if driving is None:
+        return Places({"out": writer.placing})
+    return SourcePlaces({"out": writer.placing}, driving, ([] if announced is None else announced).extend)
+
+
 def given_out(
     ends: Ends,
     value: int,
@@ -45,7 +53,8 @@ def given_out(
         What is read, and whether it lay in its place.
     """
     writer, reader = ends
-    node, places = Node(), Places({"out": writer.placing}, driving)
+    node = Node()
+    places = places_of(writer, driving)
     node.placed_in(places)
     array = node.empty("out", SHAPE, np.uint8)
     array[:] = value
@@ -140,7 +149,7 @@ def test_a_source_that_keeps_too_many_gets_plain_memory_until_it_lets_go(ends: E
 
 def test_a_source_does_not_wait_for_its_place_while_the_channels_are_in_use(ends: Ends) -> None:
     driving = threading.Lock()
-    places = Places({"out": ends[0].placing}, driving)
+    places = places_of(ends[0], driving)
     with driving:
         assert not places.hold(places.empty("out", SHAPE, np.uint8))
     assert places.hold(places.empty("out", SHAPE, np.uint8))
@@ -204,3 +213,48 @@ def test_a_node_that_runs_without_shared_memory_makes_plain_arrays() -> None:
     assert array.shape == (3, 4)
     assert array.dtype == np.float32
     assert array.base is None
+
+
+def asked_and_sent(source: Node, places: SourcePlaces, seconds: float = 0.0) -> None:
+    source.empty("out", (10,), np.uint8)
+    time.sleep(seconds)
+    places.gave_out("out")
+
+
+def test_readers_are_woken_when_a_source_asks_for_memory_that_it_fills_quickly(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SENT_NS", 50_000_000)
+    announced: list[str] = []
+    places = SourcePlaces({"out": ends[0].placing}, threading.Lock(), announced.extend)
+    source = Node()
+    source.placed_in(places)
+    counts = []
+    for seconds in (0.0, 0.0, 0.06, 0.0, 0.0):  # the last time tells of the next
+        asked_and_sent(source, places, seconds)
+        counts.append(len(announced))
+    assert counts == [0, 1, 2, 2, 3]
+    assert set(announced) == {"out"}
+
+
+def test_what_is_given_out_without_having_asked_for_memory_announces_nothing(ends: Ends) -> None:
+    announced: list[str] = []
+    places = SourcePlaces({"out": ends[0].placing}, threading.Lock(), announced.extend)
+    source = Node()
+    source.placed_in(places)
+    asked_and_sent(source, places)
+    places.gave_out("out")
+    asked_and_sent(source, places)
+    assert announced == []
+
+
+def test_a_source_announces_nothing_while_the_channels_are_in_use(ends: Ends) -> None:
+    announced: list[str] = []
+    driving = threading.Lock()
+    places = SourcePlaces({"out": ends[0].placing}, driving, announced.extend)
+    source = Node()
+    source.placed_in(places)
+    asked_and_sent(source, places)
+    with driving:
+        asked_and_sent(source, places)
+    assert announced == []

@@ -117,3 +117,39 @@ def test_whether_a_process_answers_at_once_is_known_to_whoever_wakes_it(tmp_path
     assert [waker.answers_at_once for waker in (early, late, another)] == [True, True, False]
     Sleeper(tmp_path, "relay")  # started anew, it has answered nothing yet
     assert [waker.answers_at_once for waker in (early, late, another)] == [False, False, False]
+
+
+def test_who_is_woken_for_what_comes_expects_it_until_it_is_rung_or_too_late(tmp_path: Path) -> None:
+    sleeper, waker = Sleeper(tmp_path, "sink"), Waker(tmp_path, "sink")
+
+    def state() -> tuple[bool, bool, bool]:
+        return sleeper.is_announced, sleeper.is_expecting, sleeper.is_rung()
+
+    assert state() == (False, False, False)
+    waker.announce()
+    sleeper.sleep(LONG_S)
+    assert state() == (True, True, False)
+    waker.wake()
+    assert state() == (True, True, True)
+    sleeper.sleep(LONG_S)
+    assert state() == (False, False, False)
+    waker.announce()
+    sleeper.sleep(LONG_S)
+    sleeper.sleep(LONG_S)
+    time.sleep(2 * wakeups.EXPECTED_S)
+    assert state() == (False, False, False)
+
+
+def test_a_precise_sleep_is_as_long_as_asked_and_ended_by_a_ring(tmp_path: Path) -> None:
+    sleeper, waker = Sleeper(tmp_path, "sink"), Waker(tmp_path, "sink")
+    for seconds in (0.0, 0.0004, 0.0123):
+        began_s = time.monotonic()
+        sleeper.sleep_precisely(seconds)
+        assert time.monotonic() - began_s >= seconds
+    waker.wake()
+    began_s = time.monotonic()
+    sleeper.sleep_precisely(LONG_S)
+    assert time.monotonic() - began_s < LONG_S / 2
+    began_s = time.monotonic()
+    sleeper.sleep_precisely(0.02)  # one ring ends one sleep
+    assert time.monotonic() - began_s >= 0.02
