@@ -225,6 +225,8 @@ class Node:
         could still write to is copied, too. Write to nothing else that has the memory, such as a tensor made of the
         array. It is plain memory wherever there is no place for it.
 
+        A source asks once its data is there: who reads the topic is woken then, where that was filled quickly before.
+
         Args:
             output: the name of the port; of a source, the topic.
             shape: of the array.

@@ -34,11 +34,15 @@ class SpareTime:
         self._busy_s, self._is_owed = now_s, True
 
     def is_there(self, now_s: float) -> bool:
-        """True where there is something to do, and time for it."""
-        if not self._is_owed:
+        """True where there is something to do, and time for it; so it is now and then where nothing ran, too.
+
+        A source that publishes from its own thread leaves garbage behind of which this one knows nothing.
+        """
+        unused_s = now_s - self._used_s
+        if not self._is_owed and unused_s < IDLE_S:
             return False
         is_quiet = now_s - self._busy_s >= SPARE_S and not self._sleeper.is_expecting
-        return is_quiet or self._is_always or now_s - self._used_s >= LONGEST_S
+        return is_quiet or self._is_always or unused_s >= LONGEST_S
 
     def use(self, now_s: float) -> None:
         """Take that everything is done."""

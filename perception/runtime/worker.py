@@ -89,8 +89,7 @@ class Worker:
         self._stopping = self._resting = False
         self._rehearsal = Rehearsal(channels.loop, context, reads=bool(channels.readers), writes=channels.writes())
         self._spare_time = SpareTime(channels.sleeper, is_always=context.lockstep)
-        measures_alone = self.group.sources and not self.group.executors and not context.lockstep
-        self._lookout = Lookout(self._sources.due_s) if measures_alone else None
+        self._lookout = Lookout(self._sources.due_s) if self._only_measures() else None
         self._teller = StatusTeller(self._specs, self.nodes, self.group, self._channels, self._pacers, context)
         self._next_status_s = self._bounds_due_s = 0.0
         self._has_bounds = self._channels.has_bounds or bool(self._pacers) or len(self.group.executors) > 1
@@ -99,6 +98,11 @@ class Worker:
 
     def _opened_channels(self, run: str) -> Channels:
         return Channels(self.graph, self.topology, self.process, run, self._context.epoch)
+
+    def _only_measures(self) -> bool:
+        """True where nobody ever wakes this process."""
+        reads = self.group.executors or self._channels.readers or self._channels.reads_bounds
+        return bool(self.group.sources) and not reads and not self._context.lockstep
 
     @property
     def endpoint(self) -> str:
@@ -210,18 +214,19 @@ class Worker:
                 if busy:
                     core.settle()
                     self._spare_time.ran(now_s)
-                if self._spare_time.is_there(now_s):
+                is_time = self._lookout is not None and self._lookout.is_time(now_s)
+                if is_time or self._spare_time.is_there(now_s):
                     self._settle(now_s)
-                if self._lookout is not None and self._lookout.is_time(now_s):
-                    self._settle(now_s)
-                    self._rehearsal.go_round(self._channels.sleeper.is_rung)
-                    core.settle()
                 if now_s >= self._next_status_s:
                     self._next_status_s = now_s + STATUS_S
                     self._send_status()
             self._resting = not busy
-            if self._resting:
+            if is_time:
+                self._rehearsal.go_round(self._channels.sleeper.is_rung)
+                core.settle()
+            elif self._resting:
                 self._rehearse(now_s)
+            if self._resting:
                 self._sleep(now_s)
         with self._driving:
             self._send_status()

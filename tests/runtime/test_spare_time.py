@@ -26,10 +26,16 @@ def test_what_is_done_is_not_done_again_before_something_ran(sleeper: Sleeper) -
     spare = SpareTime(sleeper)
     spare.ran(100.0)
     spare.use(101.0)
-    assert not spare.is_there(200.0)
+    assert not spare.is_there(101.1)
     assert spare.rest_s() == IDLE_S
     spare.owe()
-    assert spare.is_there(200.0)
+    assert spare.is_there(101.1)
+
+
+def test_where_nothing_runs_there_is_time_whenever_it_has_rested(sleeper: Sleeper) -> None:
+    spare = SpareTime(sleeper)
+    spare.use(100.0)
+    assert [spare.is_there(100.0 + share * IDLE_S) for share in (0.5, 1.0)] == [False, True]
 
 
 def test_who_has_something_left_to_do_rests_no_longer_than_until_there_is_time(sleeper: Sleeper) -> None:
@@ -68,6 +74,7 @@ def test_there_is_no_time_while_a_record_may_come_any_moment(sleeper: Sleeper, t
 
 def test_in_lockstep_there_is_always_time(sleeper: Sleeper) -> None:
     spare = SpareTime(sleeper, is_always=True)
+    spare.use(100.0)
     assert not spare.is_there(100.0)
     spare.ran(100.0)
     assert spare.is_there(100.0)
