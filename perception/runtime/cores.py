@@ -59,6 +59,10 @@ class EveryOtherCore:
         self._score = 0
         self._is_kept = False
 
+    def leave_out(self) -> None:
+        """Take that what the calling thread did until now was for no message."""
+        self._used_ns = time.thread_time_ns()
+
     def settle(self) -> None:
         """Take how long the calling thread was busy since the last message; for when there is time."""
         used_ns = time.thread_time_ns()

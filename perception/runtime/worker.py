@@ -217,6 +217,7 @@ class Worker:
                 is_time = self._lookout is not None and self._lookout.is_time(now_s)
                 if is_time or self._spare_time.is_there(now_s):
                     self._settle(now_s)
+                    core.leave_out()
                 if now_s >= self._next_status_s:
                     self._next_status_s = now_s + STATUS_S
                     self._send_status()
