@@ -49,11 +49,8 @@ class SourceReader:
 
     def read(self) -> None:
         """Hand over what the source measures until it ends; what it raises is its failure."""
-        try:
-            while not self.is_stopping and self._give_out():
-                pass
-        finally:
-            self.has_ended = True
+        while not self.is_stopping and self._give_out():
+            pass
 
     def stop(self) -> None:
         """Hand over nothing more."""
@@ -99,7 +96,8 @@ class Sources:
         stampers: output side of each source, by its name.
         distance: as of `SourceReader`.
         hand_over: as of `SourceReader`.
-        on_end: called by a source's thread at its end with its name, and with its failure where that was the reason.
+        fail: called by a source's thread with who failed and why, before it counts as ended.
+        on_end: called by it at its end.
     """
 
     def __init__(
@@ -109,9 +107,10 @@ class Sources:
         stampers: Mapping[str, OutputStamper],
         distance: int | None,
         hand_over: HandOver,
-        on_end: Callable[[str, Exception | None], None],
+        fail: Callable[[str, Exception], None],
+        on_end: Callable[[], None],
     ) -> None:
-        self._on_end = on_end
+        self._fail, self._on_end = fail, on_end
         self._readers: dict[str, SourceReader] = {}
         for spec in graph.nodes:
             source = nodes.get(spec.name)
@@ -129,9 +128,10 @@ class Sources:
         try:
             reader.read()
         except Exception as error:  # noqa: BLE001 - told as the process'
-            self._on_end(name, error)
-        else:
-            self._on_end(name, None)
+            self._fail(f"source '{name}'", error)
+        finally:
+            reader.has_ended = True
+            self._on_end()
 
     def stop(self) -> None:
         """Ask the threads to end."""

@@ -9,7 +9,7 @@ IDLE_S = 0.5
 SPARE_S = 0.0008
 """Who was given something wakes up right after that, maybe on this core; so long afterwards there is time."""
 LONGEST_S = 0.02
-"""So often there has to be time, however much there is to run."""
+"""So long after the first thing to do there has to be time, however much there is to run."""
 
 
 class SpareTime:
@@ -22,31 +22,33 @@ class SpareTime:
 
     def __init__(self, sleeper: Sleeper, *, is_always: bool = False) -> None:
         self._sleeper, self._is_always = sleeper, is_always
-        self._is_owed = False
+        self._owed_since_s: float | None = None
         self._busy_s = self._used_s = 0.0
 
-    def owe(self) -> None:
+    def owe(self, now_s: float) -> None:
         """Take that there is something to do when there is time."""
-        self._is_owed = True
+        if self._owed_since_s is None:
+            self._owed_since_s = now_s
 
     def ran(self, now_s: float) -> None:
         """Take that something was taken or run just now."""
-        self._busy_s, self._is_owed = now_s, True
+        self._busy_s = now_s
+        self.owe(now_s)
 
     def is_there(self, now_s: float) -> bool:
         """True where there is something to do, and time for it; so it is now and then where nothing ran, too.
 
         A source that publishes from its own thread leaves garbage behind of which this one knows nothing.
         """
-        unused_s = now_s - self._used_s
-        if not self._is_owed and unused_s < IDLE_S:
-            return False
+        since_s = self._owed_since_s
+        if since_s is None:
+            return now_s - self._used_s >= IDLE_S
         is_quiet = now_s - self._busy_s >= SPARE_S and not self._sleeper.is_expecting
-        return is_quiet or self._is_always or unused_s >= LONGEST_S
+        return is_quiet or self._is_always or now_s - since_s >= LONGEST_S
 
     def use(self, now_s: float) -> None:
         """Take that everything is done."""
-        self._used_s, self._is_owed = now_s, False
+        self._used_s, self._owed_since_s = now_s, None
 
     def idle_s(self, now_s: float) -> float:
         """Return how long nothing was taken or run."""
@@ -54,7 +56,7 @@ class SpareTime:
 
     def rest_s(self) -> float:
         """Return how long to rest at most."""
-        return SPARE_S if self._is_owed else IDLE_S
+        return IDLE_S if self._owed_since_s is None else SPARE_S
 
 
 __all__ = ["IDLE_S", "LONGEST_S", "SPARE_S", "SpareTime"]

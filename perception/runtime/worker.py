@@ -80,8 +80,9 @@ class Worker:
             spec.name: PacedSource(spec, graph) for spec in self._specs if spec.is_source and spec.paced_by is not None
         }
         self._distance = distance_to_keep(graph, topology, process)
-        stampers, hand_over = self.group.sources, self._hand_over
-        self._sources = Sources(graph, self.nodes, stampers, self._distance, hand_over, self._end_source)
+        self._sources = Sources(
+            graph, self.nodes, self.group.sources, self._distance, self._hand_over, self._fail, self._tell_now
+        )
         self._newest_bounds = [BEFORE_ALL] * len(topology.topics)
         self._inbox: deque[tuple[NodeSpec, str, Message | Bound, int]] = deque()
         self._beginnings: deque[tuple[Mapping[str, int], str, threading.Event]] = deque()
@@ -163,8 +164,7 @@ class Worker:
     def play(self, action: str, value: float = 1.0) -> list[PlaybackState]:
         """Let all sources do what `Playback.act` can, and return how they play then."""
         states = self._sources.play(action, value)
-        self._next_status_s = 0.0  # said at once
-        self._channels.wake()
+        self._tell_now()
         return states
 
     def wraps(self) -> bool:
@@ -197,11 +197,11 @@ class Worker:
 
     def _fail(self, who: str, error: Exception) -> None:
         """Take what ends this process; what is no error of ours is a bug, and logged."""
-        self.stop()
         if not isinstance(error, PerceptionError):
             LOG.error("%s failed", who, exc_info=error)
             error = PerceptionError(f"{who} failed: {type(error).__name__}: {error}")
-        self.failure = error
+        self.failure = error  # before whoever waits for the end looks for it
+        self.stop()
 
     def _loop(self) -> None:
         core = EveryOtherCore(self._distance)
@@ -246,7 +246,7 @@ class Worker:
         sleeper = self._channels.sleeper
         if sleeper.is_announced and self._spare_time.idle_s(now_s) > COLD_S and self.group.is_light():
             self._rehearsal.go_round(sleeper.is_rung)
-            self._spare_time.owe()
+            self._spare_time.owe(now_s)
 
     def _sleep(self, now_s: float) -> None:
         rest_s = min(self._spare_time.rest_s(), max(0.001, self._next_status_s - now_s))
@@ -374,10 +374,8 @@ class Worker:
         if lost > 0:
             self.group.count_drop(topic, "channel full", lost)
 
-    def _end_source(self, source: str, failure: Exception | None) -> None:
-        if failure is not None:
-            self._fail(f"source '{source}'", failure)
-        self._next_status_s = 0.0  # said at once
+    def _tell_now(self) -> None:
+        self._next_status_s = 0.0
         self._channels.wake()
 
     def _send_status(self) -> None:

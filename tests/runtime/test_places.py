@@ -237,7 +237,10 @@ def test_readers_are_woken_when_a_source_asks_for_memory_that_it_fills_quickly(
     assert set(announced) == {"out"}
 
 
-def test_what_is_given_out_without_having_asked_for_memory_announces_nothing(ends: Ends) -> None:
+def test_what_is_given_out_without_having_asked_for_memory_announces_nothing(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SENT_NS", 10**12)
     announced: list[str] = []
     places = SourcePlaces({"out": ends[0].placing}, threading.Lock(), announced.extend)
     source = Node()
@@ -248,7 +251,8 @@ def test_what_is_given_out_without_having_asked_for_memory_announces_nothing(end
     assert announced == []
 
 
-def test_a_source_announces_nothing_while_the_channels_are_in_use(ends: Ends) -> None:
+def test_a_source_announces_nothing_while_the_channels_are_in_use(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SENT_NS", 10**12)
     announced: list[str] = []
     driving = threading.Lock()
     places = SourcePlaces({"out": ends[0].placing}, driving, announced.extend)
@@ -258,3 +262,5 @@ def test_a_source_announces_nothing_while_the_channels_are_in_use(ends: Ends) ->
     with driving:
         asked_and_sent(source, places)
     assert announced == []
+    asked_and_sent(source, places)
+    assert announced == ["out"]

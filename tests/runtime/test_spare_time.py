@@ -22,13 +22,20 @@ def test_there_is_time_once_nothing_ran_for_a_while(sleeper: Sleeper) -> None:
     assert [spare.is_there(100.0 + share * SPARE_S) for share in (0.0, 0.9, 1.1)] == [False, False, True]
 
 
+def test_after_a_long_rest_the_first_to_run_is_not_held_up_by_it_either(sleeper: Sleeper) -> None:
+    spare = SpareTime(sleeper)
+    spare.use(100.0)
+    spare.ran(100.0 + 5 * LONGEST_S)
+    assert not spare.is_there(100.0 + 5 * LONGEST_S)
+
+
 def test_what_is_done_is_not_done_again_before_something_ran(sleeper: Sleeper) -> None:
     spare = SpareTime(sleeper)
     spare.ran(100.0)
     spare.use(101.0)
     assert not spare.is_there(101.1)
     assert spare.rest_s() == IDLE_S
-    spare.owe()
+    spare.owe(101.05)
     assert spare.is_there(101.1)
 
 
@@ -47,7 +54,7 @@ def test_who_has_something_left_to_do_rests_no_longer_than_until_there_is_time(s
 def test_however_much_there_is_to_run_there_is_time_now_and_then(sleeper: Sleeper) -> None:
     spare = SpareTime(sleeper)
     spare.use(100.0)
-    times_s = [100.0 + number * SPARE_S / 2 for number in range(1, 500)]
+    times_s = [100.0 + number * SPARE_S / 3 for number in range(1, 800)]
     used_s = []
     for now_s in times_s:
         spare.ran(now_s)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
-from perception.messages import PointCloud
+from perception.errors import PerceptionError
+from perception.messages import Message, PointCloud
 from perception.messages.codec import decode
+from perception.runtime import worker as module
 from perception.runtime.channels import Channels
 from perception.runtime.graph import Graph, NodeSpec
-from perception.runtime.node import Node, NodeConfig, On, Out
+from perception.runtime.node import Bound, Node, NodeConfig, On, Out
 from perception.runtime.rehearsal import Rehearsal
 from perception.runtime.shared_memory import remove_leftovers
 from perception.runtime.topology import topology_of
 from perception.runtime.worker import Worker
 from tests.runtime.executors import lidar_edge
-from tests.runtime.graphs import cloud, graph
+from tests.runtime.graphs import Script, cloud, graph
 
 RUN = "000005aa"
 ENOUGH_S = 30.0
@@ -82,6 +84,8 @@ def test_a_process_practises_for_what_is_announced_and_its_nodes_and_readers_see
         numbers: list[float] = []
         until_s = time.monotonic() + ENOUGH_S
         while len(rounds) < 5 and time.monotonic() < until_s:
+            lidar.announce(["lidar/points"])
+            time.sleep(0.0002)  # as long as a source fills its memory
             lidar.emit("lidar/points", cloud(100 * len(numbers)))
             while (record := scribe.readers["counter/seen"].take()) is None and time.monotonic() < until_s:
                 time.sleep(0.001)
@@ -109,5 +113,35 @@ def test_a_process_of_sources_alone_collects_what_they_leave_behind(monkeypatch:
         assert collected.count(0) >= 2
         worker.stop()
         worker.wait()
+    finally:
+        remove_leftovers(RUN)
+
+
+class Broken(Script):
+    """A source with a bug."""
+
+    def messages(self) -> Iterator[tuple[str, Message | Bound]]:
+        raise ValueError("no such register")
+
+
+@pytest.mark.usefixtures("threads_keep_their_collector")
+def test_whoever_waits_for_the_end_is_told_of_the_source_that_failed_however_long_that_is_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[bool] = []
+    lidar, *others = of_three().nodes
+    broken = graph([replace(lidar, target=f"{__name__}:Broken"), *others], of_three().message_types)
+    try:
+        worker = Worker(broken, topology_of(broken), "lidar", RUN, 0)
+
+        def slowly(*texts: object, **more: object) -> None:
+            time.sleep(0.3)
+            ended.append(worker.sources_ended())
+
+        monkeypatch.setattr(module.LOG, "error", slowly)
+        worker.start()
+        with pytest.raises(PerceptionError, match="source 'lidar' failed: ValueError: no such register"):
+            worker.wait()
+        assert ended == [False]  # a run whose sources have ended is a good one
     finally:
         remove_leftovers(RUN)
